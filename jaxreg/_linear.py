@@ -1,0 +1,119 @@
+"""The linear layer: Flax's, initialised as PyTorch initialises it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from jaxreg._errors import ArgumentError
+from jaxreg._precision import full_precision
+
+
+def _uniform(bound: float) -> nnx.initializers.Initializer:
+    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+
+    return init
+
+
+def _check_sizes(in_features: int, out_features: int) -> None:
+    for name, value in (("in_features", in_features), ("out_features", out_features)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ArgumentError(f"{name} must be an integer of at least 0, got {value!r}")
+
+
+def check_dtype(dtype: DTypeLike, what: str) -> None:
+    """Refuse a dtype that JAX would cut to a smaller one without a word (jax#652, #1333)."""
+    wanted = jnp.dtype(dtype)
+    if not jnp.issubdtype(wanted, jnp.floating):
+        raise ArgumentError(f"{what} must be a floating dtype, got {wanted}")
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise ArgumentError(
+            f"{what} is {wanted}, which JAX would cut to {jax.dtypes.canonicalize_dtype(wanted)}: switch 64-bit types "
+            'on first, with jax.config.update("jax_enable_x64", True)'
+        )
+
+
+class Linear(nnx.Linear):
+    r"""``y = x W + b``, a :class:`flax.nnx.Linear` with the default initialisation of ``torch.nn.Linear``.
+
+    Weights and bias are drawn uniformly from :math:`[-1/\sqrt{d}, 1/\sqrt{d})` with :math:`d` = ``in_features``:
+    PyTorch's ``kaiming_uniform_(a=sqrt(5))`` comes to just that. Flax alone would draw LeCun-normal weights and a zero
+    bias. The kernel is stored as Flax does, ``(in_features, out_features)``: PyTorch's weight transposed.
+
+    Products run at full float32 precision on every backend, unless ``precision`` or JAX's own
+    ``jax_default_matmul_precision`` says otherwise.
+
+    Args:
+        in_features: length of the inputs' last axis.
+        out_features: length of the outputs' last axis.
+        use_bias: whether a bias is added.
+        param_dtype: floating dtype of kernel and bias.
+        precision: precision of the product, as :class:`jax.lax.Precision` names it; ``None`` means as said above.
+        rngs: source of the initial values.
+
+    Raises:
+        ArgumentError: a size is not an integer of at least 0, or JAX would cut ``param_dtype`` to a smaller type.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> layer = Linear(3, 2, rngs=nnx.Rngs(0))
+        >>> layer.kernel.shape, layer.bias.shape
+        ((3, 2), (2,))
+        >>> layer(jnp.ones((5, 3))).shape
+        (5, 2)
+
+    Source: `torch/nn/modules/linear.py`, ``Linear.reset_parameters``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: Any = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        _check_sizes(in_features, out_features)
+        check_dtype(param_dtype, "param_dtype")
+        bound = 1 / math.sqrt(in_features) if in_features else 0.0
+        super().__init__(
+            in_features,
+            out_features,
+            use_bias=use_bias,
+            param_dtype=param_dtype,
+            precision=precision,
+            kernel_init=_uniform(bound),
+            bias_init=_uniform(bound),
+            rngs=rngs,
+        )
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """Apply the layer to the last axis.
+
+        Args:
+            inputs: shape ``(..., in_features)``, any number of leading axes.
+            out_sharding: as in :class:`flax.nnx.Linear`.
+
+        Returns:
+            Shape ``(..., out_features)``.
+
+        Raises:
+            ArgumentError: the last axis does not have ``in_features`` elements.
+        """
+        shape = jnp.shape(inputs)
+        if not shape or shape[-1] != self.in_features:
+            hint = "; for one feature, write inputs.reshape(-1, 1)" if self.in_features == 1 else ""
+            raise ArgumentError(
+                f"inputs must have shape (..., in_features) = (..., {self.in_features}), got {tuple(shape)}{hint}"
+            )
+        with full_precision():
+            return super().__call__(inputs, out_sharding)

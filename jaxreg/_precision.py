@@ -1,0 +1,20 @@
+"""Full float32 products on every backend, unless the user said otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+
+
+@contextlib.contextmanager
+def full_precision(precision: str | None = None) -> Iterator[None]:
+    """Trace matrix products at ``precision``, else at JAX's own setting, else at full float32.
+
+    JAX's default on TPU is one bfloat16 pass and on recent GPUs TF32; PyTorch's is float32. A setting the user made
+    (``jax.default_matmul_precision`` or ``JAX_DEFAULT_MATMUL_PRECISION``) is a choice and stands.
+    """
+    chosen = precision or jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]
+    with jax.default_matmul_precision(chosen):
+        yield

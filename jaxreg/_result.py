@@ -1,0 +1,77 @@
+"""What a training gives back: the model, what happened, and how it prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What was kept of every step, each a tree like the model's parameters with a leading axis of length ``steps``.
+
+    Attributes:
+        gradients: the loss's gradients, taken at the weights before the step; ``None`` where not asked for.
+        weights: the weights after the step; ``None`` where not asked for.
+    """
+
+    gradients: Any = None
+    weights: Any = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class FitResult:
+    """The outcome of :func:`jaxreg.fit`.
+
+    Attributes:
+        model: the trained model, a new object; the one passed in is as it was.
+        losses: shape ``(steps,)``, the loss before each step.
+        trace: gradients and weights of every step, as asked for with ``record``.
+        plan: name of the plan that ran.
+        steps: number of optimizer steps made.
+    """
+
+    model: nnx.Module
+    losses: jax.Array
+    trace: Trace
+    plan: str
+    steps: int
+
+    def __repr__(self) -> str:
+        return f"FitResult({self._summary()})"
+
+    def _summary(self) -> str:
+        losses = np.asarray(self.losses)
+        text = f"{self.steps:,} step{'' if self.steps == 1 else 's'}, plan {self.plan!r}"
+        if not losses.size:
+            return text
+        text += f", loss {losses[0]:.6g} to {losses[-1]:.6g}"
+        bad = np.flatnonzero(~np.isfinite(losses))
+        return f"{text}; not finite from step {bad[0]:,} on: try a smaller learning rate" if bad.size else text
+
+    def _repr_html_(self) -> str:
+        """The summary and the loss over the steps, as a notebook shows it."""
+        return f"<p>{html.escape(self._summary())}</p>{_loss_curve(np.asarray(self.losses, np.float64))}"
+
+
+def _loss_curve(losses: np.ndarray[Any, np.dtype[np.float64]], width: int = 480, height: int = 120) -> str:
+    """A small SVG of the losses on a log axis where all are above zero; empty where there is nothing to draw."""
+    steps = np.unique(np.linspace(0, losses.size - 1, 240).astype(int)) if losses.size else np.empty(0, int)
+    steps = steps[np.isfinite(losses[steps])]
+    if steps.size < 2:
+        return ""
+    values = losses[steps]
+    values = np.log10(values) if (values > 0).all() else values
+    span = np.ptp(values) or 1.0
+    x = 4 + (width - 8) * steps / max(losses.size - 1, 1)
+    y = 4 + (height - 8) * (values.max() - values) / span
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="loss over the steps">'
+        f'<polyline points="{points}" fill="none" stroke="#0b7a75" stroke-width="2"/></svg>'
+    )

@@ -1,0 +1,74 @@
+"""The proof that a training in JAX is the same as the PyTorch program it was carried over from."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parity._check import check
+    from parity._errors import (
+        DivergenceError,
+        MissingDependencyError,
+        OutputError,
+        ParityError,
+        PortError,
+        ProgramError,
+        RecordingError,
+        UnsupportedError,
+    )
+    from parity._judge import Finding
+    from parity._ports import Port
+    from parity._record import record
+    from parity._recording import Recording
+    from parity._translate import port
+    from parity._verdict import Verdict
+
+# Loaded when first asked for: PyTorch and JAX take seconds to import, and a recording is read without PyTorch.
+_HOME = {
+    "DivergenceError": "_errors",
+    "Finding": "_judge",
+    "MissingDependencyError": "_errors",
+    "OutputError": "_errors",
+    "ParityError": "_errors",
+    "Port": "_ports",
+    "PortError": "_errors",
+    "ProgramError": "_errors",
+    "Recording": "_recording",
+    "RecordingError": "_errors",
+    "UnsupportedError": "_errors",
+    "Verdict": "_verdict",
+    "check": "_check",
+    "port": "_translate",
+    "record": "_record",
+}
+
+__all__ = [
+    "DivergenceError",
+    "Finding",
+    "MissingDependencyError",
+    "OutputError",
+    "ParityError",
+    "Port",
+    "PortError",
+    "ProgramError",
+    "Recording",
+    "RecordingError",
+    "UnsupportedError",
+    "Verdict",
+    "check",
+    "port",
+    "record",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'parity' has no attribute {name!r}")
+    if name == "record":
+        importlib.import_module("parity._torch").require_torch()
+    return getattr(importlib.import_module(f"parity.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

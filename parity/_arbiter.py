@@ -1,0 +1,56 @@
+"""PyTorch's half of the arbiter: the recorded training once more in float64, locked and free."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from parity._recording import Array, Trace
+from parity._seen import Seen, Steps, optimizer_state, to_array
+
+
+def rerun(seen: Seen) -> tuple[Trace, Trace]:
+    """The training in float64: locked to the recorded state at every step, and free from the initial weights."""
+    return _train(seen, locked=True), _train(seen, locked=False)
+
+
+def _double(array: Array) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _train(seen: Seen, *, locked: bool) -> Trace:
+    model, optimizer, loss_fn = copy.deepcopy(seen.live)
+    model.to("cpu", torch.float64)
+    loss_fn.to("cpu", torch.float64)
+    parameters = dict(model.named_parameters())
+    batches = [(_double(batch.inputs), _double(batch.targets)) for batch in seen.pool.batches]
+    kept = Steps()
+    before = seen.initial
+    for step, learning_rate in enumerate(seen.learning_rates):
+        if locked or step == 0:
+            _put(parameters, before)
+        before = seen.steps.weights[step]
+        inputs, targets = batches[seen.batch_of_step[step]]
+        optimizer.zero_grad()
+        predictions = model(inputs)
+        loss = loss_fn(predictions, targets)
+        loss.backward()
+        kept.predictions.append(to_array(predictions))
+        kept.losses.append(loss.item())
+        kept.gradients.append({name: to_array(p.grad) for name, p in parameters.items() if p.grad is not None})
+        if locked:
+            for name, parameter in parameters.items():
+                parameter.grad = _double(seen.steps.gradients[step][name])
+        optimizer.param_groups[0]["lr"] = learning_rate
+        optimizer.step()
+        kept.state.append(optimizer_state(optimizer, parameters))
+        kept.weights.append({name: to_array(parameter) for name, parameter in parameters.items()})
+    return kept.stacked()
+
+
+def _put(parameters: dict[str, torch.nn.Parameter], values: dict[str, Array]) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(_double(values[name]))

@@ -1,0 +1,95 @@
+"""``check``: record, port, replay, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from parity import _bounds, _document, _jax_code, _judge
+from parity._errors import PortError
+from parity._ports import Port
+from parity._recording import Recording
+from parity._replay import replay
+from parity._translate import port as translate
+from parity._verdict import Verdict, recording_file
+
+Progress = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def check(
+    program_or_recording: Any,
+    port: Port | Callable[[Recording], Port] | None = None,
+    *,
+    seed: int | None = None,
+    argv: Sequence[str] = (),
+    title: str | None = None,
+    progress: Progress = _silent,
+) -> Verdict:
+    """Say whether a PyTorch training and its JAX port are the same training.
+
+    Args:
+        program_or_recording: a script's path, a callable without arguments, or a :class:`Recording`.
+        port: the JAX side: a :class:`Port`, or a function that makes one from the recording. ``None``: derived from the
+            recorded torch parts by :func:`parity.port`.
+        seed: as in :func:`parity.record`.
+        argv: as in :func:`parity.record`.
+        title: what the program is called in the report; its name where left out.
+        progress: called with a line as each stage ends.
+
+    Returns:
+        A :class:`Verdict`.
+
+    Raises:
+        ParityError: it cannot be judged: the program fails, does something that is not supported, or the port does not
+            fit.
+
+    Example:
+        >>> import torch
+        >>> def program():
+        ...     torch.manual_seed(0)
+        ...     model, loss_fn = torch.nn.Linear(1, 1), torch.nn.MSELoss()
+        ...     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        ...     x = torch.randn(20, 1)
+        ...     for _ in range(50):
+        ...         loss = loss_fn(model(x), 2 * x)
+        ...         optimizer.zero_grad()
+        ...         loss.backward()
+        ...         optimizer.step()
+        >>> check(program).ok
+        True
+    """
+    recording = program_or_recording
+    if not isinstance(recording, Recording):
+        from parity._record import record
+
+        recording = record(program_or_recording, seed=seed, argv=argv)
+        progress(f"recorded {recording.steps:,} steps of PyTorch, and again in float64")
+    replayed = replay(make_port(recording, port), recording)
+    progress(f"replayed them in JAX on {replayed.device}, locked and free, in {recording.dtype} and float64")
+    bounds = _bounds.derive(recording, replayed)
+    findings = _judge.judge(recording, replayed, bounds)
+    progress(f"judged {len(findings)} tensors of all stages against their rounding bounds")
+    name = _document.slug(recording.name)
+    return Verdict(
+        recording=recording,
+        replay=replayed,
+        bounds=bounds,
+        findings=findings,
+        name=name,
+        title=title or recording.name,
+        jax_code=_jax_code.write(recording, recording_file(name)) if port is None else "",
+    )
+
+
+def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | None) -> Port:
+    """The port that was given or is made; from the recording itself where there is none."""
+    if port is None:
+        return translate(recording)
+    made = port if isinstance(port, Port) else port(recording)
+    if not isinstance(made, Port):
+        raise PortError(f"expected a parity.Port or a function from the Recording to one, got {type(made).__name__}")
+    return made

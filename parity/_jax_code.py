@@ -1,0 +1,81 @@
+"""The JAX side of a recording as a program that a person can read and run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from parity._recording import Recording
+
+_HEAD = '''"""The training of {name} in JAX: the same data, the same initial weights, the same steps."""
+
+from pathlib import Path
+
+from flax import nnx
+
+import jaxreg
+import parity
+
+# What PyTorch was seen to do: its data, its initial weights, and every step.
+recording = parity.Recording.load(Path(__file__).with_name("{file}"))
+'''
+
+_FIT = """batch = recording.batches[0]
+
+model = jaxreg.Linear({sizes}, rngs=nnx.Rngs(0))
+model.kernel[...] = recording.initial["weight"].T
+{bias}
+# Forward, loss, gradient and update, {steps} times: one compiled program.
+result = jaxreg.fit(
+    model,
+    batch.inputs,
+    batch.targets,
+    loss={loss},
+    optimizer={optimizer},
+    epochs={epochs},
+)
+
+print(result)
+print("weight:", result.model.kernel.T)
+{print_bias}"""
+
+_CHECK = """
+# The batches or the learning rate change from step to step, so the recorded order is followed.
+verdict = parity.check(recording, parity.port(recording))
+print(verdict)
+"""
+
+
+def write(recording: Recording, recording_file: str) -> str:
+    """A script that trains what was recorded, for a training that :func:`parity.port` can port.
+
+    Args:
+        recording: of Linear, MSELoss and SGD.
+        recording_file: name of the saved recording, in the script's own folder.
+    """
+    head = _HEAD.format(name=recording.name, file=recording_file)
+    rates = recording.learning_rates
+    if len(recording.batches) > 1 or not (rates == rates[0]).all():
+        return head.replace("from flax import nnx\n\nimport jaxreg\n", "") + _CHECK
+    bias = recording.model.settings["bias"]
+    settings = recording.model.settings
+    return head + _FIT.format(
+        sizes=f"{settings['in_features']}, {settings['out_features']}" + ("" if bias else ", use_bias=False"),
+        bias='model.bias[...] = recording.initial["bias"]\n' if bias else "",
+        steps=f"{recording.steps:,}",
+        loss=_loss(recording),
+        optimizer=_optimizer(recording.optimizer.settings, float(rates[0])),
+        epochs=recording.steps,
+        print_bias='print("bias:", result.model.bias[...])\n' if bias else "",
+    )
+
+
+def _loss(recording: Recording) -> str:
+    if recording.loss.settings["reduction"] == "mean":
+        return "jaxreg.mse_loss"
+    return 'lambda predictions, targets: jaxreg.mse_loss(predictions, targets, reduction="sum")'
+
+
+def _optimizer(settings: Any, rate: float) -> str:
+    options = {key: settings[key] for key in ("momentum", "dampening", "weight_decay", "nesterov", "maximize")}
+    written = [repr(rate), *(f"{key}={value!r}" for key, value in options.items() if value)]
+    return f"jaxreg.sgd({', '.join(written)})"

@@ -1,0 +1,96 @@
+"""What rounding can do to the predictions, the loss and the gradients of a linear layer with MSE, element by element.
+
+Sums may be taken in any order, with or without fused multiply-add: gamma_k = k u / (1 - k u) bounds k roundings
+(Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., ch. 3), u half the distance from 1 to the next
+number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parity._recording import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A floating-point format: unit roundoff, smallest normal number (below it results may be flushed), largest."""
+
+    unit: float
+    tiny: float
+    largest: float
+
+    @classmethod
+    def of(cls, dtype: np.dtype[Any]) -> Format:
+        """The format of a NumPy dtype."""
+        info = np.finfo(dtype)
+        return cls(float(info.eps) / 2, float(info.tiny), float(info.max))
+
+    def gamma(self, count: float) -> float:
+        """The most that ``count`` roundings can do, relative; infinite where they can do anything."""
+        share = count * self.unit
+        return share / (1 - share) if share < 1 else np.inf
+
+    def unless_overflow(self, bound: Array, magnitude: Array) -> Array:
+        """``bound``, or infinity where a sum on the way may pass the largest number, in some order of the work."""
+        safe = np.isfinite(bound) & (magnitude < self.largest / 2)
+        return np.where(safe, bound, np.inf)
+
+
+class Problem(NamedTuple):
+    """One batch: inputs ``(n, d)``, targets ``(n, o)``, and the factor of the sum of squares (1/(n o) for the mean)."""
+
+    inputs: Array
+    targets: Array
+    scale: float
+
+
+class ChainBounds(NamedTuple):
+    """Bounds for ``s`` sets of weights: ``(s, n, o)``, ``(s,)``, and gradients ``(s, o, d)`` and ``(s, o)``."""
+
+    predictions: Array
+    losses: Array
+    weight: Array
+    bias: Array
+
+
+def chain_bounds(
+    problem: Problem, weight: Array, bias: Array, off_weight: Array, off_bias: Array, form: Format
+) -> ChainBounds:
+    """Bounds at the weights ``(s, o, d)`` and biases ``(s, o)``, which themselves may be off by so much.
+
+    The bound is on the distance of what is computed at the given weights from the exact value at the exact ones.
+    """
+    x, y, scale = problem
+    n, d = x.shape
+    size = np.abs(x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        reach = size @ np.abs(weight).swapaxes(1, 2) + np.abs(bias)[:, None]
+        spread = size @ off_weight.swapaxes(1, 2) + off_bias[:, None]
+        flushed = form.tiny * (size.sum(1)[:, None] + np.abs(weight).sum(2)[:, None] + d + 2)
+        rounded = form.gamma(d + 1) * reach + flushed
+        predictions = rounded + spread
+        residual = np.abs(x @ weight.swapaxes(1, 2) + bias[:, None] - y) + rounded
+        off = predictions + form.unit * residual + form.tiny
+
+        squares = (residual**2).sum((1, 2))
+        losses = scale * (form.gamma(y.size + 2) * squares + ((2 * residual + off) * off).sum((1, 2)))
+        losses = losses + form.tiny * (2 * scale * residual.sum((1, 2)) + scale * y.size + 2)
+
+        transposed = residual.swapaxes(1, 2)
+        back_off = off.swapaxes(1, 2)
+        gamma = form.gamma(n + 3)
+        reach_weight = 2 * transposed @ size
+        off_gradient = scale * (gamma * reach_weight + 2 * (1 + gamma) * (back_off @ size))
+        off_gradient = off_gradient + form.tiny * (size.sum(0) + 2 * scale * transposed.sum(2)[..., None] + n + 3)
+        reach_bias = 2 * transposed.sum(2)
+        off_bias_gradient = scale * (gamma * reach_bias + 2 * (1 + gamma) * back_off.sum(2)) + form.tiny * (2 * n + 3)
+    return ChainBounds(
+        form.unless_overflow(predictions, reach),
+        form.unless_overflow(losses, squares),
+        form.unless_overflow(off_gradient, reach_weight),
+        form.unless_overflow(off_bias_gradient, reach_bias),
+    )

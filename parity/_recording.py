@@ -1,0 +1,162 @@
+"""The recording: all that was observed of one PyTorch training, as NumPy arrays and plain values only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity import _archive
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Tensors = Mapping[str, Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trace:
+    """What one training did, step by step, in one precision.
+
+    Attributes:
+        predictions: one array a step, shape as the model gave it.
+        losses: shape ``(steps,)``.
+        gradients: by PyTorch's parameter name, shape ``(steps, *parameter shape)``.
+        state: optimizer state *after* each step, by PyTorch's key (``"momentum_buffer"``) and parameter name.
+        weights: the weights *after* each step, by parameter name, shape ``(steps, *parameter shape)``.
+    """
+
+    predictions: tuple[Array, ...]
+    losses: Array
+    gradients: Tensors
+    state: Mapping[str, Tensors]
+    weights: Tensors
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step was fed: the model's input and the loss's target."""
+
+    inputs: Array
+    targets: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A call of the model that no optimizer step followed, such as a prediction after the training.
+
+    Attributes:
+        step: number of optimizer steps made before it.
+        inputs: what the model was given.
+        outputs: what it returned.
+    """
+
+    step: int
+    inputs: Array
+    outputs: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class PrintedLine:
+    """A line the program printed, and how far the training was: steps made, losses taken, evaluations made."""
+
+    text: str
+    step: int
+    losses: int
+    evaluations: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A torch object as plain values: its class's full name and its settings."""
+
+    type: str
+    settings: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in self.settings.items())
+        return f"{self.type.rpartition('.')[2]}({inside})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recording:
+    """One run of a PyTorch training program.
+
+    Attributes:
+        name: the program's name, from its file or function.
+        source: its source code; empty where there is none.
+        seed: the seed the recorder was told to use in place of the program's own; ``None`` for the program's own.
+        model, loss, optimizer: the recorded torch parts. Settings of the optimizer leave out the learning rate.
+        learning_rates: shape ``(steps,)``, float64.
+        initial: the weights before the first step, by PyTorch's parameter name.
+        batches: the different batches that were seen.
+        batch_of_step: shape ``(steps,)``, which of them each step was fed.
+        observed: the run itself.
+        arbiter_locked: PyTorch in float64, every step from the recorded state: forward, loss and gradient at the
+            recorded weights, the optimizer fed the recorded gradients.
+        arbiter_free: PyTorch in float64 from the initial weights, on its own.
+        evaluations: calls of the model outside the training steps.
+        printed: the program's output, line by line.
+        environment: versions, device, threads; strings and numbers.
+    """
+
+    name: str
+    source: str
+    seed: int | None
+    model: Part
+    loss: Part
+    optimizer: Part
+    learning_rates: Array
+    initial: Tensors
+    batches: tuple[Batch, ...]
+    batch_of_step: Array
+    observed: Trace
+    arbiter_locked: Trace
+    arbiter_free: Trace
+    evaluations: tuple[Evaluation, ...]
+    printed: tuple[PrintedLine, ...]
+    environment: Mapping[str, Any]
+
+    @property
+    def steps(self) -> int:
+        """Number of optimizer steps."""
+        return len(self.learning_rates)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype the program trained in."""
+        return np.dtype(next(iter(self.initial.values())).dtype)
+
+    def weights_before(self) -> dict[str, Array]:
+        """The weights each step started from, by name, shape ``(steps, *parameter shape)``."""
+        return {
+            name: np.concatenate([self.initial[name][None], after[:-1]])
+            for name, after in self.observed.weights.items()
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the recording to one ``.npz`` file, without pickle; whole or not at all.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        _archive.write(Path(path), _archive.pack(self))
+
+    def to_bytes(self) -> bytes:
+        """The content of the file that :meth:`save` writes."""
+        return _archive.pack(self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recording:
+        """Read a recording that :meth:`save` wrote.
+
+        Raises:
+            RecordingError: there is no such file, or it is not a recording of this version.
+        """
+        return _archive.read(Path(path), cls)
+
+    def __repr__(self) -> str:
+        rows = sum(batch.inputs.shape[0] for batch in self.batches[:1])
+        parts = f"{self.model}, {self.loss}, {self.optimizer}"
+        return f"Recording({self.name!r}: {parts}, {self.steps:,} steps, {rows:,} rows)"

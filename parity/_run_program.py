@@ -1,0 +1,165 @@
+"""Running a program as Python would, with its output kept and the interpreter put back as it was afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import os
+import random
+import runpy
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from parity._errors import ParityError, ProgramError
+
+Program = str | os.PathLike[str] | Callable[[], Any]
+
+
+class _LineSink(io.RawIOBase):
+    """A byte stream that hands on each line as soon as it is whole."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._rest = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        *lines, self._rest = (self._rest + bytes(data)).split(b"\n")
+        for line in lines:
+            self._on_line(line.decode("utf-8", "replace"))
+        return len(data)
+
+    def finish(self) -> None:
+        if self._rest:
+            self.write(b"\n")
+
+
+@contextlib.contextmanager
+def _output_to(on_line: Callable[[str], None]) -> Iterator[None]:
+    sink = _LineSink(on_line)
+    stream = io.TextIOWrapper(io.BufferedWriter(sink), encoding="utf-8", line_buffering=True)
+    try:
+        with contextlib.redirect_stdout(stream):
+            yield
+    finally:
+        stream.flush()
+        sink.finish()
+
+
+def _always(own_seed: Any, number: int) -> Any:
+    def manual_seed(seed: Any) -> torch.Generator:
+        return own_seed(number)
+
+    return manual_seed
+
+
+@contextlib.contextmanager
+def _torch_put_back(seed: int | None) -> Iterator[None]:
+    """Give the program its seed, and leave torch's and Python's global settings as they were found."""
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    dtype, threads, grad = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+    own_seed = torch.manual_seed
+    try:
+        if seed is not None:
+            own_seed(seed)
+            # The program's own call is kept as a call, with another number: the seed is the recorder's to choose.
+            torch.manual_seed = torch.random.manual_seed = _always(own_seed, seed)
+        yield
+    finally:
+        torch.manual_seed = torch.random.manual_seed = own_seed
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(grad)
+
+
+@contextlib.contextmanager
+def _as_main(path: Path, argv: Sequence[str]) -> Iterator[None]:
+    """``sys.argv`` and ``sys.path`` as for ``python path``; modules from the script's own folder are forgotten."""
+    folder = str(path.resolve().parent)
+    before = sys.argv, list(sys.path), set(sys.modules)
+    sys.argv, sys.path[:0] = [str(path), *argv], [folder]
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[:] = before[0], before[1]
+        for name in set(sys.modules) - before[2]:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).parent == Path(folder):
+                del sys.modules[name]
+
+
+def describe(program: Program) -> tuple[str, str]:
+    """A program's name and source.
+
+    Raises:
+        ProgramError: there is no such file, or it is no program.
+    """
+    if callable(program):
+        try:
+            source = textwrap.dedent(inspect.getsource(program))
+        except (OSError, TypeError):
+            source = ""
+        return getattr(program, "__name__", type(program).__name__), source
+    path = Path(program)
+    if path.is_dir():
+        raise ProgramError(f"{path} is a folder; name a Python script in it")
+    try:
+        return path.stem, path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ProgramError(f"there is no program {path}; name a Python script, such as train.py") from None
+    except OSError as error:
+        raise ProgramError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ProgramError(f"{path} is not a Python script: it is not UTF-8 text") from None
+
+
+def run(program: Program, on_line: Callable[[str], None], *, seed: int | None = None, argv: Sequence[str] = ()) -> None:
+    """Run ``program`` to its end; ``on_line`` is given each line it prints.
+
+    Raises:
+        ProgramError: it raised, or exited with another status than 0; its own traceback is attached.
+    """
+    name, _ = describe(program)
+    with _torch_put_back(seed), _output_to(on_line):
+        try:
+            if callable(program):
+                program()
+            else:
+                with _as_main(Path(program), argv):
+                    runpy.run_path(str(program), run_name="__main__")
+        except ParityError:
+            raise
+        except SystemExit as leave:
+            if leave.code not in (None, 0):
+                raise ProgramError(f"{name} exited with status {leave.code!r}") from None
+        except Exception as error:
+            raise ProgramError(
+                f"{name} raised {type(error).__name__}; it must run to its end by itself first",
+                _own_traceback(error, program),
+            ) from None
+
+
+def _own_traceback(error: Exception, program: Program) -> str:
+    """The traceback from the program's first frame on, as Python would print it without parity."""
+    code = getattr(program, "__code__", None)
+    file = code.co_filename if code else str(program)
+    frame: TracebackType | None = error.__traceback__
+    while frame is not None and frame.tb_frame.f_code.co_filename != file:
+        frame = frame.tb_next
+    if frame is None:
+        return "".join(traceback.format_exception_only(error))
+    return "".join(traceback.format_exception(type(error), error, frame))

@@ -1,0 +1,143 @@
+"""What an observed run showed: the calls, the losses, and the steps as they are gathered."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from parity._recording import Array, Batch, Evaluation, Part, Trace
+
+Rows = list[dict[str, Array]]
+
+
+def to_array(tensor: torch.Tensor) -> Array:
+    """A tensor's values as a NumPy array of their own."""
+    return np.array(tensor.detach().cpu().numpy())
+
+
+def part(thing: Any, settings: Mapping[str, Any]) -> Part:
+    """A torch object as its class's full name and those settings that are plain values."""
+    kind = type(thing)
+    plain = {key: value for key, value in settings.items() if isinstance(value, bool | int | float | str | None)}
+    return Part(f"{kind.__module__}.{kind.__qualname__}", plain)
+
+
+def module_part(module: torch.nn.Module) -> Part:
+    """A module with the settings that torch itself names as its constants."""
+    settings = {name: getattr(module, name, None) for name in getattr(module, "__constants__", [])}
+    if "bias" in module._parameters:
+        settings["bias"] = module._parameters["bias"] is not None
+    return part(module, settings)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
+    """The optimizer's tensors that belong to a parameter each, by PyTorch's key and parameter name."""
+    kept: dict[str, dict[str, Array]] = {}
+    for name, parameter in parameters.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.is_floating_point():
+                kept.setdefault(key, {})[name] = to_array(value)
+    return kept
+
+
+@dataclasses.dataclass(eq=False)
+class Call:
+    """One outermost call of a module with parameters; ``output`` is dropped once no loss can be taken of it."""
+
+    module: torch.nn.Module
+    inputs: Array | None
+    output: Any
+    values: Array
+    step: int
+    trained_on: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class Loss:
+    """One call of a loss module, and how it was differentiated."""
+
+    module: torch.nn.Module
+    call: Call | None
+    targets: Array | None
+    value: Any
+    backward_seed: float = 1.0
+    gradients_cleared: bool = True
+
+
+class BatchPool:
+    """The different batches seen, each kept once."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self._places: dict[bytes, int] = {}
+        self._last = 0
+
+    def place(self, inputs: Array, targets: Array) -> int:
+        """The index of this batch, which is added if it is new."""
+        if self.batches:
+            last = self.batches[self._last]
+            if _same(last.inputs, inputs) and _same(last.targets, targets):
+                return self._last
+        digest = hashlib.blake2b()
+        for array in (inputs, targets):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.tobytes())
+        self._last = self._places.setdefault(digest.digest(), len(self.batches))
+        if self._last == len(self.batches):
+            self.batches.append(Batch(inputs, targets))
+        return self._last
+
+
+def _same(a: Array, b: Array) -> bool:
+    """Bit for bit, so that a NaN is itself; quicker than a digest, and nearly always the answer is yes."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    first, second = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (a, b))
+    return bool(np.array_equal(first, second))
+
+
+@dataclasses.dataclass(eq=False)
+class Steps:
+    """A trace in the making, one entry a step."""
+
+    predictions: list[Array] = dataclasses.field(default_factory=list)
+    losses: list[Any] = dataclasses.field(default_factory=list)
+    gradients: Rows = dataclasses.field(default_factory=list)
+    state: list[dict[str, dict[str, Array]]] = dataclasses.field(default_factory=list)
+    weights: Rows = dataclasses.field(default_factory=list)
+
+    def stacked(self) -> Trace:
+        """The steps as arrays with a leading axis."""
+
+        def over_steps(rows: Rows) -> dict[str, Array]:
+            return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+        return Trace(
+            predictions=tuple(self.predictions),
+            losses=np.array(self.losses),
+            gradients=over_steps(self.gradients),
+            state={key: over_steps([row[key] for row in self.state]) for key in self.state[0]},
+            weights=over_steps(self.weights),
+        )
+
+
+@dataclasses.dataclass(eq=False)
+class Seen:
+    """A whole run; ``live`` is a joint copy of model, optimizer and loss from before the first step."""
+
+    model: Part
+    loss: Part
+    optimizer: Part
+    live: tuple[torch.nn.Module, torch.optim.Optimizer, torch.nn.Module]
+    initial: dict[str, Array]
+    device: str
+    pool: BatchPool = dataclasses.field(default_factory=BatchPool)
+    steps: Steps = dataclasses.field(default_factory=Steps)
+    learning_rates: list[float] = dataclasses.field(default_factory=list)
+    batch_of_step: list[int] = dataclasses.field(default_factory=list)
+    evaluations: list[Evaluation] = dataclasses.field(default_factory=list)

@@ -1,0 +1,88 @@
+"""What can be recorded of a step and what cannot: each refusal one message that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from parity._errors import UnsupportedError
+from parity._recording import Array
+from parity._seen import Call, Loss
+
+
+def the_loss(differentiated: Sequence[Loss], arguments: Sequence[Any]) -> tuple[Loss, Call]:
+    """The one loss whose gradient a step uses, and the call of the model it was taken of."""
+    if any(argument is not None for argument in arguments):
+        raise UnsupportedError("optimizer.step() is given a closure; call backward() before step() instead")
+    if not differentiated:
+        raise UnsupportedError(
+            "backward() was not called on the output of a torch loss module. "
+            "Use one in the program, such as torch.nn.MSELoss()"
+        )
+    loss = differentiated[0]
+    if len(differentiated) > 1 or not loss.gradients_cleared:
+        raise UnsupportedError(
+            "gradients of several backward passes are added up. Call optimizer.zero_grad() before each backward()"
+        )
+    if loss.backward_seed != 1.0:
+        raise UnsupportedError(
+            f"the loss is multiplied by {loss.backward_seed:g} before backward(). Put the factor into the learning rate"
+        )
+    if loss.call is None or loss.call.inputs is None or loss.targets is None:
+        raise UnsupportedError(
+            f"{type(loss.module).__name__} was not given what one module returned from one tensor: something is done "
+            "between model and loss that parity cannot see. Do it inside the model"
+        )
+    return loss, loss.call
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
+    """The optimizer must train the model: all of it, nothing else, from the start, in one group."""
+    owned = {id(parameter) for parameter in model.parameters()}
+    used = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    name = type(model).__name__
+    if used - owned:
+        raise UnsupportedError(
+            f"the optimizer holds {len(used - owned)} parameters that no recorded module owns: the loss was taken of "
+            f"{name}, which has {len(owned)} of its own. Give the optimizer that model's parameters() alone"
+        )
+    if owned - used:
+        raise UnsupportedError(
+            f"{len(owned - used)} of {name}'s {len(owned)} parameters are not in the optimizer. "
+            "Give it model.parameters()"
+        )
+    if len(optimizer.param_groups) > 1:
+        raise UnsupportedError(
+            f"the optimizer has {len(optimizer.param_groups)} parameter groups. Use one group for all parameters"
+        )
+    if any(optimizer.state.values()):
+        raise UnsupportedError("the optimizer starts with a state of its own. Record a training from its start")
+
+
+def check_settings(now: Mapping[str, Any], at_start: Mapping[str, Any]) -> None:
+    """Only the learning rate may change on the way."""
+    for key, value in at_start.items():
+        if now[key] != value:
+            raise UnsupportedError(
+                f"the optimizer's {key} changes from {value!r} to {now[key]!r}. "
+                "Keep it constant; the learning rate may change"
+            )
+
+
+def check_untouched(after_last_step: Mapping[str, Array], now: Mapping[str, Array]) -> None:
+    """Weights are the optimizer's to change."""
+    for name, values in now.items():
+        if not np.array_equal(after_last_step[name], values, equal_nan=True):
+            raise UnsupportedError(
+                f"{name} was changed since the last step, outside the optimizer. Parity follows what optimizers do"
+            )
+
+
+def check_gradients(parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    """Every parameter must have been reached by the backward pass, and be a dtype NumPy knows."""
+    missing = [name for name, parameter in parameters.items() if parameter.grad is None]
+    if missing:
+        raise UnsupportedError(f"no gradient reached {', '.join(missing)}. Leave frozen parameters out of the model")

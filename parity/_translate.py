@@ -1,0 +1,85 @@
+"""``port``: recorded torch parts into a Port, through jaxreg."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import jaxreg
+from parity._errors import UnsupportedError
+from parity._ports import Port
+from parity._recording import Part, Recording
+
+_BRING_YOUR_OWN = (
+    "Write the JAX side yourself, a parity.Port or a function from the Recording to one, and name it with "
+    "--port FILE.py:NAME"
+)
+LINEAR = "torch.nn.modules.linear.Linear"
+MSE = "torch.nn.modules.loss.MSELoss"
+SGD = "torch.optim.sgd.SGD"
+
+
+def port(recording: Recording) -> Port:
+    """The JAX counterpart of a recorded training, by itself.
+
+    Args:
+        recording: of a training with ``torch.nn.Linear``, ``torch.nn.MSELoss`` and ``torch.optim.SGD``, every option.
+
+    Returns:
+        A :class:`Port` that starts from the recorded initial weights.
+
+    Raises:
+        UnsupportedError: a part is of another kind, named in the message, or the loss would broadcast its arguments.
+    """
+    _require("model", recording.model, LINEAR)
+    _require("loss", recording.loss, MSE)
+    _require("optimizer", recording.optimizer, SGD)
+    _refuse_broadcasting(recording)
+    settings = recording.model.settings
+    model = nnx.eval_shape(
+        lambda: jaxreg.Linear(
+            settings["in_features"], settings["out_features"], use_bias=settings["bias"], rngs=nnx.Rngs(0)
+        )
+    )
+    loss = functools.partial(jaxreg.mse_loss, reduction=recording.loss.settings["reduction"])
+    abstract = Port.from_nnx(model, loss, _sgd(recording), names=_layout(settings["bias"]))
+    params = {"kernel": recording.initial["weight"].T}
+    if settings["bias"]:
+        params["bias"] = recording.initial["bias"]
+    return Port(params, abstract.apply, abstract.loss, abstract.optimizer, abstract.names)
+
+
+def _layout(use_bias: bool) -> dict[str, str]:
+    return {"weight": "kernel.T", "bias": "bias"} if use_bias else {"weight": "kernel.T"}
+
+
+def _require(role: str, part: Part, kind: str) -> None:
+    if part.type != kind:
+        raise UnsupportedError(
+            f"the {role} is a {part.type}, which parity cannot port by itself; it ports "
+            f"{LINEAR.replace('modules.linear.', '')} with {MSE.replace('modules.loss.', '')} and "
+            f"{SGD.replace('sgd.', '')}. {_BRING_YOUR_OWN}"
+        )
+
+
+def _refuse_broadcasting(recording: Recording) -> None:
+    for step, place in enumerate(recording.batch_of_step):
+        made, wanted = recording.observed.predictions[step].shape, recording.batches[place].targets.shape
+        if made != wanted:
+            raise UnsupportedError(
+                f"at step {step}, MSELoss broadcasts predictions {made} against targets {wanted} to "
+                f"{np.broadcast_shapes(made, wanted)}: every prediction is compared with every target, and the wrong "
+                f"thing is trained. Write targets.reshape({made}) in the program"
+            )
+
+
+def _sgd(recording: Recording) -> Any:
+    settings, rates = recording.optimizer.settings, recording.learning_rates
+    options = {key: settings[key] for key in ("dampening", "weight_decay", "nesterov", "maximize")}
+    if (rates == rates[0]).all():
+        return jaxreg.sgd(float(rates[0]), settings["momentum"], **options)
+    return jaxreg.sgd(lambda step: jnp.asarray(rates)[step], settings["momentum"], **options)

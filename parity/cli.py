@@ -1,0 +1,270 @@
+"""The ``parity`` command: parse, call the library, print, set the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jaxreg
+from parity._errors import OutputError, PortError, ProgramError
+
+if TYPE_CHECKING:
+    from parity._verdict import Verdict
+
+HOLDS, PARTS, NOT_JUDGED = 0, 1, 2
+# Repeats of the timing where none are asked for. A person's own program is not run again unasked: it may write files.
+_REPEATS = 7
+_DEFAULT_FOLDER = "parity-report"
+
+_EPILOG = """\
+exit codes:
+  0  parity holds        1  the two sides part        2  it could not be judged
+
+examples:
+  parity report                          the two built-in programs, into parity-report/
+  parity report train.py -o out          a program of yours: Linear, MSELoss and SGD are ported by themselves
+  parity check train.py --port port.py:port
+                                         a program with a port of yours: a parity.Port, or a function that makes one
+  parity check train.py --json -         the verdict as JSON, for another program to read
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: its arguments; the process's own where left out.
+
+    Returns:
+        0 where parity holds, 1 where the sides part, 2 where it could not be judged.
+    """
+    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code: int = arguments.run(arguments, words)
+    except jaxreg.JaxregError as error:
+        if isinstance(error, ProgramError) and error.program_traceback:
+            sys.stderr.write(error.program_traceback)
+        print(f"parity: {error}", file=sys.stderr)
+        return NOT_JUDGED
+    except KeyboardInterrupt:
+        print("parity: stopped; nothing was written", file=sys.stderr)
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="parity",
+        description="Run a PyTorch training program unmodified, replay it in JAX, and say whether it is the same "
+        "training: stage by stage, against tolerances derived from the program.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    report = commands.add_parser(
+        "report",
+        help="write a report: a page, Markdown, JSON, the recording and the JAX code",
+        description="Judge programs and write a folder with report.html, report.md, report.json, the static charts, "
+        "and for each program its recording and the JAX code. Without PROGRAM: the two built-in programs.",
+    )
+    report.add_argument(
+        "programs", nargs="*", metavar="PROGRAM", help="a PyTorch script, or the name of a built-in one"
+    )
+    _common(report)
+    report.add_argument(
+        "-o", "--output", default=_DEFAULT_FOLDER, metavar="FOLDER", help=f"where to (default: {_DEFAULT_FOLDER})"
+    )
+    report.add_argument(
+        "--repeats",
+        type=_count,
+        metavar="N",
+        help=f"time both sides N times, running the program again each time (default: {_REPEATS} for the built-in "
+        "programs, 0 for yours)",
+    )
+    report.set_defaults(run=_report)
+
+    check = commands.add_parser(
+        "check", help="judge one program, in the terminal only", description="Judge one program and print the verdict."
+    )
+    check.add_argument("program", metavar="PROGRAM", help="a PyTorch script, or the name of a built-in one")
+    _common(check)
+    check.add_argument(
+        "--json", metavar="FILE", help="also write the verdict as JSON; - prints it in place of the table"
+    )
+    check.set_defaults(run=_check)
+
+    listing = commands.add_parser("list", help="list the built-in programs", description="List the built-in programs.")
+    listing.set_defaults(run=_list)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--port", metavar="FILE.py:NAME", help="your JAX side: a parity.Port, or a function from the Recording to one"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="use N in place of the program's own torch.manual_seed")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress lines")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return int(text)
+
+
+# -- the commands
+
+
+def _report(arguments: argparse.Namespace, words: list[str]) -> int:
+    import parity.report
+
+    parity.report.check_writable(arguments.output)
+    chosen = _chosen(arguments.programs)
+    if arguments.port and len(chosen) != 1:
+        raise PortError(f"--port goes with one program, got {len(chosen)}; name the one it is a port of")
+    verdicts: list[Verdict] = []
+    files: dict[str, bytes] = {}
+    for program in chosen:
+        verdict = _named_apart(_judge(program, arguments), verdicts)
+        verdicts.append(verdict)
+        files.update(verdict.files())
+
+    from parity import _document
+    from parity.report import text
+
+    written = parity.report.write(_document.report(verdicts, shlex.join(["parity", *words])), arguments.output, files)
+    _progress(arguments, "report")(f"wrote {len(written)} files")
+    for verdict in verdicts:
+        print(text.table(verdict.to_dict()))
+    print(f"The page: {Path(arguments.output) / 'report.html'}")
+    return HOLDS if all(verdict.ok for verdict in verdicts) else PARTS
+
+
+def _check(arguments: argparse.Namespace, words: list[str]) -> int:
+    if arguments.json not in (None, "-"):
+        _check_file(Path(arguments.json))
+    arguments.repeats = 0
+    verdict = _judge(_chosen([arguments.program])[0], arguments)
+    if arguments.json is not None:
+        from parity import _archive
+        from parity.report import numbers
+
+        content = json.dumps(numbers.encode(verdict.to_dict()), indent=1, allow_nan=False) + "\n"
+        if arguments.json == "-":
+            sys.stdout.write(content)
+        else:
+            _archive.write(Path(arguments.json), content.encode())
+    if arguments.json != "-":
+        print(verdict)
+    return HOLDS if verdict.ok else PARTS
+
+
+def _list(arguments: argparse.Namespace, words: list[str]) -> int:
+    from parity.programs import BUILT_IN
+
+    width = max(len(program.name) for program in BUILT_IN)
+    for program in BUILT_IN:
+        print(f"{program.name:{width}}  {program.about}")
+    return HOLDS
+
+
+# -- one program
+
+
+def _chosen(names: Sequence[str]) -> list[Any]:
+    """The built-in programs where none is named, else each by name or path; a file goes before a built-in name."""
+    from parity.programs import BUILT_IN, Listed
+
+    if not names:
+        return list(BUILT_IN)
+    built_in = {program.name: program for program in BUILT_IN}
+    return [
+        built_in[name]
+        if name in built_in and not Path(name).exists()
+        else Listed(Path(name).stem, Path(name).name, Path(name), "")
+        for name in names
+    ]
+
+
+def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
+    """Record, replay and judge one program, and time it where that was asked for."""
+    import dataclasses
+
+    from parity._torch import require_torch
+
+    require_torch()
+    say = _progress(arguments, program.name)
+    say("loading PyTorch and JAX")
+    from parity import _timing
+    from parity._check import check, make_port
+
+    port = _load_port(arguments.port) if arguments.port else None
+    verdict = check(program.path, port, seed=arguments.seed, title=program.title, progress=say)
+    verdict = dataclasses.replace(verdict, axes=program.axes)
+    repeats = arguments.repeats if arguments.repeats is not None else (_REPEATS if program.about else 0)
+    if repeats:
+        made = make_port(verdict.recording, port)
+        timing = _timing.measure(program.path, verdict.recording, made, repeats=repeats, seed=arguments.seed)
+        verdict = dataclasses.replace(verdict, timing=timing)
+        say(f"timed both sides {repeats} times")
+    return verdict
+
+
+def _named_apart(verdict: Verdict, others: Sequence[Verdict]) -> Verdict:
+    """Two scripts may have one name; their files must not."""
+    taken = {other.name for other in others}
+    if verdict.name not in taken:
+        return verdict
+    number = next(n for n in range(2, len(taken) + 3) if f"{verdict.name}-{n}" not in taken)
+    return verdict.renamed(f"{verdict.name}-{number}")
+
+
+def _load_port(text: str) -> Any:
+    """What FILE.py:NAME names."""
+    import runpy
+    import traceback
+
+    file, colon, name = text.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        raise PortError(f"--port takes FILE.py:NAME, such as port.py:build, got {text!r}")
+    if not Path(file).is_file():
+        raise PortError(f"there is no file {file} to take the port {name!r} from")
+    sys.path.insert(0, str(Path(file).resolve().parent))
+    try:
+        found = runpy.run_path(file)
+    except Exception as error:
+        own = error.__traceback__
+        while own is not None and own.tb_frame.f_code.co_filename != file:
+            own = own.tb_next
+        lines = "".join(traceback.format_exception(type(error), error, own))
+        raise ProgramError(f"{file} raised {type(error).__name__} when it was loaded", lines) from None
+    finally:
+        sys.path.pop(0)
+    if name not in found:
+        public = ", ".join(key for key in found if not key.startswith("_")) or "nothing"
+        raise PortError(f"{file} has no {name!r}; it defines {public}")
+    return found[name]
+
+
+def _check_file(path: Path) -> None:
+    """Before any work: can this file be written?"""
+    if path.is_dir() or not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
+
+
+def _progress(arguments: argparse.Namespace, name: str) -> Callable[[str], None]:
+    begin = time.perf_counter()
+
+    def say(line: str) -> None:
+        if not arguments.quiet:
+            print(f"{name}: {line} ({time.perf_counter() - begin:.1f} s)", file=sys.stderr, flush=True)
+
+    return say

@@ -1,0 +1,189 @@
+"""Numbers on their way into JSON, back out of it, and in front of a person."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+_DURATION_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+
+
+def encode(value: Any) -> Any:
+    """Turn a value into what JSON can hold.
+
+    Non-finite floats become the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``; NumPy scalars and arrays (and
+    whatever offers ``__array__``) become Python numbers and nested lists; tuples become lists; lone surrogates in
+    strings, which UTF-8 cannot write, become U+FFFD.
+
+    Raises:
+        TypeError: for a value or a mapping's key that JSON has no form for.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return _encode_float(float(value))
+    if isinstance(value, Mapping):
+        return {_encode_key(key): encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if hasattr(value, "__array__"):
+        return _encode_array(np.asarray(value))
+    raise TypeError(f"a report holds plain values only, and got {type(value).__name__}: {value!r}")
+
+
+def _encode_float(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _encode_key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"a report's mappings have strings as keys, and got {type(key).__name__}: {key!r}")
+    return str(encode(key))
+
+
+def _encode_array(array: np.ndarray[Any, Any]) -> Any:
+    # Kinds beyond NumPy's own numbers (bfloat16 and its kin are kind "V") still convert to float64.
+    if array.dtype.kind not in "biufU":
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"a report holds plain values only, and got an array of {array.dtype}") from error
+    return encode(array.tolist())
+
+
+def decode(value: Any) -> Any:
+    """Undo :func:`encode`'s strings for non-finite numbers, at any depth.
+
+    Meant for parts of the document that hold numbers only: a printed line that reads "NaN" would become a number too.
+    """
+    if isinstance(value, str):
+        return _NON_FINITE.get(value, value)
+    if isinstance(value, Mapping):
+        return {key: decode(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    return value
+
+
+def number(value: Any) -> float:
+    """Read one number of the document as a float; an int too large for a float reads as infinity."""
+    value = decode(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def scientific(value: Any, digits: int = 3) -> str:
+    """Write a number to ``digits`` significant digits, for a terminal.
+
+    >>> scientific(1.2345e-16), scientific(0.01234), scientific(12345.6), scientific(0)
+    ('1.23e-16', '0.0123', '12,300', '0')
+    """
+    x = number(value)
+    if not math.isfinite(x):
+        return "NaN" if math.isnan(x) else "∞" if x > 0 else "-∞"
+    if x == 0:
+        return "0"
+    mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
+    power = int(exponent)
+    if -4 < power < 6:
+        rounded = float(f"{mantissa}e{power}")
+        return f"{rounded:,.{max(digits - 1 - power, 0)}f}"
+    return f"{mantissa}e{'-' if power < 0 else '+'}{abs(power):02d}"
+
+
+def pretty(value: Any, digits: int = 3) -> str:
+    """Write a number as :func:`scientific` does, with typeset powers of ten, for a page.
+
+    >>> pretty(1.2345e-16), pretty(-2e9), pretty(0.5)
+    ('1.23 × 10⁻¹⁶', '−2.00 × 10⁹', '0.500')
+    """
+    text = scientific(value, digits)
+    mantissa, mark, exponent = text.partition("e")
+    if mark:
+        text = f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    return text.replace("-", "−")
+
+
+def integer(value: Any) -> str:
+    """Write a whole number with thousands separators; a number that is not whole falls back to :func:`scientific`.
+
+    >>> integer(1234567), integer(2.0), integer("NaN")
+    ('1,234,567', '2', 'NaN')
+    """
+    x = number(value)
+    if math.isfinite(x) and x == int(x) and abs(x) < 1e15:
+        return f"{int(x):,}"
+    return scientific(value)
+
+
+def ulps(value: Any) -> str:
+    """Write a distance in units in the last place: exact while short, rounded beyond.
+
+    >>> ulps(3), ulps(12345), ulps(123456789)
+    ('3', '12,345', '1.2e+08')
+    """
+    return integer(value) if abs(number(value)) < 1e6 else scientific(value, 2)
+
+
+def percent(fraction: Any) -> str:
+    """Write a fraction as a percentage of at most two significant digits below 10 %.
+
+    >>> percent(0.0034), percent(0.5), percent(2.4), percent(1e-7), percent(0), percent("Infinity")
+    ('0.34 %', '50 %', '240 %', '< 0.01 %', '0 %', '∞')
+    """
+    x = number(fraction) * 100
+    if not math.isfinite(x):
+        return scientific(x)
+    if x == 0:
+        return "0 %"
+    if 0 < x < 0.01:
+        return "< 0.01 %"
+    # A fraction just above 1 is out of its bound, and must not read as 100 %.
+    if 100 < x < 110:
+        return f"{x:.3g} %" if x >= 100.5 else "> 100 %"
+    if x < 10:
+        return f"{float(f'{x:.2g}'):g} %"
+    return f"{x:,.0f} %" if x < 1e5 else f"{scientific(x, 2)} %"
+
+
+def duration(seconds: Any) -> str:
+    """Write a time span in the unit that fits it.
+
+    >>> duration(0.0013), duration(0.245), duration(200), duration(2.5e-7)
+    ('1.30 ms', '245 ms', '3 min 20 s', '250 ns')
+    """
+    x = number(seconds)
+    if not math.isfinite(x) or x < 0:
+        return f"{scientific(x)} s"
+    if x >= 119.5:
+        minutes, rest = divmod(round(x), 60)
+        return f"{minutes:,} min {rest} s"
+    for scale, unit in _DURATION_UNITS:
+        if x >= scale * 0.9995:
+            return f"{scientific(x / scale)} {unit}"
+    return "0 s" if x == 0 else f"{scientific(x / 1e-9)} ns"
+
+
+def full(value: Any) -> str:
+    """Write a float32 value with the nine digits that identify it.
+
+    >>> full(2.0145576000213623), full("NaN")
+    ('2.01455760', 'NaN')
+    """
+    x = number(value)
+    if not math.isfinite(x):
+        return scientific(x)
+    return f"{x:#.9g}" if x else "0"

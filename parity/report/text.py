@@ -1,0 +1,111 @@
+"""A program's verdict for the terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from parity.report import numbers, view
+from parity.report.plain import visible
+
+_PYTORCH, _JAX, _GOOD, _BAD = "dark_orange", "cyan", "green", "bold magenta"
+_DEFAULT_WIDTH = 80
+
+
+def renderable(program: Mapping[str, Any]) -> RenderableType:
+    """Build what rich prints for one program of the document: verdict, stage table, printed lines, timing."""
+    parts: list[RenderableType] = [_verdict(program)]
+    if program["findings"]:
+        parts += [Text(), _findings(program["findings"])]
+    if program["printed"]:
+        parts += [Text(), _printed(program["printed"])]
+    if program["timing"] is not None:
+        parts += [Text(), Text(view.timing(program["timing"]))]
+    return Group(*parts)
+
+
+def table(program: Mapping[str, Any], *, width: int | None = None) -> str:
+    """Write one program of the document as plain text, without colours.
+
+    Args:
+        program: one entry of the document's ``programs``.
+        width: columns to fill; 80 by default.
+    """
+    console = Console(
+        file=io.StringIO(), width=width or _DEFAULT_WIDTH, color_system=None, force_terminal=False, _environ={}
+    )
+    with console.capture() as capture:
+        console.print(renderable(program))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _mark(good: bool) -> Text:
+    return Text("✓", style=_GOOD) if good else Text("✗", style=_BAD)
+
+
+def _verdict(program: Mapping[str, Any]) -> RenderableType:
+    verdict = program["verdict"]
+    head = Text.assemble(_mark(verdict["ok"]), " ", (visible(program["title"]), "bold"))
+    headline = Text(visible(verdict["headline"]), style=_GOOD if verdict["ok"] else _BAD)
+    lines = [headline, *(Text(visible(sentence)) for sentence in verdict["sentences"])]
+    if parting := view.divergence(program):
+        lines.append(Text(parting))
+    return Group(head, Padding(Group(*lines), (0, 0, 0, 2)))
+
+
+def _findings(rows: list[Mapping[str, Any]]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    grid.add_column("stage", no_wrap=True)
+    grid.add_column("tensor", overflow="fold", min_width=8)
+    for title in ("largest\ndiff.", "ULPs", "float64\ndiff."):
+        grid.add_column(title, justify="right", no_wrap=True)
+    grid.add_column("bound used\ntorch / jax", justify="right", no_wrap=True)
+    grid.add_column("holds", no_wrap=True)
+    previous = None
+    for row in rows:
+        cells = view.finding(row, _short)
+        grid.add_row(
+            Text("" if cells.stage == previous else cells.stage),
+            Text(cells.tensor),
+            Text(cells.difference),
+            Text(cells.ulps),
+            Text(cells.float64, style="" if cells.same_program else _BAD),
+            _used(cells),
+            _mark(cells.holds) + Text(f" {cells.where}" if cells.where else ""),
+        )
+        previous = cells.stage
+    return grid
+
+
+def _short(value: Any) -> str:
+    return numbers.scientific(value, 2)
+
+
+def _used(cells: view.Finding) -> Text:
+    shares = []
+    for side in ("torch", "jax"):
+        share = cells.used[side].removesuffix(" %").replace(" ", "")
+        shares.append(Text(share, style="" if cells.within[side] else _BAD))
+    return Text(" / ").join(shares) + Text(" %")
+
+
+def _printed(rows: list[Mapping[str, Any]]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, expand=True)
+    grid.add_column(Text("PyTorch printed", style=_PYTORCH), ratio=1, overflow="fold")
+    grid.add_column("", width=1)
+    grid.add_column(Text("JAX printed", style=_JAX), ratio=1, overflow="fold")
+    for block in view.printed(rows):
+        if block.folded:
+            note = Text(f"… {len(block.lines):,} more lines", style="dim")
+            grid.add_row(note, Text("=", style=_GOOD), Text("… the same", style="dim"))
+            continue
+        for torch, jax, same in block.lines:
+            grid.add_row(Text(torch), Text("=", style=_GOOD) if same else Text("≠", style=_BAD), Text(jax))
+    return grid

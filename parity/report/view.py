@@ -1,0 +1,149 @@
+"""The document's parts put into words and formatted strings, once for the terminal, Markdown and the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parity.report import numbers
+from parity.report.plain import visible
+
+Json = Mapping[str, Any]
+
+_FOLD_FROM = 9
+_KEPT_HEAD, _KEPT_TAIL = 3, 2
+_OFF = {
+    "torch": "PyTorch's side is off",
+    "jax": "JAX's side is off",
+    "both": "both sides are off",
+    "program": "the programs differ",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the stage table, ready to show."""
+
+    stage: str
+    tensor: str
+    difference: str
+    ulps: str
+    float64: str
+    float64_bound: str
+    used: dict[str, str]
+    fill: dict[str, float]
+    within: dict[str, bool]
+    same_program: bool
+    holds: bool
+    where: str
+    message: str
+
+
+def finding(row: Json, write: Callable[[Any], str] = numbers.scientific) -> Finding:
+    """Format one finding; ``write`` formats its real numbers."""
+    off = _OFF.get(row["off"] or "", "")
+    where = "" if row["holds"] else "" if row["step"] is None else f"step {numbers.integer(row['step'])}"
+    used = row["bound_used"]
+    return Finding(
+        stage=visible(row["stage"]),
+        tensor=visible(row["tensor"]),
+        difference=write(row["difference"]),
+        ulps=numbers.ulps(row["ulps"]),
+        float64=write(row["float64_difference"]),
+        float64_bound=write(row["float64_bound"]),
+        used={side: numbers.percent(used[side]) for side in ("torch", "jax")},
+        fill={side: _fill(used[side]) for side in ("torch", "jax")},
+        within={side: bool(row["within"][side]) for side in ("torch", "jax")},
+        same_program=row["same_program"],
+        holds=row["holds"],
+        where=where,
+        message="" if row["holds"] else visible(row["message"]) or off,
+    )
+
+
+def _fill(fraction: Any) -> float:
+    # NaN compares false with everything: it fills the bar, as what is not known to be inside is not inside.
+    value = numbers.number(fraction)
+    return round(value, 4) if 0 <= value <= 1 else 1.0
+
+
+@dataclass(frozen=True)
+class PrintedLines:
+    """A run of printed lines: shown, or folded away because both sides printed the same many."""
+
+    lines: list[tuple[str, str, bool]]
+    folded: bool = False
+
+
+def printed(rows: Sequence[Json]) -> list[PrintedLines]:
+    """Group the printed lines: a long run that is the same on both sides keeps its ends and folds its middle."""
+    lines = [(visible(row["torch"]), visible(row["jax"]), bool(row["same"])) for row in rows]
+    blocks: list[PrintedLines] = []
+    start = 0
+    while start < len(lines):
+        end = start
+        while end < len(lines) and lines[end][2] == lines[start][2]:
+            end += 1
+        blocks += _fold(lines[start:end])
+        start = end
+    return blocks
+
+
+def _fold(run: list[tuple[str, str, bool]]) -> list[PrintedLines]:
+    if not run[0][2] or len(run) < _FOLD_FROM:
+        return [PrintedLines(run)]
+    middle = len(run) - _KEPT_TAIL
+    return [
+        PrintedLines(run[:_KEPT_HEAD]),
+        PrintedLines(run[_KEPT_HEAD:middle], folded=True),
+        PrintedLines(run[middle:]),
+    ]
+
+
+def printed_summary(rows: Sequence[Json]) -> str:
+    """Say in a sentence how the printed lines compare; empty when nothing was printed."""
+    if not rows:
+        return ""
+    same = sum(bool(row["same"]) for row in rows)
+    if same == len(rows):
+        return "Both print the same line." if same == 1 else f"All {same:,} printed lines are the same on both sides."
+    return f"{len(rows) - same:,} of {len(rows):,} printed lines differ."
+
+
+def timing(row: Json) -> str:
+    """Say in a sentence how long both sides took."""
+    ratio, low, high = (numbers.number(row[key]) for key in ("ratio", "ratio_low", "ratio_high"))
+    faster = "JAX"
+    if ratio < 1 and low > 0:
+        faster, ratio, low, high = "PyTorch", 1 / ratio, 1 / high, 1 / low
+    spread = f"{numbers.scientific(low)} to {numbers.scientific(high)}"
+    repeats = int(row["repeats"])
+    times = f"{numbers.scientific(ratio)} times as fast ({spread} over {repeats:,} repeat{'s' * (repeats != 1)})"
+    return (
+        f"{numbers.integer(row['steps'])} steps take PyTorch {numbers.duration(row['torch_seconds'])} and JAX "
+        f"{numbers.duration(row['jax_seconds'])}{f': {faster} is {times}' if math.isfinite(ratio) else ''}; "
+        f"compiling JAX's training took {numbers.duration(row['compile_seconds'])}, once."
+    )
+
+
+def divergence(program: Json) -> str:
+    """Say where the two sides first part; empty where they do not."""
+    first = program["first_divergence"]
+    if first is None:
+        return ""
+    step = "" if first["step"] is None else f", step {numbers.integer(first['step'])}"
+    message = f": {visible(first['message'])}" if first["message"] else ""
+    return f"First parting: {visible(first['stage'])} of {visible(first['tensor'])}{step}{message}"
+
+
+def agreeing(value: Any, reference: Any) -> tuple[str, str]:
+    """Split a value's digits into those it shares with the reference and the rest."""
+    text, other = numbers.full(value), numbers.full(reference)
+    shared = 0
+    while shared < min(len(text), len(other)) and text[shared] == other[shared]:
+        shared += 1
+    same_exponent = text.partition("e")[2] == other.partition("e")[2]
+    same_point = text.find(".") == other.find(".")
+    return (text[:shared], text[shared:]) if same_exponent and same_point else ("", text)
