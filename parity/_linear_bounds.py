@@ -11,6 +11,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 
 from parity._recording import Array
 
@@ -43,22 +44,27 @@ class Format:
 class Problem(NamedTuple):
     """One batch: inputs ``(n, d)``, targets ``(n, o)``, and the factor of the sum of squares (1/(n o) for the mean)."""
 
-    inputs: Array
-    targets: Array
+    inputs: Float64[np.ndarray, "n d"]
+    targets: Float64[np.ndarray, "n o"]
     scale: float
 
 
 class ChainBounds(NamedTuple):
     """Bounds for ``s`` sets of weights: ``(s, n, o)``, ``(s,)``, and gradients ``(s, o, d)`` and ``(s, o)``."""
 
-    predictions: Array
-    losses: Array
-    weight: Array
-    bias: Array
+    predictions: Float64[np.ndarray, "s n o"]
+    losses: Float64[np.ndarray, " s"]
+    weight: Float64[np.ndarray, "s o d"]
+    bias: Float64[np.ndarray, "s o"]
 
 
 def chain_bounds(
-    problem: Problem, weight: Array, bias: Array, off_weight: Array, off_bias: Array, form: Format
+    problem: Problem,
+    weight: Float64[np.ndarray, "s o d"],
+    bias: Float64[np.ndarray, "s o"],
+    off_weight: Float64[np.ndarray, "s o d"],
+    off_bias: Float64[np.ndarray, "s o"],
+    form: Format,
 ) -> ChainBounds:
     """Bounds at the weights ``(s, o, d)`` and biases ``(s, o)``, which themselves may be off by so much.
 

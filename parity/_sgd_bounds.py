@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Integer
 
 from parity._linear_bounds import Format
 from parity._recording import Array
@@ -42,7 +43,13 @@ class Rounded(NamedTuple):
 
 
 def step_roundings(
-    rule: Rule, rates: Array, gradient: Array, buffer: Array | None, before: Array, after: Array, form: Format
+    rule: Rule,
+    rates: Float64[np.ndarray, " steps"],
+    gradient: Float64[np.ndarray, "steps o p"],
+    buffer: Float64[np.ndarray, "steps o p"] | None,
+    before: Float64[np.ndarray, "steps o p"],
+    after: Float64[np.ndarray, "steps o p"],
+    form: Format,
 ) -> Rounded:
     """Roundings that the steps commit, given what they were given; ``buffer`` is the one after each step."""
     u, gamma2 = form.unit, form.gamma(2)
@@ -86,7 +93,12 @@ def locked_bounds(rule: Rule, rates: Array, rounded: Rounded, form: Format) -> t
 
 
 def free_bounds(
-    rule: Rule, rates: Array, hessians: list[Array], order: Array, off_gradient: Array, rounded: Rounded
+    rule: Rule,
+    rates: Float64[np.ndarray, " steps"],
+    hessians: list[Float64[np.ndarray, "p p"]],
+    order: Integer[np.ndarray, " steps"],
+    off_gradient: Float64[np.ndarray, "steps o p"],
+    rounded: Rounded,
 ) -> tuple[Array, Array]:
     """Bounds on buffer and weights ``(steps, o, p)`` of a training on its own.
 

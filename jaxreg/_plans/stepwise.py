@@ -10,6 +10,7 @@ import jax
 import optax
 from flax import nnx
 from jax import lax
+from jaxtyping import Float
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -32,8 +33,8 @@ class Outcome(NamedTuple):
 def run(
     params: Any,
     rest: Any,
-    inputs: jax.Array,
-    targets: jax.Array,
+    inputs: Float[jax.Array, "rows ..."],
+    targets: Float[jax.Array, "rows ..."],
     *,
     graph: Any,
     optimizer: optax.GradientTransformation,
@@ -44,7 +45,7 @@ def run(
     """Train on the whole batch, ``epochs`` times. ``params`` and ``rest`` are a split NNX model's states."""
 
     def objective(params: Any, rest: Any) -> tuple[jax.Array, Any]:
-        model = nnx.merge(graph, params, rest)
+        model = nnx.merge(graph, params, rest, copy=True)  # variables of this trace, so that the model may change them
         value = loss(model(inputs), targets)
         return value, nnx.split(model, nnx.Param, ...)[2]
 

@@ -1,0 +1,84 @@
+"""The layer against PyTorch's: its initialisation's law, its layout, its precision, its errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import jaxreg
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (3, 7), (100, 50)])
+def test_initial_values_follow_pytorchs_law(inputs: int, outputs: int) -> None:
+    """Uniform within 1/sqrt(in_features), bias too: mean, variance and extremes over many draws of both."""
+    bound = 1 / np.sqrt(inputs)
+    draws = max(1, 20_000 // (inputs * outputs))
+    layers = [jaxreg.Linear(inputs, outputs, rngs=nnx.Rngs(seed)) for seed in range(min(draws, 60))]
+    torch.manual_seed(0)
+    others = [torch.nn.Linear(inputs, outputs) for _ in layers]
+    ours = np.concatenate([np.asarray(layer.kernel[...]).ravel() for layer in layers])
+    theirs = np.concatenate([layer.weight.detach().numpy().ravel() for layer in others])
+    bias = np.concatenate([np.asarray(layer.bias[...]) for layer in layers])
+    assert max(abs(ours).max(), abs(bias).max(), abs(theirs).max()) <= bound
+    # The standard error of a uniform variable's mean and of its variance; five of them are 1 in 1.7 million.
+    for sample in (ours, theirs, bias):
+        assert abs(sample.mean()) < 5 * bound / np.sqrt(3 * sample.size)
+        assert abs(sample.var() - bound**2 / 3) < 5 * bound**2 * np.sqrt(4 / 45 / sample.size)
+
+
+def test_forward_is_pytorchs_with_the_weight_transposed() -> None:
+    other = torch.nn.Linear(3, 2)
+    layer = jaxreg.Linear(3, 2, rngs=nnx.Rngs(0))
+    layer.kernel[...] = jnp.asarray(other.weight.detach().numpy().T)
+    layer.bias[...] = jnp.asarray(other.bias.detach().numpy())
+    x = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
+    expected = other(torch.from_numpy(x)).detach().numpy()
+    # Four roundings of a sum of four terms, on each side (Higham, ch. 3).
+    size = abs(x) @ abs(np.asarray(layer.kernel[...])) + abs(np.asarray(layer.bias[...]))
+    assert (abs(np.asarray(layer(jnp.asarray(x))) - expected) <= 8 * 2.0**-24 * size * 1.001).all()
+
+
+def _product_precision(make: object) -> object:
+    jaxpr = jax.make_jaxpr(make)(jnp.ones((2, 3)))  # type: ignore[arg-type]
+    return next(equation.params["precision"] for equation in jaxpr.eqns if equation.primitive.name == "dot_general")
+
+
+def test_products_run_in_full_precision_unless_told_otherwise() -> None:
+    layer = jaxreg.Linear(3, 2, rngs=nnx.Rngs(0))
+    assert "HIGHEST" in str(_product_precision(layer))
+    with jax.default_matmul_precision("bfloat16"):
+        assert "HIGHEST" not in str(_product_precision(layer))
+    assert "HIGHEST" not in str(_product_precision(jaxreg.Linear(3, 2, precision="default", rngs=nnx.Rngs(0))))
+
+
+def test_without_bias() -> None:
+    layer = jaxreg.Linear(3, 2, use_bias=False, rngs=nnx.Rngs(0))
+    assert layer.bias is None
+    assert layer(jnp.zeros((1, 3))).tolist() == [[0.0, 0.0]]
+
+
+def test_no_inputs_at_all() -> None:
+    """PyTorch leaves the bias of Linear(0, n) at zero."""
+    assert jaxreg.Linear(0, 2, rngs=nnx.Rngs(0)).bias[...].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, True, "3"])
+def test_sizes_must_be_counts(size: object) -> None:
+    with pytest.raises(jaxreg.ArgumentError, match=r"in_features must be an integer of at least 0, got"):
+        jaxreg.Linear(size, 1, rngs=nnx.Rngs(0))  # type: ignore[arg-type]
+
+
+def test_float64_is_not_cut_in_silence() -> None:
+    with pytest.raises(jaxreg.ArgumentError, match=r"param_dtype is float64, which JAX would cut to float32"):
+        jaxreg.Linear(1, 1, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    with jax.enable_x64(True):
+        assert jaxreg.Linear(1, 1, param_dtype=jnp.float64, rngs=nnx.Rngs(0)).kernel.dtype == jnp.float64
+
+
+def test_a_flat_column_is_named() -> None:
+    with pytest.raises(
+        jaxreg.ArgumentError, match=r"\(\.\.\., 1\), got \(100,\); for one feature, write inputs.reshape"
+    ):
+        jaxreg.Linear(1, 1, rngs=nnx.Rngs(0))(jnp.ones(100))
