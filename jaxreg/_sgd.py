@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 from optax import GradientTransformation
 
 from jaxreg._errors import ArgumentError
@@ -28,7 +29,7 @@ class MomentumState(NamedTuple):
     momentum_buffer: Any
 
 
-def _momentum(momentum: float, dampening: float, nesterov: bool) -> GradientTransformation:
+def _momentum(momentum: Any, dampening: Any, nesterov: bool) -> GradientTransformation:
     """``b = g`` on the first step, then ``b = momentum * b + (1 - dampening) * g``; gives ``b``, or Nesterov's form."""
 
     def init(params: Any) -> MomentumState:
@@ -62,10 +63,10 @@ def _is_zero(value: Any) -> bool:
 
 def sgd(
     learning_rate: optax.ScalarOrSchedule,
-    momentum: float = 0.0,
+    momentum: ArrayLike = 0.0,
     *,
-    dampening: float = 0.0,
-    weight_decay: float = 0.0,
+    dampening: ArrayLike = 0.0,
+    weight_decay: ArrayLike = 0.0,
     nesterov: bool = False,
     maximize: bool = False,
 ) -> GradientTransformation:
@@ -130,7 +131,7 @@ def sgd(
 
 @functools.lru_cache(maxsize=256)
 def _chain(
-    learning_rate: Any, momentum: float, dampening: float, weight_decay: float, nesterov: bool, maximize: bool
+    learning_rate: Any, momentum: Any, dampening: Any, weight_decay: Any, nesterov: bool, maximize: bool
 ) -> GradientTransformation:
     parts: list[GradientTransformation] = []
     if maximize:

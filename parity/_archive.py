@@ -76,7 +76,7 @@ def _umask() -> int:
 def read(path: Path, kind: type[T]) -> T:
     """The ``kind`` that was packed into the file at ``path``."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             content = {key: archive[key] for key in archive.files}
         header = json.loads(str(content[_HEADER]))
         if (header["format"], header["version"]) != (FORMAT, VERSION):
@@ -104,5 +104,5 @@ def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
         hints = typing.get_type_hints(kind)
         return typing.cast(Any, kind)(**{name: _restore(value[name], hint, content) for name, hint in hints.items()})
     if isinstance(kind, type | types.UnionType) and kind is not Any and not isinstance(value, kind):
-        raise TypeError(f"expected {kind}, found {type(value).__name__}")
+        raise TypeError(f"expected {getattr(kind, '__name__', kind)}, found {type(value).__name__}")
     return value

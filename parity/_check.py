@@ -89,7 +89,7 @@ def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | N
     """The port that was given or is made; from the recording itself where there is none."""
     if port is None:
         return translate(recording)
-    made = port if isinstance(port, Port) else port(recording)
+    made = port(recording) if callable(port) else port
     if not isinstance(made, Port):
         raise PortError(f"expected a parity.Port or a function from the Recording to one, got {type(made).__name__}")
     return made

@@ -84,7 +84,11 @@ def program(verdict: Verdict) -> Json:
             "torch": {"file": f"{recording.name}.py", "text": recording.source},
             "jax": {"file": verdict.jax_file, "text": verdict.jax_code},
         },
-        "printed": [{"torch": line.torch, "jax": line.jax, "same": line.same} for line in verdict.printed],
+        "printed": [
+            {"torch": line.torch, "jax": line.jax, "same": line.same}
+            for line in verdict.printed
+            if line.same is not None
+        ],
         "findings": [_finding(finding) for finding in verdict.findings],
         "first_divergence": divergence,
         "final": _final(verdict),

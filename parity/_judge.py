@@ -222,19 +222,20 @@ def _largest(values: Array) -> float:
     return float(finite.max()) if finite.size else 0.0
 
 
-def _within(value: Array, exact: Array, bound: Array) -> Array:
-    """Element by element; where the exact value is not finite, the value must not be either."""
+def _within(value: Array, exact: Array, bound: Array, largest: float) -> Array:
+    """Element by element: near enough, or beyond the ``largest`` finite number where the exact value is, or may be."""
     with np.errstate(invalid="ignore", over="ignore"):
         near = (np.abs(value - exact) <= bound) | np.isposinf(bound)
-    return np.where(np.isfinite(exact), near, ~np.isfinite(value))
+        overflown = ~np.isfinite(value) & (np.abs(exact) + bound > largest)
+    return np.where(np.isfinite(exact), near | overflown, ~np.isfinite(value))
 
 
-def _used(value: Array, exact: Array, bound: Array) -> float:
-    """The largest share of the bound that the error uses, where there is a bound."""
+def _used(value: Array, exact: Array, bound: Array, within: Array) -> float:
+    """The largest share of the bound that the error uses, where there is a bound and it did not overflow duly."""
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         error = np.abs(value - exact)
         share = np.where(error == 0, 0.0, error / bound)
-    share = share[np.isfinite(exact) & np.isfinite(bound)]
+    share = share[np.isfinite(exact) & np.isfinite(bound) & (np.isfinite(value) | ~within)]
     return float(np.nan_to_num(share, nan=np.inf).max(initial=0.0))
 
 
@@ -242,9 +243,10 @@ def _find(case: _Case) -> Finding:
     wide = {name: np.asarray(getattr(case, name), np.float64) for name in ("torch", "jax", "torch64", "jax64")}
     exact = wide["torch64"]
     torch_bound, jax_bound = case.torch_bound + case.bound64, case.jax_bound + case.bound64
-    torch_ok = _within(wide["torch"], exact, torch_bound)
-    jax_ok = _within(wide["jax"], exact, jax_bound)
-    same = _within(wide["jax64"], exact, case.bound64)
+    largest, largest64 = float(np.finfo(case.torch.dtype).max), float(np.finfo(np.float64).max)
+    torch_ok = _within(wide["torch"], exact, torch_bound, largest)
+    jax_ok = _within(wide["jax"], exact, jax_bound, largest)
+    same = _within(wide["jax64"], exact, case.bound64, largest64)
     bad = np.flatnonzero(~(torch_ok & jax_ok & same).all(1))
     size = np.abs(exact[np.isfinite(exact)]).max(initial=0.0) or 1.0
     with np.errstate(invalid="ignore"):
@@ -259,8 +261,8 @@ def _find(case: _Case) -> Finding:
         ulps=_largest(ulps(case.torch, case.jax)),
         float64_difference=_largest(gap64) / size,
         float64_bound=_largest(case.bound64) / size,
-        torch_used=_used(wide["torch"], exact, torch_bound),
-        jax_used=_used(wide["jax"], exact, jax_bound),
+        torch_used=_used(wide["torch"], exact, torch_bound, torch_ok),
+        jax_used=_used(wide["jax"], exact, jax_bound, jax_ok),
         step=int(case.steps[bad[0]]) if bad.size else None,
         message="",
     )
@@ -275,14 +277,13 @@ def _find(case: _Case) -> Finding:
 
 def _explain(finding: Finding, at: dict[str, float]) -> str:
     """What is wrong at the first element that does not hold."""
-    where = f"{finding.stage}, {finding.tensor}, step {finding.step:,}"
     if finding.off == "program":
         gap = abs(at["jax64"] - at["torch64"])
         apart = f"{gap:.3g} apart" if np.isfinite(gap) else "one of them not finite"
         ratio = at["jax64"] / at["torch64"] if at["torch64"] else np.inf
         factor = f", a factor of {ratio:.6g}" if np.isfinite(ratio) and abs(ratio - 1) > 1e-6 else ""
         return (
-            f"{where}: in float64 PyTorch has {at['torch64']:.9g} and JAX {at['jax64']:.9g}, {apart}{factor}; rounding "
+            f"in float64 PyTorch has {at['torch64']:.9g} and JAX {at['jax64']:.9g}, {apart}{factor}; rounding "
             f"explains {at['bound']:.2g}. The two are not the same program"
         )
     side = {"jax": "JAX's", "torch": "PyTorch's", "both": "each side's"}[str(finding.off)]
@@ -294,6 +295,6 @@ def _explain(finding: Finding, at: dict[str, float]) -> str:
         "both": "Both run in a lower precision than their dtype's",
     }[str(finding.off)]
     return (
-        f"{where}: {side} value {own:.9g} is {abs(own - at['torch64']):.3g} from the exact {at['torch64']:.9g}; "
+        f"{side} value {own:.9g} is {abs(own - at['torch64']):.3g} from the exact {at['torch64']:.9g}; "
         f"rounding explains {at['bound']:.2g}, and the float64 runs agree. {advice}"
     )

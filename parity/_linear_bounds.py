@@ -30,7 +30,7 @@ class Format:
         info = np.finfo(dtype)
         return cls(float(info.eps) / 2, float(info.tiny), float(info.max))
 
-    def gamma(self, count: float) -> float:
+    def gamma(self, count: int) -> float:
         """The most that ``count`` roundings can do, relative; infinite where they can do anything."""
         share = count * self.unit
         return share / (1 - share) if share < 1 else np.inf

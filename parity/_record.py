@@ -72,7 +72,7 @@ def record(program: Program, *, seed: int | None = None, argv: Sequence[str] = (
         printed=tuple(observer.settle(line) for line in printed),
         environment={
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "device": seen.device,
             "threads": torch.get_num_threads(),
         },

@@ -31,7 +31,8 @@ class Rule:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Rule:
         """The rule of a recorded ``torch.optim.SGD``."""
-        return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
+        numbers = {name: float(settings[name]) for name in ("momentum", "dampening", "weight_decay")}
+        return cls(**numbers, nesterov=bool(settings["nesterov"]), maximize=bool(settings["maximize"]))
 
 
 class Rounded(NamedTuple):

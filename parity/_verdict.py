@@ -78,10 +78,9 @@ class Verdict:
         """The verdict in words."""
         first = self.first_divergence
         if first is not None:
-            others = sum(not finding.holds for finding in self.findings) - 1
-            more = f"{others} of the other {len(self.findings) - 1} checks do not hold either." if others else ""
-            return tuple(filter(None, (first.message + ".", more, *self._diverging())))
-        return (self._in_float64(), self._in_own_precision(), self._at_the_end(), *self._diverging())
+            failing = sum(not finding.holds for finding in self.findings)
+            return (f"{failing} of {len(self.findings)} checks do not hold.", *self._diverging())
+        return (self._in_float64(), self._in_own_precision(), self._at_the_end(), *self._on_print(), *self._diverging())
 
     def _in_float64(self) -> str:
         worst = max(finding.float64_difference for finding in self.findings)
@@ -102,6 +101,22 @@ class Verdict:
         last = {finding.tensor: finding.ulps for finding in self.findings if finding.stage == "final weights"}
         apart = ", ".join(f"{name} {distance:,.0f} ULP" for name, distance in last.items())
         return f"After {self.recording.steps:,} steps on their own, the two are this far apart: {apart}."
+
+    def _on_print(self) -> list[str]:
+        """What is to be said of printed lines that differ though all is well, and of those that were not compared."""
+        told = []
+        differ, unknown = (sum(line.same is state for line in self.printed) for state in (False, None))
+        if differ:
+            told.append(
+                f"{differ} of {len(self.printed):,} printed lines differ in their last digits: they print more digits "
+                "than rounding leaves certain, as the bounds tell."
+            )
+        if unknown:
+            told.append(
+                f"{unknown:,} of {len(self.printed):,} printed lines show numbers that are no loss, weight or "
+                "prediction; these were not compared."
+            )
+        return told
 
     def _diverging(self) -> list[str]:
         """A training that leaves the finite numbers is no fault of the port; it is said which side does, and when."""
@@ -155,7 +170,8 @@ class Verdict:
             DivergenceError: with the headline and the explanation.
         """
         if not self.ok:
-            raise DivergenceError("\n".join([self.headline, *self.sentences]))
+            first = self.first_divergence
+            raise DivergenceError("\n".join([self.headline, first.message if first else "", *self.sentences]))
 
     def __repr__(self) -> str:
         from parity.report import text

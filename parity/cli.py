@@ -137,13 +137,15 @@ def _report(arguments: argparse.Namespace, words: list[str]) -> int:
         verdicts.append(verdict)
         files.update(verdict.files())
 
+    from rich.console import Console
+
     from parity import _document
     from parity.report import text
 
     written = parity.report.write(_document.report(verdicts, shlex.join(["parity", *words])), arguments.output, files)
     _progress(arguments, "report")(f"wrote {len(written)} files")
     for verdict in verdicts:
-        print(text.table(verdict.to_dict()))
+        Console().print(text.renderable(verdict.to_dict()), "")
     print(f"The page: {Path(arguments.output) / 'report.html'}")
     return HOLDS if all(verdict.ok for verdict in verdicts) else PARTS
 
@@ -163,7 +165,11 @@ def _check(arguments: argparse.Namespace, words: list[str]) -> int:
         else:
             _archive.write(Path(arguments.json), content.encode())
     if arguments.json != "-":
-        print(verdict)
+        from rich.console import Console
+
+        from parity.report import text
+
+        Console().print(text.renderable(verdict.to_dict()))
     return HOLDS if verdict.ok else PARTS
 
 
@@ -202,8 +208,7 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
 
     require_torch()
     say = _progress(arguments, program.name)
-    say("loading PyTorch and JAX")
-    from parity import _timing
+    from parity import _measure
     from parity._check import check, make_port
 
     port = _load_port(arguments.port) if arguments.port else None
@@ -212,7 +217,7 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
     repeats = arguments.repeats if arguments.repeats is not None else (_REPEATS if program.about else 0)
     if repeats:
         made = make_port(verdict.recording, port)
-        timing = _timing.measure(program.path, verdict.recording, made, repeats=repeats, seed=arguments.seed)
+        timing = _measure.measure(program.path, verdict.recording, made, repeats=repeats, seed=arguments.seed)
         verdict = dataclasses.replace(verdict, timing=timing)
         say(f"timed both sides {repeats} times")
     return verdict

@@ -29,7 +29,11 @@ _HERE = Path(__file__).parent
 
 BUILT_IN = (
     Listed(
-        "line", "The fitted line", _HERE / "line.py", "Linear(1, 1) fitted to 100 noisy points of y = 2x, 1,000 steps"
+        "line",
+        "The fitted line",
+        _HERE / "line.py",
+        "Linear(1, 1) fitted to 100 noisy points of y = 2x, 1,000 steps",
+        ("x", "y"),
     ),
     Listed(
         "house_prices",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_EXPONENT = re.compile(r"(?<=\d)e([+-]\d+)")
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _DURATION_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
@@ -110,11 +112,16 @@ def pretty(value: Any, digits: int = 3) -> str:
     >>> pretty(1.2345e-16), pretty(-2e9), pretty(0.5)
     ('1.23 × 10⁻¹⁶', '−2.00 × 10⁹', '0.500')
     """
-    text = scientific(value, digits)
-    mantissa, mark, exponent = text.partition("e")
-    if mark:
-        text = f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-    return text.replace("-", "−")
+    return typeset(scientific(value, digits))
+
+
+def typeset(text: str) -> str:
+    """Typeset the powers of ten and minus signs of a number that another function here wrote.
+
+    >>> typeset("2.4e+08%")
+    '2.4 × 10⁸%'
+    """
+    return _EXPONENT.sub(lambda match: f" × 10{str(int(match[1])).translate(_SUPERSCRIPTS)}", text).replace("-", "−")
 
 
 def integer(value: Any) -> str:
@@ -142,21 +149,21 @@ def percent(fraction: Any) -> str:
     """Write a fraction as a percentage of at most two significant digits below 10 %.
 
     >>> percent(0.0034), percent(0.5), percent(2.4), percent(1e-7), percent(0), percent("Infinity")
-    ('0.34 %', '50 %', '240 %', '< 0.01 %', '0 %', '∞')
+    ('0.34%', '50%', '240%', '< 0.01%', '0%', '∞')
     """
     x = number(fraction) * 100
     if not math.isfinite(x):
         return scientific(x)
     if x == 0:
-        return "0 %"
+        return "0%"
     if 0 < x < 0.01:
-        return "< 0.01 %"
-    # A fraction just above 1 is out of its bound, and must not read as 100 %.
+        return "< 0.01%"
+    # A fraction just above 1 is out of its bound, and must not read as 100%.
     if 100 < x < 110:
-        return f"{x:.3g} %" if x >= 100.5 else "> 100 %"
+        return f"{x:.3g}%" if x >= 100.5 else "> 100%"
     if x < 10:
-        return f"{float(f'{x:.2g}'):g} %"
-    return f"{x:,.0f} %" if x < 1e5 else f"{scientific(x, 2)} %"
+        return f"{float(f'{x:.2g}'):g}%"
+    return f"{x:,.0f}%" if x < 1e5 else f"{scientific(x, 2)}%"
 
 
 def duration(seconds: Any) -> str:
@@ -166,7 +173,7 @@ def duration(seconds: Any) -> str:
     ('1.30 ms', '245 ms', '3 min 20 s', '250 ns')
     """
     x = number(seconds)
-    if not math.isfinite(x) or x < 0:
+    if not 0 <= x < 1e6:
         return f"{scientific(x)} s"
     if x >= 119.5:
         minutes, rest = divmod(round(x), 60)

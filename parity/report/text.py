@@ -20,7 +20,12 @@ _DEFAULT_WIDTH = 80
 
 
 def renderable(program: Mapping[str, Any]) -> RenderableType:
-    """Build what rich prints for one program of the document: verdict, stage table, printed lines, timing."""
+    """Build what rich prints for one program of the document: verdict, stage table, printed lines, timing.
+
+    Args:
+        program: one entry of the document's ``programs``, encoded or not.
+    """
+    program = numbers.encode(program)
     parts: list[RenderableType] = [_verdict(program)]
     if program["findings"]:
         parts += [Text(), _findings(program["findings"])]
@@ -35,7 +40,7 @@ def table(program: Mapping[str, Any], *, width: int | None = None) -> str:
     """Write one program of the document as plain text, without colours.
 
     Args:
-        program: one entry of the document's ``programs``.
+        program: one entry of the document's ``programs``, encoded or not.
         width: columns to fill; 80 by default.
     """
     console = Console(
@@ -69,8 +74,7 @@ def _findings(rows: list[Mapping[str, Any]]) -> Table:
     grid.add_column("bound used\ntorch / jax", justify="right", no_wrap=True)
     grid.add_column("holds", no_wrap=True)
     previous = None
-    for row in rows:
-        cells = view.finding(row, _short)
+    for cells in view.findings(rows, digits=2):
         grid.add_row(
             Text("" if cells.stage == previous else cells.stage),
             Text(cells.tensor),
@@ -84,16 +88,12 @@ def _findings(rows: list[Mapping[str, Any]]) -> Table:
     return grid
 
 
-def _short(value: Any) -> str:
-    return numbers.scientific(value, 2)
-
-
 def _used(cells: view.Finding) -> Text:
     shares = []
     for side in ("torch", "jax"):
-        share = cells.used[side].removesuffix(" %").replace(" ", "")
+        share = cells.used[side].removesuffix("%").replace(" ", "")
         shares.append(Text(share, style="" if cells.within[side] else _BAD))
-    return Text(" / ").join(shares) + Text(" %")
+    return Text(" / ").join(shares) + Text("%")
 
 
 def _printed(rows: list[Mapping[str, Any]]) -> Table:

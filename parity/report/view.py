@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from parity.report import numbers
@@ -41,8 +41,12 @@ class Finding:
     message: str
 
 
-def finding(row: Json, write: Callable[[Any], str] = numbers.scientific) -> Finding:
-    """Format one finding; ``write`` formats its real numbers."""
+def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Finding:
+    """Format one finding, its real numbers to so many digits; ``style`` goes over every number."""
+
+    def write(value: Any) -> str:
+        return style(numbers.scientific(value, digits))
+
     off = _OFF.get(row["off"] or "", "")
     where = "" if row["holds"] else "" if row["step"] is None else f"step {numbers.integer(row['step'])}"
     used = row["bound_used"]
@@ -50,10 +54,10 @@ def finding(row: Json, write: Callable[[Any], str] = numbers.scientific) -> Find
         stage=visible(row["stage"]),
         tensor=visible(row["tensor"]),
         difference=write(row["difference"]),
-        ulps=numbers.ulps(row["ulps"]),
+        ulps=style(numbers.ulps(row["ulps"])),
         float64=write(row["float64_difference"]),
         float64_bound=write(row["float64_bound"]),
-        used={side: numbers.percent(used[side]) for side in ("torch", "jax")},
+        used={side: style(numbers.percent(used[side])) for side in ("torch", "jax")},
         fill={side: _fill(used[side]) for side in ("torch", "jax")},
         within={side: bool(row["within"][side]) for side in ("torch", "jax")},
         same_program=row["same_program"],
@@ -61,6 +65,16 @@ def finding(row: Json, write: Callable[[Any], str] = numbers.scientific) -> Find
         where=where,
         message="" if row["holds"] else visible(row["message"]) or off,
     )
+
+
+def findings(rows: Sequence[Json], digits: int = 3, style: Callable[[str], str] = str) -> list[Finding]:
+    """Format all findings; a message that several in a row share stays at the last of them only."""
+    cells = [finding(row, digits, style) for row in rows]
+    messages = [cell.message for cell in cells[1:]] + [""]
+    return [
+        replace(cell, message="" if cell.message == after else cell.message)
+        for cell, after in zip(cells, messages, strict=True)
+    ]
 
 
 def _fill(fraction: Any) -> float:
@@ -109,6 +123,8 @@ def printed_summary(rows: Sequence[Json]) -> str:
     same = sum(bool(row["same"]) for row in rows)
     if same == len(rows):
         return "Both print the same line." if same == 1 else f"All {same:,} printed lines are the same on both sides."
+    if len(rows) == 1:
+        return "The printed line differs."
     return f"{len(rows) - same:,} of {len(rows):,} printed lines differ."
 
 

@@ -75,7 +75,7 @@ def compilations() -> Iterator[list[str]]:
     """The names of the functions that were compiled since."""
     seen: list[str] = []
 
-    def listen(event: str, duration: float, **details: Any) -> None:
+    def listen(event: str, duration_secs: float, **details: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             seen.append(str(details.get("fun_name", "")))
 

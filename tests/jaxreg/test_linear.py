@@ -1,5 +1,7 @@
 """The layer against PyTorch's: its initialisation's law, its layout, its precision, its errors."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,8 +42,8 @@ def test_forward_is_pytorchs_with_the_weight_transposed() -> None:
     assert (abs(np.asarray(layer(jnp.asarray(x))) - expected) <= 8 * 2.0**-24 * size * 1.001).all()
 
 
-def _product_precision(make: object) -> object:
-    jaxpr = jax.make_jaxpr(make)(jnp.ones((2, 3)))  # type: ignore[arg-type]
+def _product_precision(make: Any) -> Any:
+    jaxpr = jax.make_jaxpr(make)(jnp.ones((2, 3)))
     return next(equation.params["precision"] for equation in jaxpr.eqns if equation.primitive.name == "dot_general")
 
 

@@ -1,5 +1,7 @@
 """mse_loss against PyTorch's: values, gradients, and the shapes that PyTorch would broadcast."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ import jaxreg
     seed=st.integers(0, 2**31),
     reduction=st.sampled_from(["mean", "sum"]),
 )
-def test_value_and_gradient_are_pytorchs(rows: int, outputs: int, seed: int, reduction: str) -> None:
+def test_value_and_gradient_are_pytorchs(rows: int, outputs: int, seed: int, reduction: Any) -> None:
     random = np.random.default_rng(seed)
     p, t = random.normal(size=(2, rows, outputs))
     with jax.enable_x64(True):

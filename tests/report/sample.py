@@ -80,7 +80,12 @@ def _series(x: np.ndarray, y: np.ndarray, sides: list[np.ndarray], data: Documen
     return {
         "loss": [{"step": i, "torch": torch[i, 0], "jax": jax[i, 0]} for i in steps],
         "weights": [
-            {"tensor": f"{name}[0{', 0' if name == 'weight' else ''}]", "step": i, "torch": torch[i, k], "jax": jax[i, k]}
+            {
+                "tensor": f"{name}[0{', 0' if name == 'weight' else ''}]",
+                "step": i,
+                "torch": torch[i, k],
+                "jax": jax[i, k],
+            }
             for k, name in enumerate(names, 1)
             for i in steps
         ],
@@ -165,8 +170,8 @@ def _program(name: str, x: np.ndarray, y: np.ndarray, rate: float, steps: int = 
             "ok": True,
             "headline": "The same training.",
             "sentences": [
-                f"All {steps:,} steps agree: in float64 the two sides differ by 1.6e-16 at most, which only rounding does.",
-                "In float32 each side stays within 51 % of what its own rounding explains.",
+                f"All {steps:,} steps agree: in float64 the two sides differ by 1.6e-16 at most, as by rounding.",
+                "In float32 each side stays within 51% of what its own rounding explains.",
             ],
         },
         "facts": [
@@ -180,7 +185,13 @@ def _program(name: str, x: np.ndarray, y: np.ndarray, rate: float, steps: int = 
             "torch": {"file": f"{name}.py", "text": TORCH_CODE},
             "jax": {"file": f"{name}_jax.py", "text": JAX_CODE},
         },
-        "printed": [{"torch": f"Estimated weight: {sides[0][-1, 1]}", "jax": f"Estimated weight: {sides[0][-1, 1]}", "same": True}],
+        "printed": [
+            {
+                "torch": f"Estimated weight: {sides[0][-1, 1]}",
+                "jax": f"Estimated weight: {sides[0][-1, 1]}",
+                "same": True,
+            }
+        ],
         "findings": _findings(),
         "first_divergence": None,
         "final": _final(*sides[:3]),
@@ -273,7 +284,9 @@ def diverging() -> Document:
     """A learning rate so large that the training leaves the numbers, on both sides alike."""
     random = np.random.default_rng(1)
     x = random.standard_normal(40)
-    program = _program("diverging", x, 2 * x, 4.0, 250, title="A training that diverges", data={"x_label": "x", "y_label": "y"})
+    program = _program(
+        "diverging", x, 2 * x, 4.0, 250, title="A training that diverges", data={"x_label": "x", "y_label": "y"}
+    )
     inf = float("inf")
     program["findings"][6].update(difference=float("nan"), ulps=float("nan"), float64_difference=inf, float64_bound=inf)
     program["timing"].update(ratio=float("nan"), ratio_low=float("nan"), ratio_high=inf)
@@ -298,7 +311,9 @@ def hostile() -> Document:
             return {name: spoil(item, name) for name, item in value.items()}
         if isinstance(value, list):
             return [spoil(item, key) for item in value]
-        keep = not isinstance(value, str) or key in ("name", "stage", "off") or value in ("NaN", "Infinity", "-Infinity")
+        keep = (
+            not isinstance(value, str) or key in ("name", "stage", "off") or value in ("NaN", "Infinity", "-Infinity")
+        )
         return value if keep else f"{HOSTILE} {value}"
 
     document = failing()

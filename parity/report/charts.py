@@ -1,0 +1,293 @@
+"""The report's charts: Vega-Lite specifications from a program's series, and static SVG of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+import altair as alt
+import vl_convert
+
+from parity.report import numbers
+from parity.report.plain import visible
+
+Json = Mapping[str, Any]
+Row = dict[str, Any]
+
+WIDTH, HEIGHT = 640, 300
+# Okabe and Ito's palette, darkened a little: the two sides stay apart for every kind of colour vision.
+LIGHT = {
+    "background": "white",
+    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
+    "view": {"stroke": None},
+    "mark": {"aria": False},
+    "axis": {
+        "domainColor": "#b9bec6",
+        "gridColor": "#e8eaee",
+        "tickColor": "#b9bec6",
+        "labelColor": "#4d5562",
+        "titleColor": "#4d5562",
+        "titleFontWeight": "normal",
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleLimit": HEIGHT,
+    },
+    "legend": {"labelColor": "#262b33", "titleColor": "#4d5562", "labelFontSize": 12},
+    "title": {"color": "#262b33", "fontSize": 14, "fontWeight": 600, "anchor": "start", "offset": 12, "limit": WIDTH},
+    "text": {"color": "#4d5562", "fontSize": 11, "limit": 200},
+    "rule": {"color": "#8a919c"},
+    "point": {"color": "#6b7280"},
+    "range": {"category": ["#d9541e", "#00758f"], "ordinal": ["#8a3ffc", "#1f7a4d", "#8a919c"]},
+}
+_CLIP = re.compile(r'(?:(?<=id=")|(?<=url\(#))clip\d+(?=["\)])')
+_SIDES = ["PyTorch", "JAX"]
+_DISTANCES = ["float32 distance", "float64 distance", "float32 rounding bound"]
+_FLOOR_LABEL = "exactly equal"
+_LOG_FROM = 50
+_MOST_TENSORS = 4
+_MOST_LABELS = 6
+_LEGEND = alt.Legend(
+    title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolSize=260, symbolOpacity=1, offset=6
+)
+_SIDE = alt.Color(field="side", type="nominal", scale=alt.Scale(domain=_SIDES), legend=_LEGEND)
+
+
+def specs(program: Json) -> dict[str, dict[str, Any]]:
+    """Build the charts of one program.
+
+    Args:
+        program: one entry of the document's ``programs``.
+
+    Returns:
+        Names (letters, digits and dashes: good in file names) to Vega-Lite specifications, as wide as their container.
+        Steps with values that are not finite are left out, and charts without any value too.
+    """
+    # The page, the Markdown and the images each ask for the same charts, which take a quarter of a second to build.
+    return cast(
+        dict[str, dict[str, Any]], json.loads(_specs(json.dumps([program["series"], program["verdict"]["ok"]])))
+    )
+
+
+@lru_cache(maxsize=16)
+def _specs(key: str) -> str:
+    series, ok = json.loads(key)
+    charts: dict[str, dict[str, Any]] = {}
+    if loss := _finite(series["loss"], "torch", "jax"):
+        charts["loss"] = _loss(loss, ok)
+    if weights := _finite(series["weights"], "torch", "jax"):
+        charts["weights"] = _weights(weights, ok)
+    distance = _finite(series["distance"], "float32")
+    for tensor in list(dict.fromkeys(row["tensor"] for row in distance))[:_MOST_TENSORS]:
+        rows = [row for row in distance if row["tensor"] == tensor]
+        charts[_slug(f"distance-{tensor}", charts)] = _distance(rows, tensor)
+    if series["data"] is not None and (points := _finite(series["data"]["points"], "x", "y")):
+        charts["data"] = _data(points, series["data"], ok)
+    return json.dumps(charts, allow_nan=False)
+
+
+def svg(spec: Mapping[str, Any]) -> str:
+    """Draw a specification as a static SVG of fixed width, for light and dark surroundings alike."""
+    still = [layer for layer in spec["layer"] if "params" not in layer]
+    fixed = {**spec, "layer": still, "width": WIDTH, "height": HEIGHT}
+    drawn = vl_convert.vegalite_to_svg(fixed, config=LIGHT, allowed_base_urls=[])
+    # Vega numbers its clips through the life of the process; the same chart must give the same file.
+    numbered = {name: f"clip{i}" for i, name in enumerate(dict.fromkeys(_CLIP.findall(drawn)))}
+    return _CLIP.sub(lambda match: numbered[match.group()], drawn)
+
+
+def _slug(text: str, taken: Mapping[str, Any]) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower())[:60].strip("-")
+    candidates = [slug, *(f"{slug}-{i}" for i in range(2, len(taken) + 3))]
+    return next(name for name in candidates if name not in taken)
+
+
+def _finite(rows: Sequence[Json], *keys: str) -> list[Row]:
+    """Keep the rows in which every one of ``keys`` is a finite number."""
+    return [dict(row) for row in rows if all(math.isfinite(numbers.number(row[key])) for key in keys)]
+
+
+def _seen(good: str, bad: str, ok: bool) -> str:
+    return good if ok else bad
+
+
+def _log(rows: Sequence[Json], *keys: str) -> bool:
+    """Whether the values span so much that a linear axis would hide most of them."""
+    values = [row[key] for row in rows for key in keys]
+    return min(values) > 0 and max(values) > _LOG_FROM * min(values)
+
+
+def _scale(log: bool) -> alt.Scale:
+    return alt.Scale(type="log") if log else alt.Scale(zero=False)
+
+
+def _steps(rows: Sequence[Json]) -> alt.X:
+    scale = alt.Scale(nice=False, domain=[rows[0]["step"], max(row["step"] for row in rows)])
+    return alt.X(field="step", type="quantitative", title="step", scale=scale, axis=alt.Axis(grid=False, tickCount=6))
+
+
+def _y(field: str, title: str, log: bool) -> alt.Y:
+    axis = alt.Axis(tickCount=5, format="~g" if log else "~s" if title == "loss" else "~g")
+    return alt.Y(field=field, type="quantitative", title=title, scale=_scale(log), axis=axis)
+
+
+def _pair(x: alt.X, title: str, log: bool, **detail: Any) -> list[alt.Chart]:
+    """Draw PyTorch broad and pale, and JAX thin and dashed on top: both stay visible where they coincide."""
+    thick = alt.Chart().mark_line(strokeWidth=6, opacity=0.45, strokeCap="round", clip=True)
+    thin = alt.Chart().mark_line(strokeWidth=1.8, strokeDash=[5, 3], clip=True)
+    return [
+        thick.transform_calculate(side="'PyTorch'").encode(x=x, y=_y("torch", title, log), color=_SIDE, **detail),
+        thin.transform_calculate(side="'JAX'").encode(x=x, y=_y("jax", title, log), color=_SIDE, **detail),
+    ]
+
+
+def _tooltip(**titles: str) -> list[alt.Tooltip]:
+    return [_value(field, title, ",d" if field == "step" else ".9~g") for field, title in titles.items()]
+
+
+def _value(field: str, title: str, form: str) -> alt.Tooltip:
+    return alt.Tooltip(field=field, type="quantitative", title=title, format=form)
+
+
+def _word(field: str, title: str) -> alt.Tooltip:
+    return alt.Tooltip(field=field, type="nominal", title=title)
+
+
+def _hover(x: alt.X, y: alt.Y, tooltip: list[alt.Tooltip]) -> alt.Chart:
+    """Mark the point nearest to the pointer and show its values; nothing moves and nothing grabs the scroll wheel."""
+    near = alt.selection_point(on="pointerover", clear="pointerout", nearest=True, empty=False, name="near")
+    marks = alt.Chart().mark_point(filled=True, size=45, opacity=0)
+    shown = alt.condition(near, alt.value(0.9), alt.value(0))
+    return marks.encode(x=x, y=y, opacity=shown, tooltip=tooltip).add_params(near)
+
+
+def _finish(layers: Sequence[alt.Chart], rows: Sequence[Json], title: str, description: str) -> dict[str, Any]:
+    chart = alt.layer(*layers, data=alt.InlineData(values=[])).properties(
+        width="container", height=HEIGHT, title=title, description=description
+    )
+    # Altair's own theme would override the page's.
+    with alt.theme.enable("none"):
+        spec = chart.to_dict(context={"consolidate_datasets": False})
+    # Put in only now, because Altair would hold every row against its schema, which takes most of the time.
+    return {**spec, "data": {"values": list(rows)}}
+
+
+def _loss(rows: list[Row], ok: bool) -> dict[str, Any]:
+    log = _log(rows, "torch", "jax")
+    x = _steps(rows)
+    tooltip = _tooltip(step="step", torch="PyTorch", jax="JAX")
+    title = _seen(
+        "Loss: JAX’s dashed line lies on PyTorch’s at every step", "Loss: where does JAX’s line leave PyTorch’s?", ok
+    )
+    layers = [*_pair(x, "loss", log), _hover(x, _y("torch", "loss", log), tooltip)]
+    return _finish(layers, rows, title, "The loss over the steps, of PyTorch and of JAX.")
+
+
+def _weights(rows: list[Row], ok: bool) -> dict[str, Any]:
+    for row in rows:
+        row["tensor"] = visible(row["tensor"])
+    x, detail = _steps(rows), alt.Detail(field="tensor", type="nominal")
+    tooltip = [_word("tensor", "weight"), *_tooltip(step="step", torch="PyTorch", jax="JAX")]
+    title = _seen("Weights: both sides take the same path", "Weights: where does JAX’s path leave PyTorch’s?", ok)
+    layers = [*_pair(x, "weight", False, detail=detail), _hover(x, _y("torch", "weight", False), tooltip)]
+    labels = _line_labels(rows)
+    text = alt.Chart(alt.InlineData(values=labels)).mark_text(align="right", baseline="bottom", fontWeight=600)
+    if labels:
+        layers.append(text.encode(x=x, y=_y("torch", "weight", False), text=alt.Text(field="tensor", type="nominal")))
+    return _finish(layers, rows, title, "Each element of the weights over the steps, of PyTorch and of JAX.")
+
+
+def _line_labels(rows: list[Row]) -> list[Row]:
+    """Put each line's name above its end; lines that end close together get theirs one above the other."""
+    last = {row["tensor"]: row for row in rows}
+    if len(last) > _MOST_LABELS:
+        return []
+    values = [row[side] for row in rows for side in ("torch", "jax")]
+    gap = 0.07 * (max(values) - min(values))
+    labels: list[Row] = []
+    for row in sorted(last.values(), key=lambda row: cast(float, row["torch"])):
+        y = row["torch"] + gap / 4
+        labels.append({**row, "torch": max(y, labels[-1]["torch"] + gap) if labels else y})
+    return labels
+
+
+def _distance(rows: list[Row], tensor: str) -> dict[str, Any]:
+    keys = ("float32", "float64", "bound")
+    long = [
+        {"step": row["step"], "kind": kind, "value": numbers.number(row[key])}
+        for row in rows
+        for key, kind in zip(keys, _DISTANCES, strict=True)
+        # Before the first step nothing is rounded, and a bound of zero would be a line straight up from the floor.
+        if key != "bound" or numbers.number(row[key]) > 0
+    ]
+    long = [row for row in long if math.isfinite(row["value"])]
+    positive = [row["value"] for row in long if row["value"] > 0]
+    low = math.floor(math.log10(min(positive, default=1e-8)))
+    high = max(math.ceil(math.log10(max(positive, default=1e-7))), low + 1)
+    floor, domain = 10.0 ** (low - 1), [10.0 ** (low - 1.7), 10.0**high]
+    for row in long:
+        # A logarithmic axis has no zero, and exactly equal is the most common distance of all.
+        row["shown"] = max(row["value"], floor)
+    every = max(1, math.ceil((high - low) / 6))
+    decades = [10.0**power for power in range(low, high + 1, every)]
+    axis = alt.Axis(
+        values=[floor, *decades], labelExpr=f"datum.value <= {floor * 2} ? '0' : format(datum.value, '.0e')"
+    )
+    y = alt.Y(
+        field="shown", type="quantitative", title="distance", scale=alt.Scale(type="log", domain=domain), axis=axis
+    )
+    name = visible(tensor)
+    title = f"Distance between the two sides: {name}"
+    layers = _distance_layers(_steps(rows), y, floor, rows[0]["step"])
+    description = (
+        f"The largest difference between PyTorch and JAX in {name} over the steps: in float32 below its rounding "
+        "bound, and in float64 many powers of ten lower."
+    )
+    return _finish(layers, long, title, description)
+
+
+def _distance_layers(x: alt.X, y: alt.Y, floor: float, first: int) -> list[alt.Chart]:
+    legend = alt.Legend(
+        title=None, orient="top", symbolType="circle", symbolSize=90, symbolOpacity=1, offset=6, labelLimit=0
+    )
+    color = alt.Color(field="kind", type="nominal", scale=alt.Scale(domain=_DISTANCES, range="ordinal"), legend=legend)
+    tooltip = [_word("kind", "what"), _value("step", "step", ",d"), _value("value", "distance", ".3~g")]
+    # Where both are exactly equal, the small float64 dot lies inside the larger float32 one.
+    size = alt.condition("datum.kind == 'float32 distance'", alt.value(44), alt.value(14))
+    is_bound = alt.FieldEqualPredicate(field="kind", equal=_DISTANCES[2])
+    at_floor = alt.Chart(alt.InlineData(values=[{"step": first, "shown": floor, "label": _FLOOR_LABEL}]))
+    label = at_floor.mark_text(align="left", baseline="top", dx=4, dy=5, fontStyle="italic")
+    return [
+        at_floor.mark_rule(strokeDash=[2, 3]).encode(y=y),
+        alt.Chart()
+        .mark_line(strokeWidth=1.5, strokeDash=[6, 3], clip=True)
+        .transform_filter(is_bound)
+        .encode(x, y, color),
+        alt.Chart()
+        .mark_point(filled=True, opacity=0.65, clip=True)
+        .transform_filter({"not": is_bound})
+        .encode(x=x, y=y, color=color, size=size, tooltip=tooltip),
+        label.encode(x=x, y=y, text=alt.Text(field="label", type="nominal")),
+    ]
+
+
+def _data(points: list[Row], data: Json, ok: bool) -> dict[str, Any]:
+    x = alt.X(
+        field="x",
+        type="quantitative",
+        title=visible(data["x_label"]),
+        scale=alt.Scale(zero=False),
+        axis=alt.Axis(grid=False, tickCount=6),
+    )
+    label = visible(data["y_label"])
+    y = alt.Y(field="y", type="quantitative", title=label, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    tooltip = [_value("x", "x", ".6~g"), _value("y", "y", ".6~g")]
+    dots = alt.Chart(alt.InlineData(values=points)).mark_point(filled=True, size=34, opacity=0.55)
+    layers = [dots.encode(x=x, y=y, tooltip=tooltip)]
+    if lines := _finite(data["lines"], "x", "torch", "jax"):
+        layers += [side.properties(data=alt.InlineData(values=lines)) for side in _pair(x, label, False)]
+    title = _seen("The data: both sides fit the same line", "The data: do both sides fit the same line?", ok)
+    return _finish(layers, points, title, "The data, with the line that PyTorch fits and the line that JAX fits.")

@@ -1,0 +1,143 @@
+"""The report as one page that needs nothing else, and one program's part of it for a notebook."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup, escape
+
+from parity.report import charts, numbers, view
+from parity.report.highlight import highlight
+from parity.report.plain import visible
+
+_BUNDLE_SNIPPET = "window.vegaEmbed = vegaEmbed;"
+
+
+def render(document: Mapping[str, Any]) -> str:
+    """Render the whole report.
+
+    Args:
+        document: the report as ``schema.json`` describes it, encoded.
+
+    Returns:
+        A page with its styles, scripts and charts inside, which the browser is told to keep from any request.
+    """
+    shared = _shared()
+    programs = [{**program, "charts": _figures(program)} for program in document["programs"]]
+    return _environment().get_template("page.html.j2").render(document=document, programs=programs, **shared)
+
+
+def fragment(program: Mapping[str, Any]) -> str:
+    """Render one program for a notebook: verdict, stage table and still charts, without any script.
+
+    Args:
+        program: one entry of the document's ``programs``, encoded or not.
+    """
+    program = numbers.encode(program)
+    drawings = [
+        {"title": spec["title"], "svg": _inline(charts.svg(spec), f"{program['name']}-{name}", spec["description"])}
+        for name, spec in charts.specs(program).items()
+    ]
+    return _environment().get_template("fragment.html.j2").render(program=program, drawings=drawings)
+
+
+def _figures(program: Mapping[str, Any]) -> list[dict[str, Any]]:
+    figures = []
+    for name, spec in charts.specs(program).items():
+        # The title is the figure's caption: words in an SVG do not wrap on a narrow screen.
+        title = spec.pop("title")
+        figures.append({"name": name, "title": title, "description": spec["description"], "json": _script_json(spec)})
+    return figures
+
+
+def _script_json(value: Any) -> Markup:
+    """Write JSON that no parser of HTML or JavaScript can read as the end of its script."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _inline(svg: str, prefix: str, description: str) -> Markup:
+    """Make a drawing fit to stand in a page next to others: ids of its own, a name for screen readers, fluid width."""
+    svg = re.sub(r'(id="|url\(#)((?:clip|gradient)\w*)', rf"\g<1>parity-{prefix}-\g<2>", svg)
+    head = f'<svg role="img" aria-label="{escape(description)}" style="max-width:100%;height:auto" '
+    return Markup(svg.replace("<svg ", head, 1))
+
+
+@lru_cache(maxsize=1)
+def _shared() -> dict[str, Any]:
+    """What every page has in common. Only scripts with these very hashes may run, whatever else got into the page."""
+    theme = f"const LIGHT = {json.dumps(charts.LIGHT)};\n"
+    scripts = [vl_convert.javascript_bundle(_BUNDLE_SNIPPET), theme + _text("page.js")]
+    for script in scripts:
+        if "</script" in script.lower() or "<!--" in script:
+            raise ValueError("the chart libraries hold text that would end their own script")
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    return {
+        "policy": "; ".join(
+            [
+                "default-src 'none'",
+                "script-src " + " ".join(f"'sha256-{value}'" for value in hashes),
+                "style-src 'unsafe-inline'",
+                "img-src data:",
+                "base-uri 'none'",
+                "form-action 'none'",
+            ]
+        ),
+        "scripts": [Markup(script) for script in scripts],
+        "style": Markup(_text("page.css")),
+    }
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text("utf-8")
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_text),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        visible=visible, integer=numbers.integer, ulps=numbers.ulps, full=numbers.full, typeset=numbers.typeset
+    )
+    environment.globals.update(
+        printed=view.printed,
+        printed_summary=view.printed_summary,
+        findings=_findings,
+        timing=view.timing,
+        divergence=view.divergence,
+        agreeing=view.agreeing,
+        duration=numbers.duration,
+        share=_share,
+        highlight=highlight,
+        long_list=_long_list,
+    )
+    return environment
+
+
+def _findings(program: Mapping[str, Any]) -> list[view.Finding]:
+    return view.findings(program["findings"], style=numbers.typeset)
+
+
+def _share(value: Any, *others: Any) -> float:
+    """The length of a bar beside others, as a fraction of the longest."""
+    longest = max((numbers.number(other) for other in (value, *others)), default=0.0)
+    part = numbers.number(value) / longest if longest > 0 else 0.0
+    return round(part, 4) if 0 <= part <= 1 else 1.0
+
+
+def _long_list(rows: Sequence[Any]) -> bool:
+    return len(rows) > 12

@@ -1,0 +1,126 @@
+"""The report as Markdown, to be read on its own or as a comment on a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from parity.report import charts, numbers, view
+from parity.report.plain import visible
+
+Json = Mapping[str, Any]
+
+_HEADER = "| stage | tensor | largest difference | ULPs | float64 difference | bound used, PyTorch / JAX | holds |"
+_ALIGN = "| --- | --- | ---: | ---: | ---: | ---: | --- |"
+_SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$!])")
+_LIST_START = re.compile(r"^(=|[-+](?=[-+\s]|$)|\d+(?=[.)](?:\s|$)))")
+
+
+def render(document: Json) -> str:
+    """Render the report; its images are the files under ``charts/`` that :func:`parity.report.write` puts beside it.
+
+    Args:
+        document: the report as ``schema.json`` describes it, encoded.
+    """
+    parts = [f"# {_mark(document['ok'])} {escape(document['headline'])}"]
+    for program in document["programs"]:
+        parts += _program(program)
+    parts += ["## Where it ran", _environment(document["environment"])]
+    parts += [f"This report again:\n\n{fence(document['command'], 'sh')}", f"Made on {escape(document['created'])}."]
+    return "\n\n".join(parts) + "\n"
+
+
+def escape(text: str) -> str:
+    """Make text from outside stand in a line of Markdown as what it is: no markup, no HTML, no mention of anybody."""
+    text = " ".join(visible(text).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = _SPECIAL.sub(r"\\\1", text)
+    text = _LIST_START.sub(lambda match: f"&#{ord(match[1][0])};{match[1][1:]}", text)
+    # GitHub would notify a user, and make a link of an address, even where these are written as entities.
+    return re.sub(r"@(?=\w)|(?<=\w)(?=://)|(?<=www)(?=\.)", lambda match: f"{match.group()}<!-- -->", text)
+
+
+def fence(text: str, language: str = "") -> str:
+    """Put text into a fenced block that the text itself cannot end."""
+    text = visible(text)
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    ticks = "`" * max(3, longest + 1)
+    return f"{ticks}{language}\n{text}\n{ticks}"
+
+
+def _mark(ok: bool) -> str:
+    return "✅" if ok else "❌"
+
+
+def _program(program: Json) -> list[str]:
+    verdict = program["verdict"]
+    parts = [f"## {escape(program['title'])}", f"{_mark(verdict['ok'])} **{escape(verdict['headline'])}**"]
+    parts += [escape(sentence) for sentence in verdict["sentences"]]
+    if parting := view.divergence(program):
+        parts.append(f"> {escape(parting)}")
+    if program["facts"]:
+        parts.append("\n".join(f"- {escape(fact['label'])}: {escape(fact['value'])}" for fact in program["facts"]))
+    if program["findings"]:
+        parts.append(_findings(program["findings"]))
+    if program["printed"]:
+        parts += [view.printed_summary(program["printed"]), _printed(program["printed"])]
+    if program["final"]:
+        parts.append(_final(program["final"]))
+    if program["timing"] is not None:
+        parts.append(view.timing(program["timing"]))
+    return parts + _images(program)
+
+
+def _findings(rows: Sequence[Json]) -> str:
+    lines = [_HEADER, _ALIGN]
+    for cells in view.findings(rows, style=numbers.typeset):
+        used = f"{cells.used['torch']} / {cells.used['jax']}"
+        holds = f"{_mark(cells.holds)} {cells.where}".strip()
+        shown = [cells.stage, cells.tensor, cells.difference, cells.ulps, cells.float64, used, holds]
+        lines.append(f"| {' | '.join(escape(cell) for cell in shown)} |")
+        if cells.message:
+            lines.append(f"| | {escape(cells.message)} | | | | | |")
+    return "\n".join(lines)
+
+
+def _printed(rows: Sequence[Json]) -> str:
+    lines: list[str] = []
+    for block in view.printed(rows):
+        if block.folded:
+            lines.append(f"  … {len(block.lines):,} more lines, the same on both sides")
+            continue
+        for torch, jax, same in block.lines:
+            lines += [f"  {torch}"] if same else [f"- {torch}", f"+ {jax}"]
+    differ = any(not row["same"] for row in rows)
+    key = "PyTorch's lines are marked `-`, JAX's `+`:\n\n" if differ else ""
+    return key + fence("\n".join(lines), "diff")
+
+
+def _final(rows: Sequence[Json]) -> str:
+    lines = ["| final weight | PyTorch | JAX | float64 | ULPs apart |", "| --- | ---: | ---: | ---: | ---: |"]
+    for row in rows:
+        values = [numbers.full(row[key]) for key in ("torch", "jax", "float64")]
+        shown = [row["tensor"] + row["element"], *values, numbers.ulps(row["ulps"])]
+        lines.append(f"| {' | '.join(escape(cell) for cell in shown)} |")
+    return "\n".join(lines)
+
+
+def _images(program: Json) -> list[str]:
+    return [
+        f"![{escape(spec['title'])}](charts/{program['name']}-{name}.svg)"
+        for name, spec in charts.specs(program).items()
+    ]
+
+
+def _environment(environment: Json) -> str:
+    rows = {
+        "Python": environment["python"],
+        "Platform": environment["platform"],
+        "Packages": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
+        "Devices": f"PyTorch: {environment['devices']['torch']}, JAX: {environment['devices']['jax']}",
+        "Precision": environment["precision"],
+        "Threads": ", ".join(f"{name}: {count}" for name, count in environment["threads"].items()),
+    }
+    lines = [f"| {label} | {escape(value)} |" for label, value in rows.items() if value]
+    return "\n".join(["| | |", "| --- | --- |", *lines])

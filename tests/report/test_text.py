@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import io
+import json
+import unicodedata
+
+import pytest
+from rich.console import Console
+
+from parity.report import text
+from tests.report import sample
+from tests.report.conftest import MAKERS
+from tests.report.sample import Document
+
+
+def width(line: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("name", MAKERS)
+def test_it_keeps_to_its_columns(documents: dict[str, Document], name: str, columns: int) -> None:
+    for program in documents[name]["programs"]:
+        lines = text.table(program, width=columns).splitlines()
+        assert max(map(width, lines)) <= columns
+
+
+def test_what_holds(documents: dict[str, Document]) -> None:
+    shown = text.table(documents["holding"]["programs"][0])
+    assert shown.startswith("✓ The fitted line\n  The same training.\n")
+    row = next(line for line in shown.splitlines() if line.startswith("forward"))
+    assert row.split() == ["forward", "predictions", "2.4e-07", "2", "1.6e-16", "3.1", "/", "2.5%", "✓"]
+    assert "JAX is 143 times as fast" in shown
+    assert "✗" not in shown
+
+
+def test_what_fails(documents: dict[str, Document]) -> None:
+    shown = text.table(documents["failing"]["programs"][0])
+    assert shown.startswith("✗ The fitted line\n  Not the same training")
+    row = next(line for line in shown.splitlines() if line.startswith("gradient"))
+    assert row.split() == ["gradient", "weight", "1.9", "8.4e+06", "0.50", "6", "/", "2.4e+08%", "✗", "step", "1"]
+    assert "First parting: gradient of weight, step 1: the gradient is 0.5 times" in " ".join(shown.split())
+    assert "Estimated weight: 1.9984               ≠  Estimated weight: 1.8611" in shown
+
+
+def test_many_lines_that_are_the_same_are_folded(documents: dict[str, Document]) -> None:
+    shown = text.table(documents["holding"]["programs"][1])
+    assert "… 6 more lines" in shown
+    assert "Epoch [300/1000]" in shown
+    assert "Epoch [400/1000]" not in shown
+
+
+def test_text_from_outside_is_neither_markup_nor_an_escape_sequence() -> None:
+    program = sample.holding()["programs"][0]
+    program["title"] = "[bold]not[/bold] [/] \x1b[31mred :smile:"
+    program["findings"][0]["tensor"] = "[red]x"
+    shown = text.table(program)
+    assert "[bold]not[/bold] [/] ␛[31mred :smile:" in shown
+    assert "[red]x" in shown
+    assert "\x1b" not in text.table(sample.hostile()["programs"][0])
+
+
+def test_values_need_not_be_encoded(documents: dict[str, Document]) -> None:
+    program = documents["diverging"]["programs"][0]
+    raw = json.loads(json.dumps(program), parse_constant=float)
+    raw["findings"][0]["difference"] = float("nan")
+    assert "NaN" in text.table(raw)
+
+
+def test_on_a_terminal_it_has_colours(documents: dict[str, Document]) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, color_system="standard", width=80, _environ={})
+    console.print(text.renderable(documents["failing"]["programs"][0]))
+    assert "\x1b[1;35m✗" in stream.getvalue()
+
+
+def test_the_surroundings_do_not_change_the_text(
+    documents: dict[str, Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = documents["holding"]["programs"][0]
+    expected = text.table(program)
+    for name, value in {"COLUMNS": "30", "FORCE_COLOR": "1", "TERM": "dumb"}.items():
+        monkeypatch.setenv(name, value)
+    assert text.table(program) == expected
+    assert text.table(program, width=80) == expected
