@@ -123,10 +123,11 @@ def sgd(
         raise ArgumentError(
             f"nesterov needs a momentum above 0 and no dampening, got momentum={momentum!r} and dampening={dampening!r}"
         )
+    settings: tuple[Any, ...] = (learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
     try:
-        return _chain(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
+        return _chain(*settings)
     except TypeError:  # an array does not hash
-        return _chain.__wrapped__(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
+        return _chain.__wrapped__(*settings)
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,5 +1,7 @@
 """sgd against torch.optim.SGD: every option, from the same gradients, in float64."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +55,7 @@ def test_every_option_is_pytorchs(
     lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool, maximize: bool, seed: int
 ) -> None:
     assume(not nesterov or (momentum > 0 and dampening == 0))
-    options = {
+    options: dict[str, Any] = {
         "momentum": momentum,
         "dampening": dampening,
         "weight_decay": weight_decay,

@@ -1,3 +1,5 @@
+"""The charts: what each draws, in any run, and that it draws."""
+
 from __future__ import annotations
 
 import math

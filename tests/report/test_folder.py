@@ -1,3 +1,5 @@
+"""Writing a folder whole or not at all."""
+
 from __future__ import annotations
 
 import os

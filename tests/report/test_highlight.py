@@ -1,3 +1,5 @@
+"""Highlighted source keeps its text and escapes it."""
+
 from __future__ import annotations
 
 import html

@@ -1,3 +1,5 @@
+"""The page: made of the document alone, with everything from outside escaped."""
+
 from __future__ import annotations
 
 import json

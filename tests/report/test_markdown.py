@@ -1,3 +1,5 @@
+"""The summary for a pull request."""
+
 from __future__ import annotations
 
 import re

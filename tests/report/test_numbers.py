@@ -1,3 +1,5 @@
+"""Numbers: there and back through JSON, and as people read them."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Text from outside, made visible."""
+
 from __future__ import annotations
 
 import unicodedata

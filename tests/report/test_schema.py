@@ -1,3 +1,5 @@
+"""Documents against the schema."""
+
 from __future__ import annotations
 
 import copy

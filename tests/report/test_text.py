@@ -1,3 +1,5 @@
+"""The terminal's table."""
+
 from __future__ import annotations
 
 import io

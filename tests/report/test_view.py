@@ -1,3 +1,5 @@
+"""What the page, the summary and the table share."""
+
 from __future__ import annotations
 
 from typing import Any

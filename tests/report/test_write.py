@@ -1,3 +1,5 @@
+"""The report's folder."""
+
 from __future__ import annotations
 
 import json
