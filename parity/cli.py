@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HOLDS, PARTS, NOT_JUDGED = 0, 1, 2
 # Repeats of the timing where none are asked for. A person's own program is not run again unasked: it may write files.
-_REPEATS = 7
+_REPEATS = 5
 _DEFAULT_FOLDER = "parity-report"
 
 _EPILOG = """\
@@ -130,24 +130,34 @@ def _report(arguments: argparse.Namespace, words: list[str]) -> int:
     chosen = _chosen(arguments.programs)
     if arguments.port and len(chosen) != 1:
         raise PortError(f"--port goes with one program, got {len(chosen)}; name the one it is a port of")
-    verdicts: list[Verdict] = []
-    files: dict[str, bytes] = {}
-    for program in chosen:
-        verdict = _named_apart(_judge(program, arguments), verdicts)
-        verdicts.append(verdict)
-        files.update(verdict.files())
-
-    from rich.console import Console
-
-    from parity import _document
-    from parity.report import text
-
-    written = parity.report.write(_document.report(verdicts, shlex.join(["parity", *words])), arguments.output, files)
+    with parity.report.bundling():
+        verdicts: list[Verdict] = []
+        for program in chosen:
+            verdicts.append(_named_apart(_judge(program, arguments), verdicts))
+        written = _write(verdicts, words, arguments.output)
     _progress(arguments, "report")(f"wrote {len(written)} files")
     for verdict in verdicts:
-        Console().print(text.renderable(verdict.to_dict()), "")
+        _show(verdict)
     print(f"The page: {Path(arguments.output) / 'report.html'}")
     return HOLDS if all(verdict.ok for verdict in verdicts) else PARTS
+
+
+def _write(verdicts: Sequence[Verdict], words: list[str], folder: str) -> list[Path]:
+    import parity.report
+    from parity import _document
+
+    files: dict[str, bytes] = {}
+    for verdict in verdicts:
+        files.update(verdict.files())
+    return parity.report.write(_document.report(verdicts, shlex.join(["parity", *words])), folder, files)
+
+
+def _show(verdict: Verdict) -> None:
+    from rich.console import Console
+
+    from parity.report import text
+
+    Console().print(text.renderable(verdict.to_dict()), "")
 
 
 def _check(arguments: argparse.Namespace, words: list[str]) -> int:
@@ -165,11 +175,7 @@ def _check(arguments: argparse.Namespace, words: list[str]) -> int:
         else:
             _archive.write(Path(arguments.json), content.encode())
     if arguments.json != "-":
-        from rich.console import Console
-
-        from parity.report import text
-
-        Console().print(text.renderable(verdict.to_dict()))
+        _show(verdict)
     return HOLDS if verdict.ok else PARTS
 
 

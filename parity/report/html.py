@@ -12,14 +12,12 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
-import vl_convert
 from markupsafe import Markup, escape
 
 from parity.report import charts, numbers, view
+from parity.report.bundle import javascript
 from parity.report.highlight import highlight
 from parity.report.plain import visible
-
-_BUNDLE_SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -76,7 +74,7 @@ def _inline(svg: str, prefix: str, description: str) -> Markup:
 def _shared() -> dict[str, Any]:
     """What every page has in common. Only scripts with these very hashes may run, whatever else got into the page."""
     theme = f"const LIGHT = {json.dumps(charts.LIGHT)};\n"
-    scripts = [vl_convert.javascript_bundle(_BUNDLE_SNIPPET), theme + _text("page.js")]
+    scripts = [javascript(), theme + _text("page.js")]
     for script in scripts:
         if "</script" in script.lower() or "<!--" in script:
             raise ValueError("the chart libraries hold text that would end their own script")
