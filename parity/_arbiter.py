@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import torch
 
 from parity._recording import Array, Trace
@@ -21,9 +24,9 @@ def _double(array: Array) -> torch.Tensor:
 
 
 def _train(seen: Seen, *, locked: bool) -> Trace:
-    model, optimizer, loss_fn = copy.deepcopy(seen.live)
+    model, optimizer = copy.deepcopy(seen.live)
     model.to("cpu", torch.float64)
-    loss_fn.to("cpu", torch.float64)
+    scale = float(seen.loss.settings.get("scale", 1.0))
     parameters = dict(model.named_parameters())
     batches = [(_double(batch.inputs), _double(batch.targets)) for batch in seen.pool.batches]
     kept = Steps()
@@ -33,12 +36,18 @@ def _train(seen: Seen, *, locked: bool) -> Trace:
             _put(parameters, before)
         before = seen.steps.weights[step]
         inputs, targets = batches[seen.batch_of_step[step]]
+        parts = seen.pool.batches[seen.batch_of_step[step]].parts
         optimizer.zero_grad()
-        predictions = model(inputs)
-        loss = loss_fn(predictions, targets)
-        loss.backward()
-        kept.predictions.append(to_array(predictions))
-        kept.losses.append(loss.item())
+        gathered, total = [], 0.0
+        for x, y in _split(inputs, targets, parts):
+            # A program may have reshaped what the model gave before it took the loss.
+            predictions = model(x).reshape(y.shape)
+            loss = scale * seen.loss_function(predictions, y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            gathered.append(to_array(predictions))
+            total += loss.item()
+        kept.predictions.append(gathered[0] if len(gathered) == 1 else np.concatenate(gathered))
+        kept.losses.append(total)
         kept.gradients.append({name: to_array(p.grad) for name, p in parameters.items() if p.grad is not None})
         if locked:
             for name, parameter in parameters.items():
@@ -48,6 +57,13 @@ def _train(seen: Seen, *, locked: bool) -> Trace:
         kept.state.append(optimizer_state(optimizer, parameters))
         kept.weights.append({name: to_array(parameter) for name, parameter in parameters.items()})
     return kept.stacked()
+
+
+def _split(inputs: torch.Tensor, targets: torch.Tensor, parts: tuple[int, ...]) -> Iterable[Any]:
+    """The backward passes of one step."""
+    if len(parts) == 1:
+        return [(inputs, targets)]
+    return zip(inputs.split(list(parts)), targets.split(list(parts)), strict=True)
 
 
 def _put(parameters: dict[str, torch.nn.Parameter], values: dict[str, Array]) -> None:

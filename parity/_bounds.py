@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from parity._errors import UnsupportedError
-from parity._linear_bounds import ChainBounds, Format, Problem, chain_bounds
-from parity._recording import Array, Batch, Recording, Trace
+from parity._linear_bounds import Format, Problem, chain_bounds
+from parity._recording import LINEAR, MSE, SGD, Array, Batch, Recording, Trace
 from parity._replay import Replay
 from parity._sgd_bounds import Rule, free_bounds, locked_bounds, step_roundings
-from parity._translate import LINEAR, MSE, SGD
 
 # Elements of the largest temporary array; longer trainings are taken in pieces.
 _CHUNK = 4_000_000
@@ -112,17 +111,25 @@ def _buffer(run: Trace) -> Array | None:
     return _joined(run.state["momentum_buffer"]) if "momentum_buffer" in run.state else None
 
 
-def _problem(recording: Recording, batch: Batch) -> Problem:
-    weight = recording.initial["weight"]
-    inputs = np.asarray(batch.inputs, np.float64).reshape(-1, weight.shape[1])
-    targets = np.asarray(batch.targets, np.float64).reshape(-1, weight.shape[0])
-    return Problem(inputs, targets, 1 / targets.size if recording.loss.settings["reduction"] == "mean" else 1.0)
+def _problems(recording: Recording, batch: Batch) -> list[Problem]:
+    """The backward passes of one step, one after the other."""
+    weight, settings = recording.initial["weight"], recording.loss.settings
+    problems = []
+    for inputs, targets in batch.passes():
+        x = np.asarray(inputs, np.float64).reshape(-1, weight.shape[1])
+        y = np.asarray(targets, np.float64).reshape(-1, weight.shape[0])
+        share = 1 / y.size if settings["reduction"] == "mean" else 1.0
+        problems.append(Problem(x, y, float(settings.get("scale", 1.0)) * share, len(batch.parts)))
+    return problems
 
 
 def _hessian(recording: Recording, batch: Batch) -> Array:
-    x, _, scale = _problem(recording, batch)
-    design = np.concatenate([x, np.ones((len(x), 1))], 1) if "bias" in recording.initial else x
-    return 2 * scale * design.T @ design
+    bias = "bias" in recording.initial
+    total = 0.0
+    for x, _, scale, _ in _problems(recording, batch):
+        design = np.concatenate([x, np.ones((len(x), 1))], 1) if bias else x
+        total = total + 2 * scale * design.T @ design
+    return np.asarray(total)
 
 
 # -- the chain of forward, loss and gradient, over all steps
@@ -144,24 +151,27 @@ def _chain(recording: Recording, before: Array, off: Array, form: Format) -> _Ga
     none = np.empty(0)
     kept = _Gathered([none] * steps, np.empty(steps), np.empty((steps, outputs, inputs)), np.empty((steps, outputs)))
     bias = width > inputs
-    for problem, chosen in _pieces(recording, outputs):
+    for problems, chosen in _pieces(recording, outputs):
         biases = [a[chosen, :, -1] if bias else np.zeros((len(chosen), outputs)) for a in (before, off)]
         at, off_at = before[chosen, :, :inputs], off[chosen, :, :inputs]
-        bounds: ChainBounds = chain_bounds(problem, at, biases[0], off_at, biases[1], form)
-        kept.losses[chosen], kept.weight[chosen], kept.bias[chosen] = bounds[1:]
+        passes = [chain_bounds(problem, at, biases[0], off_at, biases[1], form) for problem in problems]
+        kept.losses[chosen] = sum(bounds.losses for bounds in passes)
+        kept.weight[chosen] = sum(bounds.weight for bounds in passes)
+        kept.bias[chosen] = sum(bounds.bias for bounds in passes)
+        predictions = np.concatenate([bounds.predictions for bounds in passes], 1)
         for row, step in enumerate(chosen):
-            kept.predictions[step] = bounds.predictions[row].reshape(recording.observed.predictions[step].shape)
+            kept.predictions[step] = predictions[row].reshape(recording.observed.predictions[step].shape)
     return kept
 
 
-def _pieces(recording: Recording, outputs: int) -> Iterator[tuple[Problem, Array]]:
+def _pieces(recording: Recording, outputs: int) -> Iterator[tuple[list[Problem], Array]]:
     """Each batch with the steps that were fed it, a bounded number at a time."""
     for place, batch in enumerate(recording.batches):
-        problem = _problem(recording, batch)
+        problems = _problems(recording, batch)
         steps = np.flatnonzero(recording.batch_of_step == place)
-        length = max(1, _CHUNK // max(1, len(problem.inputs) * outputs))
+        length = max(1, _CHUNK // max(1, outputs * sum(len(problem.inputs) for problem in problems)))
         for start in range(0, len(steps), length):
-            yield problem, steps[start : start + length]
+            yield problems, steps[start : start + length]
 
 
 def _gradient_bounds(recording: Recording, kept: _Gathered) -> Array:

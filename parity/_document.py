@@ -102,6 +102,8 @@ def _facts(recording: Recording) -> list[tuple[str, str]]:
     batches = (
         f", {len(recording.batches)} different batches" if len(recording.batches) > 1 else ", the whole batch each step"
     )
+    if len(first.parts) > 1:
+        batches += f", gradients of {len(first.parts)} passes added up"
     rates = recording.learning_rates
     rate = f"{rates[0]:g}" if (rates == rates[0]).all() else f"{rates[0]:g} to {rates[-1]:g}, changing"
     seed = "the program's own" if recording.seed is None else f"{recording.seed}, in place of the program's own"

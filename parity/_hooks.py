@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import weakref
 from types import TracebackType
 from typing import Any
 
@@ -13,8 +15,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from parity import _supported
 from parity._errors import UnsupportedError
-from parity._recording import Array, Evaluation, PrintedLine
-from parity._seen import Call, Loss, Seen, module_part, optimizer_state, part, to_array
+from parity._recording import MSE, Array, Evaluation, Part, PrintedLine
+from parity._seen import Call, Loss, Seen, module_part, optimizer_state, part, scaled, to_array
+from parity._tape import SquaredError, Tape
 
 # Of a parameter group: what is recorded on its own, and what decides how torch does the work but not what it computes.
 _NOT_SETTINGS = ("params", "lr", "initial_lr", "foreach", "fused", "differentiable", "capturable")
@@ -39,6 +42,8 @@ class Observer:
         self._module: torch.nn.Module | None = None
         self._settings: dict[str, Any] = {}
         self._steps_begun = 0
+        self._tape = Tape(self._on_squared_error)
+        self._noted: weakref.ref[torch.Tensor] | None = None
 
     def __enter__(self) -> Observer:
         self._handles = [
@@ -47,11 +52,13 @@ class Observer:
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
         ]
+        self._tape.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._tape.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
 
@@ -67,7 +74,7 @@ class Observer:
 
     def settle(self, line: PrintedLine) -> PrintedLine:
         """``line`` with its evaluations counted, now that it is known which calls were training steps."""
-        done = sum(not call.trained_on for call in self._calls[: line.evaluations])
+        done = sum(self._is_evaluation(call) for call in self._calls[: line.evaluations])
         return dataclasses.replace(line, evaluations=done)
 
     # -- the hooks
@@ -77,16 +84,23 @@ class Observer:
 
     def _after_forward(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self._depth -= 1
-        if self._depth or not isinstance(output, torch.Tensor):
+        inside = self._depth > 0
+        if not isinstance(output, torch.Tensor) or (inside and not isinstance(module, torch.nn.Linear)):
             return
         operands = [*args, *kwargs.values()]
         try:
             if any(True for _ in module.parameters()):
                 self._on_model(module, operands, output)
-            elif output.ndim == 0 and output.requires_grad and len(operands) == 2:
-                self._on_loss(module, operands, output)
-        except TypeError as error:  # NumPy does not know the dtype
-            self._problem = self._problem or f"{type(module).__name__} computes in a dtype that NumPy lacks ({error})"
+            elif output.ndim == 0 and output.requires_grad and len(operands) == 2 and output is not self._last_loss():
+                self._on_loss(output, module_part(module), module, *operands)
+        except TypeError as error:
+            self._not_in_numpy(type(module).__name__, error)
+
+    def _last_loss(self) -> Any:
+        return self._noted() if self._noted else None
+
+    def _not_in_numpy(self, what: str, error: TypeError) -> None:
+        self._problem = self._problem or f"{what} computes in a dtype that NumPy lacks ({error})"
 
     def _on_model(self, module: torch.nn.Module, operands: list[Any], output: torch.Tensor) -> None:
         single = len(operands) == 1 and isinstance(operands[0], torch.Tensor)
@@ -94,13 +108,33 @@ class Observer:
         self._calls.append(call)
         self._recent.append(call)
 
-    def _on_loss(self, module: torch.nn.Module, operands: list[Any], output: torch.Tensor) -> None:
-        loss = Loss(module, None, None, to_array(output)[()])
-        for prediction, target in (operands, operands[::-1]):
-            call = next((call for call in reversed(self._recent) if call.output is prediction), None)
-            if loss.call is None and call is not None and isinstance(target, torch.Tensor):
-                loss.call, loss.targets = call, to_array(target)
+    def _on_squared_error(self, output: torch.Tensor, error: SquaredError) -> None:
+        part = Part(MSE, {"reduction": error.reduction})
+        function = functools.partial(torch.nn.functional.mse_loss, reduction=error.reduction)
+        self._noted = weakref.ref(output)
+        try:
+            self._on_loss(output, part, function, error.first, error.second)
+        except TypeError as problem:
+            self._not_in_numpy("the loss", problem)
+
+    def _on_loss(self, output: torch.Tensor, part: Part, function: Any, first: Any, second: Any) -> None:
+        loss = Loss(part, function, None, None, None, to_array(output)[()])
+        for prediction, target in ((first, second), (second, first)):
+            if loss.call is None and isinstance(prediction, torch.Tensor) and isinstance(target, torch.Tensor):
+                loss.call = self._call_behind(prediction)
+                if loss.call:
+                    loss.predictions, loss.targets = to_array(prediction), to_array(target)
         output.register_hook(lambda gradient: self._on_backward(loss, gradient))  # type: ignore[no-untyped-call]
+
+    def _call_behind(self, prediction: torch.Tensor) -> Call | None:
+        """The call whose output this is, reshaped or not: a linear layer's where the whole model comes to one."""
+        found = [
+            call
+            for origin in self._tape.origins(prediction)
+            for call in reversed(self._recent)
+            if call.output is origin
+        ]
+        return next((call for call in found if isinstance(call.module, torch.nn.Linear)), found[0] if found else None)
 
     def _on_backward(self, loss: Loss, gradient: torch.Tensor) -> None:
         loss.backward_seed = float(gradient)
@@ -132,25 +166,22 @@ class Observer:
         return {name: to_array(parameter) for name, parameter in self._parameters().items()}
 
     def _take_step(self, optimizer: torch.optim.Optimizer, arguments: list[Any]) -> None:
-        loss, call = _supported.the_loss(self._differentiated, arguments)
+        passes = _supported.the_losses(self._differentiated, arguments)
+        loss, call = passes[0]
         seen = self._seen or self._begin(optimizer, loss, call)
-        if optimizer is not self._optimizer or call.module is not self._module:
+        same = all(other.module is self._module for _, other in passes) and scaled(loss) == seen.loss
+        if optimizer is not self._optimizer or not same:
             raise UnsupportedError(
-                "another model or another optimizer is used than at step 0. Record one training at a time"
+                "another model, optimizer or loss is used than at step 0. Record one training at a time"
             )
         parameters = self._parameters()
         _supported.check_settings(optimizer.param_groups[0], self._settings)
         _supported.check_gradients(parameters)
         if self._done:
             _supported.check_untouched(seen.steps.weights[-1], self._weights())
-        assert call.inputs is not None
-        assert loss.targets is not None
-        seen.batch_of_step.append(seen.pool.place(call.inputs, loss.targets))
-        seen.steps.predictions.append(call.values)
-        seen.steps.losses.append(loss.value)
+        seen.add_passes(passes)
         seen.steps.gradients.append({name: to_array(p.grad) for name, p in parameters.items() if p.grad is not None})
         seen.learning_rates.append(float(optimizer.param_groups[0]["lr"]))
-        call.trained_on = True
         for old in self._recent:
             old.output = None  # no later loss is taken of it, and its graph can go
         self._recent, self._differentiated = [], []
@@ -161,16 +192,17 @@ class Observer:
         group = optimizer.param_groups[0]
         self._settings = {key: value for key, value in group.items() if key not in _NOT_SETTINGS}
         try:
-            live = copy.deepcopy((call.module, optimizer, loss.module))
+            live = copy.deepcopy((call.module, optimizer))
         except Exception as error:
             raise UnsupportedError(
                 f"{type(call.module).__name__} and its optimizer cannot be copied for the float64 run: {error}"
             ) from None
         self._seen = Seen(
             model=module_part(call.module),
-            loss=module_part(loss.module),
+            loss=scaled(loss),
             optimizer=part(optimizer, self._settings),
             live=live,
+            loss_function=loss.function,
             initial=self._weights(),
             device=str(next(call.module.parameters()).device),
         )
@@ -195,6 +227,9 @@ class Observer:
         self._seen.evaluations = [
             Evaluation(call.step, call.inputs, call.values)
             for call in self._calls
-            if not call.trained_on and call.inputs is not None
+            if self._is_evaluation(call) and call.inputs is not None
         ]
         return self._seen
+
+    def _is_evaluation(self, call: Call) -> bool:
+        return call.module is self._module and not call.trained_on

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from parity._recording import Recording
+from parity._translate import is_reshaped
 
 _HEAD = '''"""The training of {name} in JAX: the same data, the same initial weights, the same steps."""
 
@@ -54,7 +55,7 @@ def write(recording: Recording, recording_file: str) -> str:
     """
     head = _HEAD.format(name=recording.name, file=recording_file)
     rates = recording.learning_rates
-    if len(recording.batches) > 1 or not (rates == rates[0]).all():
+    if len(recording.batches) > 1 or len(recording.batches[0].parts) > 1 or not (rates == rates[0]).all():
         return head.replace("from flax import nnx\n\nimport jaxreg\n", "") + _CHECK
     bias = recording.model.settings["bias"]
     settings = recording.model.settings
@@ -70,9 +71,12 @@ def write(recording: Recording, recording_file: str) -> str:
 
 
 def _loss(recording: Recording) -> str:
-    if recording.loss.settings["reduction"] == "mean":
+    settings = recording.loss.settings
+    if settings == {"reduction": "mean"} and not is_reshaped(recording):
         return "jaxreg.mse_loss"
-    return 'lambda predictions, targets: jaxreg.mse_loss(predictions, targets, reduction="sum")'
+    scale = f"{settings['scale']!r} * " if "scale" in settings else ""
+    predictions = "p.reshape(t.shape)" if is_reshaped(recording) else "p"
+    return f"lambda p, t: {scale}jaxreg.mse_loss({predictions}, t, reduction={settings['reduction']!r})"
 
 
 def _optimizer(settings: Any, rate: float) -> str:

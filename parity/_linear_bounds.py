@@ -42,11 +42,13 @@ class Format:
 
 
 class Problem(NamedTuple):
-    """One batch: inputs ``(n, d)``, targets ``(n, o)``, and the factor of the sum of squares (1/(n o) for the mean)."""
+    """One backward pass: inputs ``(n, d)``, targets ``(n, o)``, the factor of the sum of squares (1/(n o) for the mean),
+    and how many passes are added up."""
 
     inputs: Float64[np.ndarray, "n d"]
     targets: Float64[np.ndarray, "n o"]
     scale: float
+    passes: int = 1
 
 
 class ChainBounds(NamedTuple):
@@ -70,7 +72,7 @@ def chain_bounds(
 
     The bound is on the distance of what is computed at the given weights from the exact value at the exact ones.
     """
-    x, y, scale = problem
+    x, y, scale, passes = problem
     n, d = x.shape
     size = np.abs(x)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -83,17 +85,20 @@ def chain_bounds(
         off = predictions + form.unit * residual + form.tiny
 
         squares = (residual**2).sum((1, 2))
-        losses = scale * (form.gamma(y.size + 2) * squares + ((2 * residual + off) * off).sum((1, 2)))
-        losses = losses + form.tiny * (2 * scale * residual.sum((1, 2)) + scale * y.size + 2)
+        # Four roundings beside those of the sum: the square, the mean's division, and a factor before backward() twice.
+        losses = abs(scale) * (form.gamma(y.size + 3 + passes) * squares + ((2 * residual + off) * off).sum((1, 2)))
+        losses = losses + form.tiny * (2 * abs(scale) * residual.sum((1, 2)) + abs(scale) * y.size + 2)
 
         transposed = residual.swapaxes(1, 2)
         back_off = off.swapaxes(1, 2)
-        gamma = form.gamma(n + 3)
+        gamma = form.gamma(n + 4 + passes)
         reach_weight = 2 * transposed @ size
-        off_gradient = scale * (gamma * reach_weight + 2 * (1 + gamma) * (back_off @ size))
-        off_gradient = off_gradient + form.tiny * (size.sum(0) + 2 * scale * transposed.sum(2)[..., None] + n + 3)
+        off_gradient = abs(scale) * (gamma * reach_weight + 2 * (1 + gamma) * (back_off @ size))
+        off_gradient = off_gradient + form.tiny * (size.sum(0) + 2 * abs(scale) * transposed.sum(2)[..., None] + n + 3)
         reach_bias = 2 * transposed.sum(2)
-        off_bias_gradient = scale * (gamma * reach_bias + 2 * (1 + gamma) * back_off.sum(2)) + form.tiny * (2 * n + 3)
+        off_bias_gradient = abs(scale) * (gamma * reach_bias + 2 * (1 + gamma) * back_off.sum(2)) + form.tiny * (
+            2 * n + 3
+        )
     return ChainBounds(
         form.unless_overflow(predictions, reach),
         form.unless_overflow(losses, squares),

@@ -53,7 +53,10 @@ def _rewrite(line: PrintedLine, recording: Recording, replay: Replay) -> str | N
 def _values(line: PrintedLine, recording: Recording, replay: Replay) -> Iterator[tuple[Any, Any]]:
     """Values of PyTorch that the line may show, the likeliest first, each with JAX's."""
     if line.losses:
-        yield recording.observed.losses[line.losses - 1], replay.free.losses[line.losses - 1]
+        pair = recording.observed.losses[line.losses - 1], replay.free.losses[line.losses - 1]
+        yield pair
+        if scale := recording.loss.settings.get("scale"):  # the program may print what it has before it scales it
+            yield pair[0] / scale, pair[1] / scale
     if line.evaluations:
         place = line.evaluations - 1
         yield from _elements(recording.evaluations[place].outputs, replay.evaluations[place])

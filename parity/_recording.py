@@ -14,6 +14,11 @@ from parity import _archive
 Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = Mapping[str, Array]
 
+# Torch classes by their full names, as a recording keeps them.
+LINEAR = "torch.nn.modules.linear.Linear"
+MSE = "torch.nn.modules.loss.MSELoss"
+SGD = "torch.optim.sgd.SGD"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
@@ -36,10 +41,21 @@ class Trace:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step was fed: the model's input and the loss's target."""
+    """What one step was fed: the model's input and the loss's target.
+
+    ``parts`` are the rows of each backward pass, where gradients of several are added up before the step.
+    """
 
     inputs: Array
     targets: Array
+    parts: tuple[int, ...]
+
+    def passes(self) -> list[tuple[Array, Array]]:
+        """Inputs and targets of each backward pass."""
+        ends = np.cumsum(self.parts)[:-1]
+        if not ends.size:
+            return [(self.inputs, self.targets)]
+        return list(zip(np.split(self.inputs, ends), np.split(self.targets, ends), strict=True))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

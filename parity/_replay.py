@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -18,7 +20,8 @@ from parity._errors import PortError
 from parity._ports import Port, optimizer_state
 from parity._recording import Array, Recording, Tensors, Trace
 
-Step = Callable[[Any, Any, Any], tuple[Any, Any]]
+Parts = tuple[int, ...]
+Step = Callable[[Any, Any, Any, Parts], tuple[Any, Any]]
 # Steps laid out in one turn of the compiled loop where it is timed; see jaxreg's stepwise plan.
 _UNROLL = 8
 
@@ -75,15 +78,14 @@ def training(port: Port, recording: Recording) -> Callable[[], Any]:
     shapes = {name: values.shape for name, values in recording.initial.items()}
     _names.resolve(shapes, port.params, port.names)
 
-    def step(carry: Any, _: Any, batch: Any) -> tuple[Any, Any]:
+    def step(carry: Any, _: Any, batch: Any, parts: Parts) -> tuple[Any, Any]:
         params, state = carry
-        _, value, gradients = _forward_backward(port, params, batch)
+        _, value, gradients = _forward_backward(port, params, batch, parts)
         return _update(port, gradients, state, params), value
 
     params = _cast(port.params, recording.dtype)
     carry = (params, port.optimizer.init(params))
-    batches = _batches(recording, recording.dtype)
-    whole, arguments = _program(step, carry, None, batches, recording.batch_of_step, unroll=_UNROLL)
+    whole, arguments = _program(step, carry, None, recording, recording.dtype, unroll=_UNROLL)
     compiled = jax.jit(whole).lower(*arguments).compile()
     return lambda: jax.block_until_ready(compiled(*arguments))  # type: ignore[no-untyped-call]
 
@@ -101,26 +103,36 @@ def _failures_as_port_errors() -> Iterator[None]:
 
 def _both(port: Port, names: _names.Names, recording: Recording, dtype: np.dtype[Any]) -> tuple[Trace, Trace]:
     with jax.enable_x64(dtype == np.float64):
-        batches = _batches(recording, dtype)
         before = _cast(recording.weights_before(), dtype)
         gradients = _cast(dict(recording.observed.gradients), dtype)
         start = names.to_port(_cast(dict(recording.initial), dtype))
         carry = port.optimizer.init(start)
-        order = recording.batch_of_step
-        locked = _drive(_locked_step(port, names), carry, (before, gradients), batches, order)
+        locked = _drive(_locked_step(port, names), carry, (before, gradients), recording, dtype)
         own = _cast(port.params, dtype)
-        free = _drive(_free_step(port, names), (own, port.optimizer.init(own)), None, batches, order)
+        free = _drive(_free_step(port, names), (own, port.optimizer.init(own)), None, recording, dtype)
     return _trace(locked), _trace(free)
 
 
-def _forward_backward(port: Port, params: Any, batch: Any) -> tuple[Any, Any, Any]:
-    inputs, targets = batch
+def _forward_backward(port: Port, params: Any, batch: Any, parts: Parts) -> tuple[Any, Any, Any]:
+    """Predictions, loss and gradients of a step, added up over its backward passes as PyTorch adds them up."""
 
-    def objective(params: Any) -> tuple[Any, Any]:
-        predictions = port.apply(params, inputs)
-        return port.loss(predictions, targets), predictions
+    def one_pass(inputs: Any, targets: Any) -> tuple[Any, Any, Any]:
+        def objective(params: Any) -> tuple[Any, Any]:
+            predictions = port.apply(params, inputs)
+            return port.loss(predictions, targets), predictions
 
-    (value, predictions), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+        (value, predictions), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+        return predictions, value, gradients
+
+    if len(parts) == 1:
+        return one_pass(*batch)
+    ends = list(itertools.accumulate(parts))
+    pieces = [jax.tree.map(lambda leaf: leaf[end - rows : end], batch) for rows, end in zip(parts, ends, strict=True)]  # noqa: B023
+    passes = [one_pass(*piece) for piece in pieces]
+    predictions = jnp.concatenate([made for made, _, _ in passes])
+    value, gradients = functools.reduce(
+        lambda a, b: jax.tree.map(jnp.add, a, b), [(value, gradients) for _, value, gradients in passes]
+    )
     return predictions, value, gradients
 
 
@@ -130,10 +142,10 @@ def _update(port: Port, gradients: Any, state: Any, params: Any) -> tuple[Any, A
 
 
 def _locked_step(port: Port, names: _names.Names) -> Step:
-    def step(state: Any, recorded: Any, batch: Any) -> tuple[Any, Any]:
+    def step(state: Any, recorded: Any, batch: Any, parts: Parts) -> tuple[Any, Any]:
         weights, gradients = recorded
         params = names.to_port(weights)
-        predictions, value, own = _forward_backward(port, params, batch)
+        predictions, value, own = _forward_backward(port, params, batch, parts)
         after, state = _update(port, names.to_port(gradients), state, params)
         return state, (predictions, value, names.from_port(own), _named_state(names, state), names.from_port(after))
 
@@ -141,9 +153,9 @@ def _locked_step(port: Port, names: _names.Names) -> Step:
 
 
 def _free_step(port: Port, names: _names.Names) -> Step:
-    def step(carry: Any, _: Any, batch: Any) -> tuple[Any, Any]:
+    def step(carry: Any, _: Any, batch: Any, parts: Parts) -> tuple[Any, Any]:
         params, state = carry
-        predictions, value, gradients = _forward_backward(port, params, batch)
+        predictions, value, gradients = _forward_backward(port, params, batch, parts)
         params, state = _update(port, gradients, state, params)
         kept = (predictions, value, names.from_port(gradients), _named_state(names, state), names.from_port(params))
         return (params, state), kept
@@ -169,15 +181,18 @@ def _batches(recording: Recording, dtype: np.dtype[Any]) -> list[Any]:
     return [_cast((batch.inputs, batch.targets), dtype) for batch in recording.batches]
 
 
-def _drive(step: Step, carry: Any, xs: Any, batches: Sequence[Any], order: Array) -> Any:
+def _drive(step: Step, carry: Any, xs: Any, recording: Recording, dtype: np.dtype[Any]) -> Any:
     """``step`` over all recorded steps, results with a leading axis: one program where the batches' shapes allow."""
-    if len({tuple(leaf.shape for leaf in batch) for batch in batches}) == 1:
-        whole, arguments = _program(step, carry, xs, batches, order)
+    shapes = {(batch.inputs.shape, batch.targets.shape, batch.parts) for batch in recording.batches}
+    if len(shapes) == 1:
+        whole, arguments = _program(step, carry, xs, recording, dtype)
         return jax.tree.map(np.asarray, jax.jit(whole)(*arguments)[1])
-    compiled = jax.jit(step)
+    batches = _batches(recording, dtype)
+    compiled = jax.jit(step, static_argnums=3)
     kept = []
-    for number, place in enumerate(order):
-        carry, out = compiled(carry, jax.tree.map(lambda leaf: leaf[number], xs), batches[place])  # noqa: B023
+    for number, place in enumerate(recording.batch_of_step):
+        x = jax.tree.map(lambda leaf: leaf[number], xs)  # noqa: B023
+        carry, out = compiled(carry, x, batches[place], recording.batches[place].parts)
         kept.append(jax.tree.map(np.asarray, out))
     # Predictions differ in shape from step to step, so they stay a list; everything else stacks.
     predictions = [out[0] for out in kept]
@@ -185,20 +200,21 @@ def _drive(step: Step, carry: Any, xs: Any, batches: Sequence[Any], order: Array
 
 
 def _program(
-    step: Step, carry: Any, xs: Any, batches: Sequence[Any], order: Array, unroll: int = 1
+    step: Step, carry: Any, xs: Any, recording: Recording, dtype: np.dtype[Any], unroll: int = 1
 ) -> tuple[Any, tuple[Any, ...]]:
     """The scan over all steps as a function, and its arguments. A single batch is not looked up anew at every step."""
+    batches, parts = _batches(recording, dtype), recording.batches[0].parts
     single = len(batches) == 1
     data = batches[0] if single else jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
 
     def whole(carry: Any, xs: Any, data: Any, order: Any) -> Any:
         def body(carry: Any, item: Any) -> tuple[Any, Any]:
             x, place = item
-            return step(carry, x, data if single else jax.tree.map(lambda leaf: leaf[place], data))
+            return step(carry, x, data if single else jax.tree.map(lambda leaf: leaf[place], data), parts)
 
-        return lax.scan(body, carry, (xs, order), unroll=min(unroll, len(order)))
+        return lax.scan(body, carry, (xs, order), unroll=min(unroll, recording.steps))
 
-    return whole, (carry, xs, data, jnp.asarray(order, jnp.int32))
+    return whole, (carry, xs, data, jnp.asarray(recording.batch_of_step, jnp.int32))
 
 
 def _trace(kept: Any) -> Trace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,10 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, A
 
 @dataclasses.dataclass(eq=False)
 class Call:
-    """One outermost call of a module with parameters; ``output`` is dropped once no loss can be taken of it."""
+    """One call of a module with parameters: an outermost one, or one of a linear layer inside.
+
+    ``output`` is dropped once no loss can be taken of it.
+    """
 
     module: torch.nn.Module
     inputs: Array | None
@@ -59,10 +62,15 @@ class Call:
 
 @dataclasses.dataclass(eq=False)
 class Loss:
-    """One call of a loss module, and how it was differentiated."""
+    """One loss, whether a module's or written out, and how it was differentiated.
 
-    module: torch.nn.Module
+    ``function`` computes it from predictions and targets, and ``predictions`` are what it was given.
+    """
+
+    part: Part
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     call: Call | None
+    predictions: Array | None
     targets: Array | None
     value: Any
     backward_seed: float = 1.0
@@ -77,19 +85,20 @@ class BatchPool:
         self._places: dict[bytes, int] = {}
         self._last = 0
 
-    def place(self, inputs: Array, targets: Array) -> int:
+    def place(self, batch: Batch) -> int:
         """The index of this batch, which is added if it is new."""
+        inputs, targets = batch.inputs, batch.targets
         if self.batches:
             last = self.batches[self._last]
-            if _same(last.inputs, inputs) and _same(last.targets, targets):
+            if last.parts == batch.parts and _same(last.inputs, inputs) and _same(last.targets, targets):
                 return self._last
-        digest = hashlib.blake2b()
+        digest = hashlib.blake2b(repr(batch.parts).encode())
         for array in (inputs, targets):
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(array.tobytes())
         self._last = self._places.setdefault(digest.digest(), len(self.batches))
         if self._last == len(self.batches):
-            self.batches.append(Batch(inputs, targets))
+            self.batches.append(batch)
         return self._last
 
 
@@ -128,12 +137,13 @@ class Steps:
 
 @dataclasses.dataclass(eq=False)
 class Seen:
-    """A whole run; ``live`` is a joint copy of model, optimizer and loss from before the first step."""
+    """A whole run; ``live`` is a joint copy of model and optimizer from before the first step, and the loss."""
 
     model: Part
     loss: Part
     optimizer: Part
-    live: tuple[torch.nn.Module, torch.optim.Optimizer, torch.nn.Module]
+    live: tuple[torch.nn.Module, torch.optim.Optimizer]
+    loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     initial: dict[str, Array]
     device: str
     pool: BatchPool = dataclasses.field(default_factory=BatchPool)
@@ -141,3 +151,31 @@ class Seen:
     learning_rates: list[float] = dataclasses.field(default_factory=list)
     batch_of_step: list[int] = dataclasses.field(default_factory=list)
     evaluations: list[Evaluation] = dataclasses.field(default_factory=list)
+
+    def add_passes(self, passes: Sequence[tuple[Loss, Call]]) -> None:
+        """Take up what one step was fed and gave: one backward pass, or several whose gradients add up."""
+        rows = tuple(np.atleast_1d(loss.predictions).shape[0] for loss, _ in passes)  # type: ignore[arg-type]
+        batch = Batch(
+            inputs=_joined([call.inputs for _, call in passes]),
+            targets=_joined([loss.targets for loss, _ in passes]),
+            parts=rows,
+        )
+        self.batch_of_step.append(self.pool.place(batch))
+        self.steps.predictions.append(_joined([loss.predictions for loss, _ in passes]))
+        # A loss that was scaled before backward() is the scaled one: its gradient is what the optimizer gets.
+        total = sum(loss.backward_seed * float(loss.value) for loss, _ in passes)
+        self.steps.losses.append(passes[0][0].value.dtype.type(total))
+        for _, call in passes:
+            call.trained_on = True
+
+
+def _joined(arrays: Sequence[Array | None]) -> Array:
+    known = [array for array in arrays if array is not None]
+    return known[0] if len(known) == 1 else np.concatenate(known)
+
+
+def scaled(loss: Loss) -> Part:
+    """The loss with the factor it was multiplied by before ``backward``, where there is one."""
+    if loss.backward_seed == 1.0:
+        return loss.part
+    return dataclasses.replace(loss.part, settings={**loss.part.settings, "scale": loss.backward_seed})

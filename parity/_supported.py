@@ -13,30 +13,34 @@ from parity._recording import Array
 from parity._seen import Call, Loss
 
 
-def the_loss(differentiated: Sequence[Loss], arguments: Sequence[Any]) -> tuple[Loss, Call]:
-    """The one loss whose gradient a step uses, and the call of the model it was taken of."""
+def the_losses(differentiated: Sequence[Loss], arguments: Sequence[Any]) -> list[tuple[Loss, Call]]:
+    """The losses whose gradients a step uses, and the calls of the model they were taken of."""
     if any(argument is not None for argument in arguments):
         raise UnsupportedError("optimizer.step() is given a closure; call backward() before step() instead")
     if not differentiated:
         raise UnsupportedError(
-            "backward() was not called on the output of a torch loss module. "
-            "Use one in the program, such as torch.nn.MSELoss()"
+            "backward() was not called on a loss that parity knows. Use a torch loss module such as torch.nn.MSELoss(), "
+            "or torch.nn.functional.mse_loss, or a mean or sum of squared differences"
         )
-    loss = differentiated[0]
-    if len(differentiated) > 1 or not loss.gradients_cleared:
+    # What was differentiated before the gradients were last cleared is gone.
+    cleared = [index for index, loss in enumerate(differentiated) if loss.gradients_cleared]
+    if not cleared:
         raise UnsupportedError(
-            "gradients of several backward passes are added up. Call optimizer.zero_grad() before each backward()"
+            "gradients of earlier steps are added up. Call optimizer.zero_grad() between the steps, where PyTorch needs it"
         )
-    if loss.backward_seed != 1.0:
-        raise UnsupportedError(
-            f"the loss is multiplied by {loss.backward_seed:g} before backward(). Put the factor into the learning rate"
-        )
-    if loss.call is None or loss.call.inputs is None or loss.targets is None:
-        raise UnsupportedError(
-            f"{type(loss.module).__name__} was not given what one module returned from one tensor: something is done "
-            "between model and loss that parity cannot see. Do it inside the model"
-        )
-    return loss, loss.call
+    used = [(loss, loss.call) for loss in differentiated[cleared[-1] :]]
+    first = used[0][0]
+    for loss, call in used:
+        if call is None or call.inputs is None or loss.predictions is None:
+            raise UnsupportedError(
+                f"{loss.part} was not given what one module returned from one tensor: something is done between model "
+                "and loss that parity cannot see. Do it inside the model"
+            )
+        if (loss.part, loss.backward_seed) != (first.part, first.backward_seed):
+            raise UnsupportedError("different losses are added up in one step. Add them up as one loss of one kind")
+        if len(used) > 1 and (call.inputs.ndim < 2 or len(call.inputs) != len(loss.predictions)):
+            raise UnsupportedError("gradients are added up over passes that are not rows of one table. Use rows")
+    return [(loss, call) for loss, call in used if call is not None]
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:

@@ -12,15 +12,12 @@ from flax import nnx
 import jaxreg
 from parity._errors import UnsupportedError
 from parity._ports import Port
-from parity._recording import Part, Recording
+from parity._recording import LINEAR, MSE, SGD, Part, Recording
 
 _BRING_YOUR_OWN = (
     "Write the JAX side yourself, a parity.Port or a function from the Recording to one, and name it with "
     "--port FILE.py:NAME"
 )
-LINEAR = "torch.nn.modules.linear.Linear"
-MSE = "torch.nn.modules.loss.MSELoss"
-SGD = "torch.optim.sgd.SGD"
 
 
 def port(recording: Recording) -> Port:
@@ -45,8 +42,7 @@ def port(recording: Recording) -> Port:
             settings["in_features"], settings["out_features"], use_bias=settings["bias"], rngs=nnx.Rngs(0)
         )
     )
-    loss = functools.partial(jaxreg.mse_loss, reduction=recording.loss.settings["reduction"])
-    abstract = Port.from_nnx(model, loss, _sgd(recording), names=_layout(settings["bias"]))
+    abstract = Port.from_nnx(model, _loss(recording), _sgd(recording), names=_layout(settings["bias"]))
     params = {"kernel": recording.initial["weight"].T}
     if settings["bias"]:
         params["bias"] = recording.initial["bias"]
@@ -75,6 +71,27 @@ def _refuse_broadcasting(recording: Recording) -> None:
                 f"{np.broadcast_shapes(made, wanted)}: every prediction is compared with every target, and the wrong "
                 f"thing is trained. Write targets.reshape({made}) in the program"
             )
+
+
+def _loss(recording: Recording) -> Any:
+    """The squared error, reshaped and scaled as the program does between its model and ``backward``."""
+    settings = recording.loss.settings
+    plain = functools.partial(jaxreg.mse_loss, reduction=settings["reduction"])
+    scale, reshaped = settings.get("scale", 1.0), is_reshaped(recording)
+    if scale == 1.0 and not reshaped:
+        return plain
+
+    def loss(predictions: Any, targets: Any) -> Any:
+        return scale * plain(predictions.reshape(targets.shape) if reshaped else predictions, targets)
+
+    return loss
+
+
+def is_reshaped(recording: Recording) -> bool:
+    """Whether the program changed the shape of what the linear layer gave, such as from (n, 1) to (n,)."""
+    inputs = recording.batches[recording.batch_of_step[0]].inputs
+    given = (*inputs.shape[:-1], recording.model.settings["out_features"])
+    return recording.observed.predictions[0].shape != given
 
 
 def _sgd(recording: Recording) -> Any:
