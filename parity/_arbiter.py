@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from parity._recording import Array, Trace
-from parity._seen import Seen, Steps, optimizer_state, to_array
+from parity._seen import Seen, Steps, gradients, optimizer_state, to_array
 
 
 def rerun(seen: Seen) -> tuple[Trace, Trace]:
@@ -31,13 +31,14 @@ def _train(seen: Seen, *, locked: bool) -> Trace:
     batches = [(_double(batch.inputs), _double(batch.targets)) for batch in seen.pool.batches]
     kept = Steps()
     before = seen.initial
-    for step, learning_rate in enumerate(seen.learning_rates):
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    for step, place in enumerate(seen.batch_of_step):
         if locked or step == 0:
             _put(parameters, before)
         before = seen.steps.weights[step]
-        inputs, targets = batches[seen.batch_of_step[step]]
-        parts = seen.pool.batches[seen.batch_of_step[step]].parts
-        optimizer.zero_grad()
+        inputs, targets = batches[place]
+        parts = seen.pool.batches[place].parts
+        model.zero_grad()
         gathered, total = [], 0.0
         for x, y in _split(inputs, targets, parts):
             # A program may have reshaped what the model gave before it took the loss.
@@ -48,11 +49,13 @@ def _train(seen: Seen, *, locked: bool) -> Trace:
             total += loss.item()
         kept.predictions.append(gathered[0] if len(gathered) == 1 else np.concatenate(gathered))
         kept.losses.append(total)
-        kept.gradients.append({name: to_array(p.grad) for name, p in parameters.items() if p.grad is not None})
+        kept.gradients.append(gradients(parameters, seen.rules))
         if locked:
-            for name, parameter in parameters.items():
-                parameter.grad = _double(seen.steps.gradients[step][name])
-        optimizer.param_groups[0]["lr"] = learning_rate
+            for name in seen.rules:
+                parameters[name].grad = _double(seen.steps.gradients[step][name])
+        for group in optimizer.param_groups:
+            for name in {names.get(id(parameter), "") for parameter in group["params"]} & seen.rules.keys():
+                group["lr"] = seen.learning_rates[name][step]
         optimizer.step()
         kept.state.append(optimizer_state(optimizer, parameters))
         kept.weights.append({name: to_array(parameter) for name, parameter in parameters.items()})
@@ -63,7 +66,7 @@ def _split(inputs: torch.Tensor, targets: torch.Tensor, parts: tuple[int, ...]) 
     """The backward passes of one step."""
     if len(parts) == 1:
         return [(inputs, targets)]
-    return zip(inputs.split(list(parts)), targets.split(list(parts)), strict=True)
+    return zip(inputs.split(list(parts)), targets.split(list(parts)), strict=True)  # type: ignore[no-untyped-call]
 
 
 def _put(parameters: dict[str, torch.nn.Parameter], values: dict[str, Array]) -> None:

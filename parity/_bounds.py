@@ -65,8 +65,8 @@ def _locked(recording: Recording, form: Format) -> Trace:
     """Weights, and what the optimizer is fed, are as recorded; the float64 run stands for the exact values."""
     exact = recording.arbiter_locked
     before = _joined(recording.weights_before())
-    rule, rates = Rule.of(recording.optimizer.settings), recording.learning_rates
-    buffer = _buffer(exact)
+    rule, rates = _rule(recording)
+    buffer = _buffer(exact, before)
     rounded = step_roundings(
         rule, rates, _joined(recording.observed.gradients), buffer, before, _joined(exact.weights), form
     )
@@ -78,9 +78,9 @@ def _free(recording: Recording, run: Trace, initial: Any, form: Format) -> Trace
     """Errors are bounded at the weights that the run itself passed through, and carried along."""
     after = _joined(run.weights)
     before = np.concatenate([_joined({name: value[None] for name, value in initial.items()}), after[:-1]])
-    rule, rates = Rule.of(recording.optimizer.settings), recording.learning_rates
+    rule, rates = _rule(recording)
     fresh = _chain(recording, before, np.zeros_like(before), form)
-    rounded = step_roundings(rule, rates, _joined(run.gradients), _buffer(run), before, after, form)
+    rounded = step_roundings(rule, rates, _joined(run.gradients), _buffer(run, before), before, after, form)
     hessians = [_hessian(recording, batch) for batch in recording.batches]
     off_buffer, off_weights = free_bounds(
         rule, rates, hessians, recording.batch_of_step, _gradient_bounds(recording, fresh), rounded
@@ -107,8 +107,23 @@ def _parted(recording: Recording, joined: Array) -> dict[str, Array]:
     return {"weight": joined[..., :-1], "bias": joined[..., -1]}
 
 
-def _buffer(run: Trace) -> Array | None:
-    return _joined(run.state["momentum_buffer"]) if "momentum_buffer" in run.state else None
+def _buffer(run: Trace, like: Array) -> Array:
+    """The momentum buffers, zero where a parameter has none."""
+    kept = run.state.get("momentum_buffer", {})
+    inputs = run.weights["weight"].shape[-1]
+    none = {"weight": np.zeros_like(like[..., :inputs])}
+    if "bias" in run.weights:
+        none["bias"] = np.zeros(like.shape[:-1])
+    return _joined({**none, **kept})
+
+
+def _rule(recording: Recording) -> tuple[Rule, Array]:
+    """SGD's settings and learning rates, column by column."""
+    widths = {name: values.shape[1] if name == "weight" else 1 for name, values in recording.initial.items()}
+    columns = [name for name in ("weight", "bias") if name in widths for _ in range(widths[name])]
+    still = np.zeros(recording.steps)
+    rates = np.stack([recording.learning_rates.get(name, still) for name in columns], -1)
+    return Rule.of([recording.rules.get(name) for name in columns]), rates
 
 
 def _problems(recording: Recording, batch: Batch) -> list[Problem]:

@@ -104,18 +104,28 @@ def _facts(recording: Recording) -> list[tuple[str, str]]:
     )
     if len(first.parts) > 1:
         batches += f", gradients of {len(first.parts)} passes added up"
-    rates = recording.learning_rates
-    rate = f"{rates[0]:g}" if (rates == rates[0]).all() else f"{rates[0]:g} to {rates[-1]:g}, changing"
     seed = "the program's own" if recording.seed is None else f"{recording.seed}, in place of the program's own"
     return [
         ("Model", str(recording.model)),
         ("Loss", str(recording.loss)),
         ("Optimizer", str(recording.optimizer)),
-        ("Learning rate", rate),
+        ("Learning rate", _rate(recording)),
         ("Data", f"inputs {_shape(first.inputs)}, targets {_shape(first.targets)}, {recording.dtype}{batches}"),
         ("Steps", f"{recording.steps:,}"),
         ("Seed", seed),
     ]
+
+
+def _rate(recording: Recording) -> str:
+    """The learning rate, and what else one parameter has and another has not."""
+    if recording.learning_rate is not None and recording.is_plain:
+        return f"{recording.learning_rate:g}"
+    told = []
+    for name, rates in recording.learning_rates.items():
+        own = {key: value for key, value in recording.rules[name].items() if key not in recording.optimizer.settings}
+        rate = f"{rates[0]:g}" if (rates == rates[0]).all() else f"{rates[0]:g} to {rates[-1]:g}, changing"
+        told.append(", ".join([f"{name}: {rate}", *(f"{key}={value!r}" for key, value in own.items())]))
+    return "; ".join([*told, *(f"{name}: frozen" for name in recording.frozen)])
 
 
 def _shape(array: Array) -> str:

@@ -16,11 +16,20 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from parity import _supported
 from parity._errors import UnsupportedError
 from parity._recording import MSE, Array, Evaluation, Part, PrintedLine
-from parity._seen import Call, Loss, Seen, module_part, optimizer_state, part, scaled, to_array
+from parity._seen import (
+    Call,
+    Loss,
+    Seen,
+    function_of,
+    gradients,
+    module_part,
+    optimizer_state,
+    part,
+    plain,
+    scaled,
+    to_array,
+)
 from parity._tape import SquaredError, Tape
-
-# Of a parameter group: what is recorded on its own, and what decides how torch does the work but not what it computes.
-_NOT_SETTINGS = ("params", "lr", "initial_lr", "foreach", "fused", "differentiable", "capturable")
 
 
 class Observer:
@@ -40,7 +49,6 @@ class Observer:
         self._seen: Seen | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._module: torch.nn.Module | None = None
-        self._settings: dict[str, Any] = {}
         self._steps_begun = 0
         self._tape = Tape(self._on_squared_error)
         self._noted: weakref.ref[torch.Tensor] | None = None
@@ -134,13 +142,18 @@ class Observer:
             for call in reversed(self._recent)
             if call.output is origin
         ]
-        return next((call for call in found if isinstance(call.module, torch.nn.Linear)), found[0] if found else None)
+        layer = next((call for call in found if isinstance(call.module, torch.nn.Linear)), None)
+        if layer is None:
+            return found[0] if found else None
+        own = set(map(id, layer.module.parameters()))
+        beyond = [call for call in found if not own.issuperset(map(id, call.module.parameters()))]
+        return beyond[0] if beyond else layer
 
     def _on_backward(self, loss: Loss, gradient: torch.Tensor) -> None:
         loss.backward_seed = float(gradient)
         if loss.call:
-            gradients = [parameter.grad for parameter in loss.call.module.parameters()]
-            loss.gradients_cleared = all(gradient is None or not bool(gradient.any()) for gradient in gradients)
+            left = [p for p in loss.call.module.parameters() if p.grad is not None and bool(p.grad.any())]
+            loss.uncleared = frozenset(map(id, left))
         self._differentiated.append(loss)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -166,7 +179,7 @@ class Observer:
         return {name: to_array(parameter) for name, parameter in self._parameters().items()}
 
     def _take_step(self, optimizer: torch.optim.Optimizer, arguments: list[Any]) -> None:
-        passes = _supported.the_losses(self._differentiated, arguments)
+        passes = _supported.the_losses(self._differentiated, optimizer, arguments)
         loss, call = passes[0]
         seen = self._seen or self._begin(optimizer, loss, call)
         same = all(other.module is self._module for _, other in passes) and scaled(loss) == seen.loss
@@ -175,13 +188,14 @@ class Observer:
                 "another model, optimizer or loss is used than at step 0. Record one training at a time"
             )
         parameters = self._parameters()
-        _supported.check_settings(optimizer.param_groups[0], self._settings)
-        _supported.check_gradients(parameters)
+        groups = _supported.trained(optimizer, parameters)
+        _supported.check_settings({name: plain(group) for name, group in groups.items()}, seen.rules)
         if self._done:
             _supported.check_untouched(seen.steps.weights[-1], self._weights())
         seen.add_passes(passes)
-        seen.steps.gradients.append({name: to_array(p.grad) for name, p in parameters.items() if p.grad is not None})
-        seen.learning_rates.append(float(optimizer.param_groups[0]["lr"]))
+        seen.steps.gradients.append(gradients(parameters, seen.rules))
+        for name, group in groups.items():
+            seen.learning_rates[name].append(float(group["lr"]))
         for old in self._recent:
             old.output = None  # no later loss is taken of it, and its graph can go
         self._recent, self._differentiated = [], []
@@ -189,8 +203,12 @@ class Observer:
     def _begin(self, optimizer: torch.optim.Optimizer, loss: Loss, call: Call) -> Seen:
         _supported.check_optimizer(optimizer, call.module)
         self._optimizer, self._module = optimizer, call.module
-        group = optimizer.param_groups[0]
-        self._settings = {key: value for key, value in group.items() if key not in _NOT_SETTINGS}
+        rules = {name: plain(group) for name, group in _supported.trained(optimizer, self._parameters()).items()}
+        shared = {
+            key: value
+            for key, value in next(iter(rules.values())).items()
+            if all(r[key] == value for r in rules.values())
+        }
         try:
             live = copy.deepcopy((call.module, optimizer))
         except Exception as error:
@@ -200,11 +218,13 @@ class Observer:
         self._seen = Seen(
             model=module_part(call.module),
             loss=scaled(loss),
-            optimizer=part(optimizer, self._settings),
+            optimizer=part(optimizer, shared),
             live=live,
-            loss_function=loss.function,
+            loss_function=function_of(loss),
             initial=self._weights(),
             device=str(next(call.module.parameters()).device),
+            rules=rules,
+            learning_rates={name: [] for name in rules},
         )
         return self._seen
 

@@ -40,7 +40,7 @@ print("weight:", result.model.kernel.T)
 {print_bias}"""
 
 _CHECK = """
-# The batches or the learning rate change from step to step, so the recorded order is followed.
+# Not the whole batch at one learning rate for all: the recorded steps are followed one by one.
 verdict = parity.check(recording, parity.port(recording))
 print(verdict)
 """
@@ -54,8 +54,7 @@ def write(recording: Recording, recording_file: str) -> str:
         recording_file: name of the saved recording, in the script's own folder.
     """
     head = _HEAD.format(name=recording.name, file=recording_file)
-    rates = recording.learning_rates
-    if len(recording.batches) > 1 or len(recording.batches[0].parts) > 1 or not (rates == rates[0]).all():
+    if not recording.is_plain:
         return head.replace("from flax import nnx\n\nimport jaxreg\n", "") + _CHECK
     bias = recording.model.settings["bias"]
     settings = recording.model.settings
@@ -64,7 +63,7 @@ def write(recording: Recording, recording_file: str) -> str:
         bias='model.bias[...] = recording.initial["bias"]\n' if bias else "",
         steps=f"{recording.steps:,}",
         loss=_loss(recording),
-        optimizer=_optimizer(recording.optimizer.settings, float(rates[0])),
+        optimizer=_optimizer(recording.optimizer.settings, recording.learning_rate),
         epochs=recording.steps,
         print_bias='print("bias:", result.model.bias[...])\n' if bias else "",
     )
@@ -79,7 +78,7 @@ def _loss(recording: Recording) -> str:
     return f"lambda p, t: {scale}jaxreg.mse_loss({predictions}, t, reduction={settings['reduction']!r})"
 
 
-def _optimizer(settings: Any, rate: float) -> str:
+def _optimizer(settings: Any, rate: Any) -> str:
     options = {key: settings[key] for key in ("momentum", "dampening", "weight_decay", "nesterov", "maximize")}
     written = [repr(rate), *(f"{key}={value!r}" for key, value in options.items() if value)]
     return f"jaxreg.sgd({', '.join(written)})"

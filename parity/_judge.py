@@ -172,7 +172,7 @@ def _tensors(field: str, runs: Four) -> list[str]:
         return ["loss" if field == "losses" else field]
     if field == "state":
         shared = [key for key in runs[0].state if key in runs[1].state]
-        return [f"{key}/{name}" for key in shared for name in runs[0].state[key]]
+        return [f"{key}/{name}" for key in shared for name in runs[0].state[key] if name in runs[1].state[key]]
     return list(getattr(runs[0], field))
 
 

@@ -42,8 +42,9 @@ class Format:
 
 
 class Problem(NamedTuple):
-    """One backward pass: inputs ``(n, d)``, targets ``(n, o)``, the factor of the sum of squares (1/(n o) for the mean),
-    and how many passes are added up."""
+    """One backward pass: inputs ``(n, d)``, targets ``(n, o)``, the factor of the sum of squares (1/(n o) for a mean),
+    and how many passes are added up.
+    """
 
     inputs: Float64[np.ndarray, "n d"]
     targets: Float64[np.ndarray, "n o"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -43,10 +43,11 @@ class Names:
         }
         return jax.tree.unflatten(self.structure, [by_path[path] for path in self.paths])
 
-    def from_port(self, params: Any) -> dict[str, Any]:
-        """A tree like the port's parameters, by PyTorch's names and in its layout."""
+    def from_port(self, params: Any, is_hole: Callable[[Any], bool] = lambda _: False) -> dict[str, Any]:
+        """A tree like the port's parameters, by PyTorch's names and in its layout; holes stay as they are."""
         leaves = dict(zip(self.paths, self.structure.flatten_up_to(params), strict=True))
-        return {name: leaves[p.path].T if p.transposed else leaves[p.path] for name, p in self.places.items()}
+        found = {name: (leaves[place.path], place.transposed) for name, place in self.places.items()}
+        return {name: leaf.T if turned and not is_hole(leaf) else leaf for name, (leaf, turned) in found.items()}
 
 
 def resolve(shapes: Mapping[str, Shape], params: Any, names: Mapping[str, str] | None) -> Names:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import optax
 from flax import nnx
 
@@ -69,10 +70,22 @@ class Port:
 
 
 def optimizer_state(state: Any) -> dict[str, Any]:
-    """Those parts of an Optax state that PyTorch keeps too, by PyTorch's key; each a tree like the parameters."""
+    """Those parts of an Optax state that PyTorch keeps too, by PyTorch's key; each a tree like the parameters.
+
+    Where parameters are partitioned over several transformations, each keeps a part and a hole for the rest.
+    """
     found = {}
     for key, fields in STATE_FIELDS.items():
         values = [value for field in fields for _, value in optax.tree.get_all_with_path(state, field)]
-        if len(values) == 1:
-            found[key] = values[0]
+        if values:
+            found[key] = jax.tree.map(_whole, *values, is_leaf=is_hole)
     return found
+
+
+def is_hole(value: Any) -> bool:
+    """Whether a leaf is kept elsewhere, or nowhere."""
+    return isinstance(value, optax.MaskedNode)
+
+
+def _whole(*parts: Any) -> Any:
+    return next((part for part in parts if not is_hole(part)), parts[0])

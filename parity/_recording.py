@@ -103,8 +103,9 @@ class Recording:
         name: the program's name, from its file or function.
         source: its source code; empty where there is none.
         seed: the seed the recorder was told to use in place of the program's own; ``None`` for the program's own.
-        model, loss, optimizer: the recorded torch parts. Settings of the optimizer leave out the learning rate.
-        learning_rates: shape ``(steps,)``, float64.
+        model, loss, optimizer: the recorded torch parts. Settings of the optimizer are those of all parameters.
+        rules: by parameter name, the optimizer's settings but the learning rate; frozen parameters are left out.
+        learning_rates: by parameter name, shape ``(steps,)``, float64; frozen parameters are left out.
         initial: the weights before the first step, by PyTorch's parameter name.
         batches: the different batches that were seen.
         batch_of_step: shape ``(steps,)``, which of them each step was fed.
@@ -123,7 +124,8 @@ class Recording:
     model: Part
     loss: Part
     optimizer: Part
-    learning_rates: Array
+    rules: Mapping[str, Mapping[str, Any]]
+    learning_rates: Tensors
     initial: Tensors
     batches: tuple[Batch, ...]
     batch_of_step: Array
@@ -137,7 +139,26 @@ class Recording:
     @property
     def steps(self) -> int:
         """Number of optimizer steps."""
-        return len(self.learning_rates)
+        return len(self.batch_of_step)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Parameters that the training does not move: not in the optimizer, or without a gradient."""
+        return tuple(name for name in self.initial if name not in self.rules)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The one learning rate of all parameters and steps; ``None`` where there are several."""
+        rates = np.concatenate(list(self.learning_rates.values()))
+        return float(rates[0]) if (rates == rates[0]).all() else None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all parameters are trained alike, on one batch, in one pass a step, at one learning rate."""
+        rules = list(self.rules.values())
+        alike = not self.frozen and all(rule == rules[0] for rule in rules)
+        once = len(self.batches) == 1 and len(self.batches[0].parts) == 1
+        return alike and once and self.learning_rate is not None
 
     @property
     def dtype(self) -> np.dtype[Any]:

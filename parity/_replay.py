@@ -17,7 +17,7 @@ from jax import lax
 
 from parity import _names
 from parity._errors import PortError
-from parity._ports import Port, optimizer_state
+from parity._ports import Port, is_hole, optimizer_state
 from parity._recording import Array, Recording, Tensors, Trace
 
 Parts = tuple[int, ...]
@@ -164,7 +164,10 @@ def _free_step(port: Port, names: _names.Names) -> Step:
 
 
 def _named_state(names: _names.Names, state: Any) -> dict[str, Any]:
-    return {key: names.from_port(value) for key, value in optimizer_state(state).items()}
+    return {
+        key: {name: leaf for name, leaf in names.from_port(value, is_hole).items() if not is_hole(leaf)}
+        for key, value in optimizer_state(state).items()
+    }
 
 
 def _cast(tree: Any, dtype: np.dtype[Any]) -> Any:

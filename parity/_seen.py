@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from parity._recording import Array, Batch, Evaluation, Part, Trace
+from parity._recording import MSE, Array, Batch, Evaluation, Part, Trace
 
 Rows = list[dict[str, Array]]
+# Of a parameter group: what is recorded on its own, and what decides how torch does the work but not what it computes.
+_NOT_SETTINGS = ("lr", "initial_lr", "foreach", "fused", "differentiable", "capturable")
 
 
 def to_array(tensor: torch.Tensor) -> Array:
@@ -20,11 +23,16 @@ def to_array(tensor: torch.Tensor) -> Array:
     return np.array(tensor.detach().cpu().numpy())
 
 
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings that are plain values and say what is computed."""
+    kinds = bool | int | float | str | None
+    return {key: value for key, value in settings.items() if isinstance(value, kinds) and key not in _NOT_SETTINGS}
+
+
 def part(thing: Any, settings: Mapping[str, Any]) -> Part:
-    """A torch object as its class's full name and those settings that are plain values."""
+    """A torch object as its class's full name and its settings."""
     kind = type(thing)
-    plain = {key: value for key, value in settings.items() if isinstance(value, bool | int | float | str | None)}
-    return Part(f"{kind.__module__}.{kind.__qualname__}", plain)
+    return Part(f"{kind.__module__}.{kind.__qualname__}", plain(settings))
 
 
 def module_part(module: torch.nn.Module) -> Part:
@@ -43,6 +51,14 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, A
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.is_floating_point():
                 kept.setdefault(key, {})[name] = to_array(value)
     return kept
+
+
+def gradients(parameters: Mapping[str, torch.nn.Parameter], trained: Container[str]) -> dict[str, Array]:
+    """The gradients by name; zero for a frozen parameter, whose gradient moves nothing."""
+    return {
+        name: to_array(p.grad if name in trained and p.grad is not None else torch.zeros_like(p))
+        for name, p in parameters.items()
+    }
 
 
 @dataclasses.dataclass(eq=False)
@@ -74,7 +90,7 @@ class Loss:
     targets: Array | None
     value: Any
     backward_seed: float = 1.0
-    gradients_cleared: bool = True
+    uncleared: frozenset[int] = frozenset()  # identities of parameters whose gradients were there before
 
 
 class BatchPool:
@@ -148,7 +164,8 @@ class Seen:
     device: str
     pool: BatchPool = dataclasses.field(default_factory=BatchPool)
     steps: Steps = dataclasses.field(default_factory=Steps)
-    learning_rates: list[float] = dataclasses.field(default_factory=list)
+    rules: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    learning_rates: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     batch_of_step: list[int] = dataclasses.field(default_factory=list)
     evaluations: list[Evaluation] = dataclasses.field(default_factory=list)
 
@@ -175,7 +192,24 @@ def _joined(arrays: Sequence[Array | None]) -> Array:
 
 
 def scaled(loss: Loss) -> Part:
-    """The loss with the factor it was multiplied by before ``backward``, where there is one."""
-    if loss.backward_seed == 1.0:
+    """The loss with the factor it was multiplied by before ``backward``, where there is one.
+
+    A sum that was divided by its number of elements is a mean, whatever the size of the batch.
+    """
+    factor, settings = loss.backward_seed, loss.part.settings
+    if factor == 1.0:
         return loss.part
-    return dataclasses.replace(loss.part, settings={**loss.part.settings, "scale": loss.backward_seed})
+    if loss.part.type == MSE and settings["reduction"] == "sum" and loss.targets is not None:
+        share = factor * loss.targets.size
+        # The division was rounded once, and so was the product here.
+        if abs(share - 1.0) <= 2 * float(np.finfo(loss.targets.dtype).eps):
+            return Part(MSE, {"reduction": "mean"})
+    return dataclasses.replace(loss.part, settings={**settings, "scale": factor})
+
+
+def function_of(loss: Loss) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The loss as a function, without the factor."""
+    part = scaled(loss)
+    if part.type == MSE:
+        return functools.partial(torch.nn.functional.mse_loss, reduction=part.settings["reduction"])
+    return loss.function

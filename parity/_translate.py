@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 import jaxreg
@@ -46,7 +49,21 @@ def port(recording: Recording) -> Port:
     params = {"kernel": recording.initial["weight"].T}
     if settings["bias"]:
         params["bias"] = recording.initial["bias"]
-    return Port(params, abstract.apply, abstract.loss, abstract.optimizer, abstract.names)
+    return dataclasses.replace(abstract, params=params, apply=_frozen_apply(recording, abstract.apply))
+
+
+def _frozen_apply(recording: Recording, apply: Any) -> Any:
+    """``apply`` with no gradient to the parameters that the program froze."""
+    layout = _layout(recording.model.settings["bias"])
+    frozen = {layout[name].removesuffix(".T") for name in recording.frozen}
+    if not frozen:
+        return apply
+
+    def stopped(params: Any, inputs: Any) -> Any:
+        held = {name: jax.lax.stop_gradient(leaf) if name in frozen else leaf for name, leaf in params.items()}
+        return apply(held, inputs)
+
+    return stopped
 
 
 def _layout(use_bias: bool) -> dict[str, str]:
@@ -95,8 +112,27 @@ def is_reshaped(recording: Recording) -> bool:
 
 
 def _sgd(recording: Recording) -> Any:
-    settings, rates = recording.optimizer.settings, recording.learning_rates
-    options = {key: settings[key] for key in ("dampening", "weight_decay", "nesterov", "maximize")}
+    """One optimizer for all parameters, or one for each set that is trained alike; frozen ones stay as they are."""
+    made = {name: _sgd_of(recording, name) for name in recording.rules}
+    kinds = list({id(optimizer): optimizer for optimizer in made.values()}.values())
+    if len(kinds) == 1 and not recording.frozen:
+        return kinds[0]
+    labels = {
+        place.removesuffix(".T"): kinds.index(made[name]) if name in made else -1
+        for name, place in _layout(recording.model.settings["bias"]).items()
+    }
+    return optax.partition({-1: optax.set_to_zero(), **dict(enumerate(kinds))}, labels)
+
+
+def _sgd_of(recording: Recording, name: str) -> Any:
+    settings, rates = recording.rules[name], recording.learning_rates[name]
+    options = {key: settings[key] for key in ("momentum", "dampening", "weight_decay", "nesterov", "maximize")}
     if (rates == rates[0]).all():
-        return jaxreg.sgd(float(rates[0]), settings["momentum"], **options)
-    return jaxreg.sgd(lambda step: jnp.asarray(rates)[step], settings["momentum"], **options)
+        return jaxreg.sgd(float(rates[0]), **options)
+    return jaxreg.sgd(_schedule(tuple(rates.tolist())), **options)
+
+
+@functools.lru_cache(maxsize=64)
+def _schedule(rates: tuple[float, ...]) -> Any:
+    """The recorded learning rates, step by step; the same rates give the same schedule."""
+    return lambda step: jnp.asarray(rates)[step]

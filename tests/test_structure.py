@@ -34,6 +34,7 @@ ROOMS = [
     "_translate",
     "_replay",
     "_linear_bounds",
+    "_carried",
     "_sgd_bounds",
     "_bounds",
     "_judge",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import parity
 from parity._bounds import derive
 from parity._linear_bounds import Format, Problem, chain_bounds
 from parity._replay import replay
-from parity._sgd_bounds import Rule, free_bounds, step_roundings
+from parity._sgd_bounds import Rounded, Rule, free_bounds, step_roundings
 from tests.parity.torch_programs import minibatches, regression, small
 from tests.strategies import Training, trainings
 
@@ -69,16 +70,21 @@ def test_never_exceeded_in_any_order_of_the_sums(training: Training, seed: int) 
         assert (abs(value - truth) <= bound[0] * (1 + 1e-9)).all()
 
 
+def _rule(*columns: dict[str, Any], **settings: Any) -> Rule:
+    rest = {"momentum": 0, "dampening": 0, "weight_decay": 0, "nesterov": False, "maximize": False}
+    return Rule.of([{**rest, **column} for column in columns or (settings,)])
+
+
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=2), st.floats(1e-6, 1.0))
 def test_one_update_against_exact_arithmetic(values: list[float], rate: float) -> None:
     """w - lr g with every operation in float32, against fractions."""
     weight, gradient = (np.float32(value) for value in values)
     after = np.float32(weight - np.float32(np.float32(rate) * gradient))
     exact = Fraction(float(weight)) - Fraction(rate) * Fraction(float(gradient))
-    rule = Rule(momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False)
+    rule = _rule()
     box = np.full((1, 1, 1), 1.0)
     rounded = step_roundings(
-        rule, np.array([rate]), box * float(gradient), None, box * float(weight), box * float(exact), SINGLE
+        rule, np.array([[rate]]), box * float(gradient), 0 * box, box * float(weight), box * float(exact), SINGLE
     )
     assert abs(Fraction(float(after)) - exact) <= Fraction(float(rounded.weights[0, 0, 0]))
 
@@ -87,20 +93,16 @@ def test_an_error_is_carried_as_the_training_carries_it() -> None:
     """One error at the first step of a known, shrinking mode: the bound must follow |1 - lr h| to the power, no looser
     than the mixing of modes allows, and momentum's as its own recurrence does."""
     steps, rate, curvature = 60, 0.1, 2.0
-    rates, order = np.full(steps, rate), np.zeros(steps, np.int64)
+    rates, order = np.full((steps, 1), rate), np.zeros(steps, np.int64)
     hessians = [np.array([[curvature]])]
     error = np.zeros((steps, 1, 1))
     error[0] = 1e-3
     none = np.zeros((steps, 1, 1))
-    from parity._sgd_bounds import Rounded
-
-    plain = Rule(momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False)
-    _, weights = free_bounds(plain, rates, hessians, order, none, Rounded(none, none, error))
+    _, weights = free_bounds(_rule(), rates, hessians, order, none, Rounded(none, none, error))
     expected = 1e-3 * abs(1 - rate * curvature) ** np.arange(steps)
     assert weights[:, 0, 0] == pytest.approx(expected, rel=1e-12)
 
-    heavy = Rule(momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False)
-    _, weights = free_bounds(heavy, rates, hessians, order, none, Rounded(none, none, error))
+    _, weights = free_bounds(_rule(momentum=0.9), rates, hessians, order, none, Rounded(none, none, error))
     weight, buffer = 1e-3, 0.0
     for step in range(steps):
         assert abs(weight) <= weights[step, 0, 0] * (1 + 1e-12)
@@ -108,6 +110,38 @@ def test_an_error_is_carried_as_the_training_carries_it() -> None:
         weight = weight - rate * buffer
     # Oscillation is bounded by its envelope, sqrt(0.9) a step.
     assert weights[-1, 0, 0] < 10 * 1e-3 * 0.9 ** (steps / 2)
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.5, 0.9]), min_size=2, max_size=2),
+    st.lists(st.sampled_from([0.01, 0.1, 0.3]), min_size=2, max_size=2),
+    st.lists(st.sampled_from([0.0, 0.1]), min_size=2, max_size=2),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_errors_of_columns_trained_differently_stay_below_the_bound(
+    momenta: list[float], rates: list[float], decays: list[float], nesterov: bool, seed: int
+) -> None:
+    """Drawn errors at every step, carried by the recurrence written out, on two batches in turn."""
+    random, steps = np.random.default_rng(seed), 20
+    designs = random.normal(size=(2, 5, 2))
+    hessians = [design.T @ design / 5 for design in designs]
+    order = np.arange(steps) % 2
+    columns = [
+        {"momentum": m, "weight_decay": d, "nesterov": nesterov and m > 0} for m, d in zip(momenta, decays, strict=True)
+    ]
+    errors = np.abs(random.normal(size=(steps, 1, 2)))
+    none = np.zeros_like(errors)
+    both = np.tile(rates, (steps, 1))
+    bound_buffer, bound_weights = free_bounds(_rule(*columns), both, hessians, order, none, Rounded(none, none, errors))
+    weight, buffer, m = np.zeros(2), np.zeros(2), np.array(momenta)
+    for step in range(steps):
+        gradient = hessians[order[step]] @ weight + np.array(decays) * weight
+        buffer = np.where(m > 0, m * buffer + gradient, 0)
+        direction = np.where(m > 0, gradient + m * buffer if nesterov else buffer, gradient)
+        weight = weight - np.array(rates) * direction + random.choice([-1, 1], 2) * errors[step, 0]
+        assert (abs(weight) <= bound_weights[step, 0] * (1 + 1e-9)).all()
+        assert (abs(buffer) <= bound_buffer[step, 0] * (1 + 1e-9)).all()
 
 
 def test_bounds_are_not_idle() -> None:

@@ -31,7 +31,7 @@ def recording() -> Recording:
 
 @pytest.fixture(scope="module")
 def rate(recording: Recording) -> float:
-    return float(recording.learning_rates[0])
+    return recording.learning_rate or 0.0
 
 
 def _halved_gradient(port: Port, rate: float) -> Port:
@@ -141,7 +141,7 @@ def test_wrong_momentum_parts_at_its_first_step() -> None:
     """Dampening is left out: right at step 0, which PyTorch does not damp, wrong from step 1."""
     recording = parity.record(regression(small(), optimizer={"momentum": 0.9, "dampening": 0.5}))
     assert parity.check(recording).ok
-    wrong = jaxreg.sgd(float(recording.learning_rates[0]), 0.9)
+    wrong = jaxreg.sgd(recording.learning_rate or 0.0, 0.9)
     first = parity.check(recording, dataclasses.replace(parity.port(recording), optimizer=wrong)).first_divergence
     assert first is not None
     assert (first.stage, first.step) == ("optimizer state", 1)
