@@ -84,19 +84,21 @@ def _train(
     size, whole, last = cut
     step = one_step(graph, optimizer, loss, record)
 
-    def order_of(number: jax.Array) -> jax.Array:
-        if order is None:
-            return jnp.arange(inputs.shape[0], dtype=jnp.int32)
-        if jnp.issubdtype(order.dtype, jax.dtypes.prng_key):
+    is_key = order is not None and jnp.issubdtype(order.dtype, jax.dtypes.prng_key)
+
+    def order_of(number: jax.Array, drawn: Any) -> jax.Array:
+        if drawn is not None:
+            return drawn
+        if is_key:
             return permutation(jax.random.fold_in(order, number), inputs.shape[0])
-        return order[number]
+        return jnp.arange(inputs.shape[0], dtype=jnp.int32)
 
     # Rows are gathered batch by batch: faster than to bring the whole epoch into order first, and no second copy of it.
     def on_rows(carry: Any, rows: jax.Array) -> tuple[Any, Any]:
         return step(carry, *(data.at[rows].get(mode="promise_in_bounds") for data in (inputs, targets)))
 
-    def epoch(carry: Any, number: jax.Array) -> tuple[Any, Any]:
-        rows = order_of(number)
+    def epoch(carry: Any, at: tuple[jax.Array, Any]) -> tuple[Any, Any]:
+        rows = order_of(*at)
         by_batch = rows[: whole * size].reshape(whole, size)
         carry, kept = lax.scan(on_rows, carry, by_batch, unroll=min(UNROLL, max(whole, 1)))
         if last:  # a step of its own shape, so that the loss takes its mean over these rows and no others
@@ -104,11 +106,11 @@ def _train(
             kept = jax.tree.map(lambda many, leaf: jnp.concatenate([many, leaf[None]]), kept, one)
         return carry, kept
 
-    def epoch_in_count(carry: Any, number: jax.Array) -> tuple[Any, Any]:
-        nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(epoch, carry, number)[1])
-        return lax.cond(number < count, epoch, lambda carry, _: (carry, nothing), carry, number)
+    def epoch_in_count(carry: Any, at: tuple[jax.Array, Any]) -> tuple[Any, Any]:
+        nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(epoch, carry, at)[1])
+        return lax.cond(at[0] < count, epoch, lambda carry, _: (carry, nothing), carry, at)
 
     carry = (params, rest, optimizer.init(params) if state is None else state)
-    numbers = jnp.arange(epochs, dtype=jnp.int32)
-    carry, kept = lax.scan(epoch if count is None else epoch_in_count, carry, numbers)
+    each = (jnp.arange(epochs, dtype=jnp.int32), None if is_key else order)
+    carry, kept = lax.scan(epoch if count is None else epoch_in_count, carry, each)
     return *carry, jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), kept)
