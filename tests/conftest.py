@@ -15,7 +15,13 @@ hypothesis.settings.register_profile("quick", max_examples=20, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # The rooms whose shapes are written out. Public functions check their arguments themselves, in words of their own.
-_SHAPED = ["jaxreg._plans.stepwise", "parity._linear_bounds", "parity._sgd_bounds"]
+_SHAPED = [
+    "jaxreg._batches",
+    "jaxreg._plans.minibatch",
+    "jaxreg._plans.stepwise",
+    "parity._linear_bounds",
+    "parity._sgd_bounds",
+]
 with install_import_hook(_SHAPED, "beartype.beartype"):
     import parity._linear_bounds
     import parity._sgd_bounds  # noqa: F401

@@ -29,6 +29,31 @@ class Outcome(NamedTuple):
     weights: Any
 
 
+def one_step(
+    graph: Any, optimizer: optax.GradientTransformation, loss: Loss, record: frozenset[str]
+) -> Callable[[Any, jax.Array, jax.Array], tuple[Any, Any]]:
+    """The step that every training repeats.
+
+    It takes what the last one left (parameters, the rest of the model's state, the optimizer's state), inputs and
+    targets, and gives what it leaves itself, and what is kept of it: loss, gradients, weights.
+    """
+
+    def objective(params: Any, rest: Any, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, Any]:
+        model = nnx.merge(graph, params, rest, copy=True)  # variables of this trace, so that the model may change them
+        value = loss(model(inputs), targets)
+        return value, nnx.split(model, nnx.Param, ...)[2]
+
+    def step(carry: Any, inputs: jax.Array, targets: jax.Array) -> tuple[Any, Any]:
+        params, rest, state = carry
+        (value, rest), gradients = jax.value_and_grad(objective, has_aux=True)(params, rest, inputs, targets)
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        kept = (gradients if "gradients" in record else None, params if "weights" in record else None)
+        return (params, rest, state), (value, *kept)
+
+    return step
+
+
 @functools.partial(jax.jit, static_argnames=("graph", "optimizer", "loss", "epochs", "record"))
 def run(
     params: Any,
@@ -43,20 +68,9 @@ def run(
     record: frozenset[str],
 ) -> Outcome:
     """Train on the whole batch, ``epochs`` times. ``params`` and ``rest`` are a split NNX model's states."""
-
-    def objective(params: Any, rest: Any) -> tuple[jax.Array, Any]:
-        model = nnx.merge(graph, params, rest, copy=True)  # variables of this trace, so that the model may change them
-        value = loss(model(inputs), targets)
-        return value, nnx.split(model, nnx.Param, ...)[2]
-
-    def step(carry: Any, _: None) -> tuple[Any, Any]:
-        params, rest, state = carry
-        (value, rest), gradients = jax.value_and_grad(objective, has_aux=True)(params, rest)
-        updates, state = optimizer.update(gradients, state, params)
-        params = optax.apply_updates(params, updates)
-        kept = (gradients if "gradients" in record else None, params if "weights" in record else None)
-        return (params, rest, state), (value, *kept)
-
+    step = one_step(graph, optimizer, loss, record)
     carry = (params, rest, optimizer.init(params))
-    (params, rest, _), kept = lax.scan(step, carry, None, length=epochs, unroll=min(UNROLL, max(epochs, 1)))
+    (params, rest, _), kept = lax.scan(
+        lambda carry, _: step(carry, inputs, targets), carry, None, length=epochs, unroll=min(UNROLL, max(epochs, 1))
+    )
     return Outcome(params, rest, *kept)

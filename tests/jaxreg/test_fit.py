@@ -1,6 +1,5 @@
 """fit: the trajectory, what it keeps, what it compiles, and what it refuses."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -68,20 +67,6 @@ def test_what_is_kept(line: Any) -> None:
     assert kept.trace.weights["bias"].shape == (7, 1)
     assert kept.trace.weights["kernel"][-1, 0, 0] == kept.model.kernel[0, 0]
     assert (plain.losses == kept.losses).all()
-
-
-@pytest.fixture
-def compilations() -> Iterator[list[str]]:
-    """The names of the functions that were compiled since."""
-    seen: list[str] = []
-
-    def listen(event: str, duration_secs: float, **details: str | int) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(str(details.get("fun_name", "")))
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_second_call_compiles_nothing(line: Any, compilations: list[str]) -> None:

@@ -1,0 +1,134 @@
+"""The batches of an epoch: how large, how many, and which rows, as PyTorch's ``DataLoader`` makes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Int32
+
+from jaxreg._errors import ArgumentError
+from jaxreg.torch_random import Generator
+
+# Row numbers of PyTorch's orders that are drawn and held at once: 64 MiB of them. A longer training draws a part, hands
+# it to the compiled program, and draws the next while that one runs.
+ORDERS_AT_ONCE = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """How ``rows`` rows are cut into batches.
+
+    Attributes:
+        rows: in the data.
+        size: rows of a whole batch.
+        drop_last: whether a smaller batch at the end is left out.
+        shuffle: a PyTorch generator, a typed JAX key of shape ``()``, or ``None`` for the rows' own order.
+        global_generator: whether ``shuffle`` stands for PyTorch's global generator.
+    """
+
+    rows: int
+    size: int
+    drop_last: bool
+    shuffle: Any
+    global_generator: bool
+
+    @property
+    def whole(self) -> int:
+        """Batches of full size in an epoch."""
+        return self.rows // self.size
+
+    @property
+    def last(self) -> int:
+        """Rows of the smaller batch that ends an epoch; 0 where there is none."""
+        return 0 if self.drop_last else self.rows % self.size
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return self.whole + (self.last > 0)
+
+    def epochs_at_once(self, epochs: int) -> int:
+        """Epochs that one run of the compiled program makes: all, unless their orders would fill the memory.
+
+        Then they come in parts of one length, of which the last may have fewer to make.
+        """
+        if not isinstance(self.shuffle, Generator):
+            return epochs
+        parts = math.ceil(epochs / max(1, ORDERS_AT_ONCE // self.rows))
+        return math.ceil(epochs / parts) if parts else 0
+
+    def draw(self, epochs: int, length: int) -> Int32[np.ndarray, "length rows"]:
+        """The next ``epochs`` orders of PyTorch's, in the first of ``length`` rows; the generator goes on that far."""
+        orders = np.empty((length, self.rows), np.int32)
+        for number in range(epochs):
+            orders[number] = self.shuffle.dataloader_order(self.rows, global_generator=self.global_generator)[0]
+        return orders
+
+    def parts(self, epochs: int) -> Iterator[tuple[int, Any]]:
+        """How many epochs to make next, and what gives their orders: an array of orders, a key or ``None``."""
+        length = self.epochs_at_once(epochs)
+        if not isinstance(self.shuffle, Generator):
+            yield epochs, self.shuffle
+            return
+        for first in range(0, epochs, length) if epochs else [0]:
+            count = min(length, epochs - first)
+            yield count, self.draw(count, length)
+
+
+def check(rows: int, batch_size: Any, shuffle: Any, drop_last: Any, global_generator: Any) -> Batches | None:
+    """The batches that the arguments of ``fit`` ask for; ``None`` for all rows at once."""
+    for name, value in (("drop_last", drop_last), ("global_generator", global_generator)):
+        if not isinstance(value, bool):
+            raise ArgumentError(f"{name} must be True or False, got {value!r}")
+    if global_generator and not isinstance(shuffle, Generator):
+        raise ArgumentError(
+            f"global_generator says what a jaxreg.torch_random.Generator given as shuffle stands for, got {shuffle!r}"
+        )
+    if batch_size is None:
+        if shuffle is not None or drop_last:
+            given = "shuffle" if shuffle is not None else "drop_last"
+            raise ArgumentError(f"{given} needs a batch_size; without one every step takes all rows")
+        return None
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ArgumentError(f"batch_size must be an integer of at least 1, or None, got {batch_size!r}")
+    if not isinstance(shuffle, Generator | None):
+        shuffle = _key(shuffle)
+    return Batches(rows, int(batch_size), drop_last, shuffle, global_generator)
+
+
+def _key(shuffle: Any) -> jax.Array:
+    if isinstance(shuffle, jax.Array):
+        if jnp.issubdtype(shuffle.dtype, jax.dtypes.prng_key) and shuffle.ndim == 0:
+            return shuffle
+        if shuffle.dtype == jnp.uint32 and shuffle.ndim == 1:
+            return jax.random.wrap_key_data(shuffle)
+        shuffle = f"an array of shape {shuffle.shape} and dtype {shuffle.dtype}"
+    raise ArgumentError(
+        "shuffle must be a jaxreg.torch_random.Generator, one JAX key such as jax.random.key(0), or None, "
+        f"got {shuffle if isinstance(shuffle, str) else repr(shuffle)}"
+    )
+
+
+def permutation(key: jax.Array, rows: int) -> Int32[jax.Array, " rows"]:
+    """``jax.random.permutation(key, rows)``, the same numbers, four times as fast on CPU.
+
+    There, XLA sorts a single array many times faster than keys with values. So each round sorts 64-bit integers: 32
+    random bits above the place that they were drawn for, which keeps equal bits in order.
+    """
+    order = jnp.arange(rows, dtype=jnp.int32)
+    # As many rounds as make a clash of all the bits drawn for two rows unlikely enough: JAX's own count.
+    for _ in range(math.ceil(3 * math.log(rows) / math.log(2**32 - 1))):
+        key, drawn = jax.random.split(key)
+        bits = jax.random.bits(drawn, (rows,), jnp.uint32)
+        with jax.enable_x64(True):
+            packed = lax.sort(bits.astype(jnp.uint64) << jnp.uint64(32) | lax.iota(jnp.uint64, rows))
+            places = packed.astype(jnp.uint32).astype(jnp.int32)
+        order = order.at[places].get(mode="promise_in_bounds")
+    return order

@@ -1,0 +1,116 @@
+"""The reference plan on batches: one optimizer step a batch, all epochs one compiled program."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Float
+
+from jaxreg._batches import Batches, permutation
+from jaxreg._plans.stepwise import UNROLL, Loss, Outcome, one_step
+
+
+def run(
+    params: Any,
+    rest: Any,
+    inputs: Float[jax.Array, "rows ..."],
+    targets: Float[jax.Array, "rows ..."],
+    *,
+    graph: Any,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    epochs: int,
+    record: frozenset[str],
+    batches: Batches,
+) -> Outcome:
+    """Train on ``batches``, ``epochs`` times over. The other arguments are those of the stepwise plan."""
+    cut = (batches.size, batches.whole, batches.last)
+    length = batches.epochs_at_once(epochs)
+    in_parts = length < epochs
+    state = _initial_state(params, optimizer) if in_parts else None
+    kept = []
+    for count, order in batches.parts(epochs):
+        params, rest, state, new = _train(
+            params,
+            rest,
+            state,
+            inputs,
+            targets,
+            order,
+            count if in_parts else None,
+            graph=graph,
+            optimizer=optimizer,
+            loss=loss,
+            epochs=length,
+            record=record,
+            cut=cut,
+        )
+        kept.append(jax.tree.map(lambda leaf, end=count * batches.steps: leaf[:end], new) if count < length else new)
+    return Outcome(params, rest, *(jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept) if in_parts else kept[0]))
+
+
+@functools.partial(jax.jit, static_argnames=("optimizer",))
+def _initial_state(params: Any, optimizer: optax.GradientTransformation) -> Any:
+    return optimizer.init(params)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "optimizer", "loss", "epochs", "record", "cut"))
+def _train(
+    params: Any,
+    rest: Any,
+    state: Any,
+    inputs: Float[jax.Array, "rows ..."],
+    targets: Float[jax.Array, "rows ..."],
+    order: Any,
+    count: Any,
+    *,
+    graph: Any,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    epochs: int,
+    record: frozenset[str],
+    cut: tuple[int, int, int],
+) -> tuple[Any, Any, Any, Any]:
+    """Train for ``epochs`` epochs, or for the first ``count`` of them where that is given.
+
+    ``state`` is the optimizer's, ``None`` at the start of a training; ``order`` the orders of all epochs, a key or
+    ``None``; ``cut`` the size and number of whole batches and the size of the last.
+    """
+    size, whole, last = cut
+    step = one_step(graph, optimizer, loss, record)
+
+    is_key = order is not None and jnp.issubdtype(order.dtype, jax.dtypes.prng_key)
+
+    def order_of(number: jax.Array, drawn: Any) -> jax.Array:
+        if drawn is not None:
+            return drawn
+        if is_key:
+            return permutation(jax.random.fold_in(order, number), inputs.shape[0])
+        return jnp.arange(inputs.shape[0], dtype=jnp.int32)
+
+    # Rows are gathered batch by batch: faster than to bring the whole epoch into order first, and no second copy of it.
+    def on_rows(carry: Any, rows: jax.Array) -> tuple[Any, Any]:
+        return step(carry, *(data.at[rows].get(mode="promise_in_bounds") for data in (inputs, targets)))
+
+    def epoch(carry: Any, at: tuple[jax.Array, Any]) -> tuple[Any, Any]:
+        rows = order_of(*at)
+        by_batch = rows[: whole * size].reshape(whole, size)
+        carry, kept = lax.scan(on_rows, carry, by_batch, unroll=min(UNROLL, max(whole, 1)))
+        if last:  # a step of its own shape, so that the loss takes its mean over these rows and no others
+            carry, one = on_rows(carry, rows[whole * size :])
+            kept = jax.tree.map(lambda many, leaf: jnp.concatenate([many, leaf[None]]), kept, one)
+        return carry, kept
+
+    def epoch_in_count(carry: Any, at: tuple[jax.Array, Any]) -> tuple[Any, Any]:
+        nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(epoch, carry, at)[1])
+        return lax.cond(at[0] < count, epoch, lambda carry, _: (carry, nothing), carry, at)
+
+    carry = (params, rest, optimizer.init(params) if state is None else state)
+    each = (jnp.arange(epochs, dtype=jnp.int32), None if is_key else order)
+    carry, kept = lax.scan(epoch if count is None else epoch_in_count, carry, each)
+    return *carry, jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), kept)
