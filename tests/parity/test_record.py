@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.overrides
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 
@@ -61,6 +62,7 @@ def test_nothing_is_left_behind() -> None:
     assert not module_hooks._global_forward_pre_hooks
     assert not optimizer_hooks._global_optimizer_pre_hooks
     assert not optimizer_hooks._global_optimizer_post_hooks
+    assert torch.overrides._get_current_function_mode() is None
     assert (torch.get_rng_state() == states[0]).all()
     assert (random.getstate(), torch.get_default_dtype(), torch.manual_seed) == states[1:]
     assert (sys.path, sys.argv, sys.modules["__main__"]) == (paths, argv, modules)
