@@ -7,7 +7,9 @@ import numbers
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxreg._errors import ArgumentError
 
@@ -45,3 +47,15 @@ def check_between(name: str, value: Any, low: float, high: float) -> None:
     """Refuse what is not a number from ``low`` to ``high``, both included."""
     if not is_number(value) or not low <= value <= high:
         raise ArgumentError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
+
+
+def check_dtype(dtype: DTypeLike, what: str) -> None:
+    """Refuse a dtype that JAX would cut to a smaller one without a word (jax#652, #1333)."""
+    wanted = jnp.dtype(dtype)
+    if not jnp.issubdtype(wanted, jnp.floating):
+        raise ArgumentError(f"{what} must be a floating dtype, got {wanted}")
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise ArgumentError(
+            f"{what} is {wanted}, which JAX would cut to {jax.dtypes.canonicalize_dtype(wanted)}: switch 64-bit types "
+            'on first, with jax.config.update("jax_enable_x64", True)'
+        )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from jaxreg._checks import check_count
+from jaxreg._checks import check_count, check_dtype
 from jaxreg._errors import ArgumentError
 from jaxreg._precision import full_precision
 
@@ -22,18 +22,6 @@ def _uniform(bound: float) -> nnx.initializers.Initializer:
         return jax.random.uniform(key, shape, drawn_in, minval=-bound, maxval=bound).astype(dtype)
 
     return init
-
-
-def check_dtype(dtype: DTypeLike, what: str) -> None:
-    """Refuse a dtype that JAX would cut to a smaller one without a word (jax#652, #1333)."""
-    wanted = jnp.dtype(dtype)
-    if not jnp.issubdtype(wanted, jnp.floating):
-        raise ArgumentError(f"{what} must be a floating dtype, got {wanted}")
-    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-        raise ArgumentError(
-            f"{what} is {wanted}, which JAX would cut to {jax.dtypes.canonicalize_dtype(wanted)}: switch 64-bit types "
-            'on first, with jax.config.update("jax_enable_x64", True)'
-        )
 
 
 class Linear(nnx.Linear):

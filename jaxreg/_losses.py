@@ -170,7 +170,9 @@ def smooth_l1_loss(
     beta: float = 1.0,
     weights: ArrayLike | None = None,
 ) -> jax.Array:
-    r""":math:`d^2 / 2\beta` where :math:`|d| = |p - t| < \beta`, else :math:`|d| - \beta / 2`: ``torch.nn.SmoothL1Loss``.
+    r""":math:`d^2 / 2\beta` where :math:`|d| = |p - t| < \beta`, else :math:`|d| - \beta / 2`.
+
+    It is ``torch.nn.SmoothL1Loss``.
 
     Args:
         predictions: any shape, floating dtype.
