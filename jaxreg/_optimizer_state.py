@@ -19,7 +19,7 @@ from jaxreg._errors import ArgumentError
 from jaxreg._paths import dotted, named_leaves
 from jaxreg._sgd import MomentumState, sgd
 from jaxreg._sgd_groups import group_of, sgd_groups
-from jaxreg._torch_names import Parameter, as_numpy, compare, parameters, raise_mismatches
+from jaxreg._torch_names import Array, Parameter, as_numpy, compare, parameters, raise_mismatches
 
 _DEFAULTS = {name: item.default for name, item in inspect.signature(sgd).parameters.items()}
 _THEIR_OWN = {"foreach": None, "differentiable": False, "fused": None}  # how PyTorch runs, not what it computes
@@ -169,10 +169,13 @@ def load_optimizer(
             )
     raise_mismatches("the optimizer's state", wrong)
 
+    def placed(path: Any, _: Any) -> jax.Array:
+        return by_path[dotted(path)].from_torch(buffers[dotted(path)])
+
     def filled(node: Any) -> Any:
         if not isinstance(node, MomentumState) or not set(named_leaves(node.momentum_buffer)) & set(buffers):
             return node
-        buffer = jax.tree_util.tree_map_with_path(lambda path, _: buffers[dotted(path)], node.momentum_buffer)
+        buffer = jax.tree_util.tree_map_with_path(placed, node.momentum_buffer)
         return MomentumState(jnp.asarray(step or 1, jnp.int32), buffer)
 
     state = jax.tree.map(filled, state, is_leaf=lambda node: isinstance(node, MomentumState))
@@ -195,8 +198,8 @@ def _counted(state: Any, step: int | None) -> Any:
 
 def _their_buffers(
     known: Mapping[str, Parameter], mapping: Mapping[str, Any], names: Sequence[str] | None
-) -> tuple[dict[str, jax.Array], list[str]]:
-    """PyTorch's buffers by path, and what is wrong with them."""
+) -> tuple[dict[str, Array], list[str]]:
+    """PyTorch's buffers by path, in its layout, and what is wrong with them."""
     buffers, wrong = {}, []
     for index, name in _numbered(known, mapping, names).items():
         buffer = mapping["state"].get(index, {}).get("momentum_buffer")
@@ -205,7 +208,7 @@ def _their_buffers(
         elif buffer is not None:
             array = as_numpy(buffer, f"the momentum buffer of {name!r}")
             wrong += compare(known[name], array, f"the momentum buffer of {name!r}")
-            buffers[known[name].path] = known[name].from_torch(array)
+            buffers[known[name].path] = array
     return buffers, wrong
 
 

@@ -113,8 +113,8 @@ def phases(ends: tuple[float, ...], values: tuple[ArrayLike, ...], last: int, sh
 
 
 def times(rate: Any, factor: Callable[[jax.Array], ArrayLike]) -> optax.Schedule:
-    """``rate * factor(epoch)``, the factor's function given an int32."""
-    return lambda epoch: rate * jnp.asarray(factor(epoch.astype(jnp.int32)), epoch.dtype)
+    """``rate * factor(epoch)``."""
+    return lambda epoch: rate * jnp.asarray(factor(epoch), epoch.dtype)
 
 
 def table(rate: Any, factors: tuple[float, ...]) -> optax.Schedule:

@@ -215,9 +215,10 @@ def lambda_lr(
 ) -> Schedule:
     """``LambdaLR``: times ``lr_lambda(epoch)``.
 
-    The function is traced: it gets a JAX integer, and an ``if`` on it must be ``jnp.where``. For one that cannot be
-    traced say for how many epochs it is needed with ``tabulate``: it is then called once for each of them beforehand,
-    with Python integers as PyTorch calls it, and the last value stands ever after.
+    The function is traced: it gets the epoch as a floating JAX scalar (JAX divides integers in float32 even where the
+    rest is float64), and an ``if`` on it must be ``jnp.where``. For one that cannot be traced say for how many epochs
+    it is needed with ``tabulate``: it is then called once for each of them beforehand, with Python integers as PyTorch
+    calls it, and the last value stands ever after.
 
     Raises:
         ArgumentError: ``lr_lambda`` cannot be called, or ``tabulate`` is not an integer of at least 1.
@@ -265,4 +266,13 @@ def sequential_lr(
         check_count("each of milestones", milestone, 0)
     if list(milestones) != sorted(milestones):
         raise ArgumentError(f"milestones must not go back, got {milestones!r}")
-    return Schedule(formulas.sequence, (tuple(schedules), tuple(milestones)), steps_per_epoch)
+    later = (_started_late(*pair) for pair in zip(schedules[1:], milestones, strict=True))
+    return Schedule(formulas.sequence, ((schedules[0], *later), tuple(milestones)), steps_per_epoch)
+
+
+def _started_late(schedule: Callable[[Any], Any], milestone: int) -> Callable[[Any], Any]:
+    """PyTorch starts a scheduler at a milestone by its closed form, in which ``ConstantLR`` of no epochs is over."""
+    if milestone > 0 and isinstance(schedule, Schedule) and schedule.formula is formulas.constant:
+        rate, factor, total = schedule.settings
+        return Schedule(formulas.constant, (rate, factor if total else 1.0, total), schedule.every)
+    return schedule
