@@ -19,8 +19,8 @@ from jaxreg._losses import Reduction
 
 
 @given(
-    rows=st.integers(1, 50),
-    outputs=st.integers(1, 4),
+    rows=st.sampled_from([1, 2, 7, 50]),  # each shape is compiled
+    outputs=st.sampled_from([1, 3]),
     seed=st.integers(0, 2**31),
     reduction=st.sampled_from(["mean", "sum"]),
 )
@@ -92,7 +92,7 @@ POINTS = [0.0, -0.0, 0.3, -0.3, 1.0, -1.0, 2.5, -2.5, float("inf"), -float("inf"
 def test_kinks_and_what_is_not_finite(name: str, settings: dict[str, float]) -> None:
     """Subgradients where two branches meet, where the prediction is the target, and at infinity and NaN."""
     ours, theirs = LOSSES[name]
-    # An infinite error under an infinite delta is infinite here; PyTorch's vector code makes it NaN, its scalar code not.
+    # An infinite error under an infinite delta is infinite here, and NaN in PyTorch's vector code.
     points = [x for x in POINTS if not (math.isinf(x) and name == "huber_loss" and math.isinf(settings["delta"]))]
     p = torch.tensor(points, dtype=torch.float64, requires_grad=True)
     value = theirs(p, torch.zeros_like(p), reduction="none", **settings)

@@ -50,7 +50,7 @@ def _jax_run(gradients: np.ndarray, start: np.ndarray, optimizer: optax.Gradient
     maximize=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=60)  # each one is compiled
+@settings(max_examples=20)  # each one is compiled; test_sgd_options traces the numbers and has the breadth
 def test_every_option_is_pytorchs(
     lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool, maximize: bool, seed: int
 ) -> None:
