@@ -1,12 +1,13 @@
 """PyTorch's linear model, loss and optimizer in JAX, trained as one compiled program for CPU, GPU and TPU."""
 
-from jaxreg import torch_random
+from jaxreg import lr_scheduler, state_dict, torch_random
 from jaxreg._errors import ArgumentError, JaxregError
 from jaxreg._fit import fit
 from jaxreg._linear import Linear
-from jaxreg._losses import mse_loss
+from jaxreg._losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from jaxreg._result import FitResult, Trace
 from jaxreg._sgd import MomentumState, sgd
+from jaxreg._sgd_groups import sgd_groups
 
 __all__ = [
     "ArgumentError",
@@ -16,7 +17,13 @@ __all__ = [
     "MomentumState",
     "Trace",
     "fit",
+    "huber_loss",
+    "l1_loss",
+    "lr_scheduler",
     "mse_loss",
     "sgd",
+    "sgd_groups",
+    "smooth_l1_loss",
+    "state_dict",
     "torch_random",
 ]

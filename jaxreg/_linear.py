@@ -10,33 +10,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from jaxreg._checks import check_count, check_dtype
 from jaxreg._errors import ArgumentError
 from jaxreg._precision import full_precision
 
 
 def _uniform(bound: float) -> nnx.initializers.Initializer:
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+        # A 16-bit format has a few hundred values between 0 and 1 to draw from: draw in float32, then round.
+        drawn_in = jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
+        return jax.random.uniform(key, shape, drawn_in, minval=-bound, maxval=bound).astype(dtype)
 
     return init
-
-
-def _check_sizes(in_features: int, out_features: int) -> None:
-    for name, value in (("in_features", in_features), ("out_features", out_features)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ArgumentError(f"{name} must be an integer of at least 0, got {value!r}")
-
-
-def check_dtype(dtype: DTypeLike, what: str) -> None:
-    """Refuse a dtype that JAX would cut to a smaller one without a word (jax#652, #1333)."""
-    wanted = jnp.dtype(dtype)
-    if not jnp.issubdtype(wanted, jnp.floating):
-        raise ArgumentError(f"{what} must be a floating dtype, got {wanted}")
-    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-        raise ArgumentError(
-            f"{what} is {wanted}, which JAX would cut to {jax.dtypes.canonicalize_dtype(wanted)}: switch 64-bit types "
-            'on first, with jax.config.update("jax_enable_x64", True)'
-        )
 
 
 class Linear(nnx.Linear):
@@ -45,6 +30,10 @@ class Linear(nnx.Linear):
     Weights and bias are drawn uniformly from :math:`[-1/\sqrt{d}, 1/\sqrt{d})` with :math:`d` = ``in_features``:
     PyTorch's ``kaiming_uniform_(a=sqrt(5))`` comes to just that. Flax alone would draw LeCun-normal weights and a zero
     bias. The kernel is stored as Flax does, ``(in_features, out_features)``: PyTorch's weight transposed.
+
+    Any number of leading axes will do, none and zero-length ones too, as in PyTorch. Inputs of another floating dtype
+    than the parameters are promoted, as JAX and Flax do, where PyTorch raises; integers are refused as PyTorch does.
+    Parameters and inputs of 16 bits give outputs of 16 bits.
 
     Products run at full float32 precision on every backend, unless ``precision`` or JAX's own
     ``jax_default_matmul_precision`` says otherwise.
@@ -82,7 +71,9 @@ class Linear(nnx.Linear):
         precision: Any = None,
         rngs: nnx.Rngs,
     ) -> None:
-        _check_sizes(in_features, out_features)
+        check_count("in_features", in_features, 0)
+        check_count("out_features", out_features, 0)
+        in_features, out_features = int(in_features), int(out_features)
         check_dtype(param_dtype, "param_dtype")
         bound = 1 / math.sqrt(in_features) if in_features else 0.0
         super().__init__(
@@ -107,13 +98,18 @@ class Linear(nnx.Linear):
             Shape ``(..., out_features)``.
 
         Raises:
-            ArgumentError: the last axis does not have ``in_features`` elements.
+            ArgumentError: the last axis does not have ``in_features`` elements, or the inputs are not floating.
         """
         shape = jnp.shape(inputs)
         if not shape or shape[-1] != self.in_features:
             hint = "; for one feature, write inputs.reshape(-1, 1)" if self.in_features == 1 else ""
             raise ArgumentError(
                 f"inputs must have shape (..., in_features) = (..., {self.in_features}), got {tuple(shape)}{hint}"
+            )
+        dtype = jnp.result_type(inputs)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ArgumentError(
+                f"inputs must be floating, got {dtype}; write inputs.astype(jnp.{jnp.dtype(self.param_dtype)})"
             )
         with full_precision():
             return super().__call__(inputs, out_sharding)

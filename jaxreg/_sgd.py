@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 from optax import GradientTransformation
 
+from jaxreg._checks import check_setting, is_number, known
 from jaxreg._errors import ArgumentError
 
 
@@ -21,7 +20,7 @@ class MomentumState(NamedTuple):
     """State of PyTorch's momentum.
 
     Attributes:
-        step: number of updates made, int32 scalar; the first one takes the gradient undamped.
+        step: number of updates made with a momentum, int32 scalar; the first one takes the gradient undamped.
         momentum_buffer: the velocity, in the parameters' structure, shapes and dtypes.
     """
 
@@ -29,7 +28,28 @@ class MomentumState(NamedTuple):
     momentum_buffer: Any
 
 
-def _momentum(momentum: Any, dampening: Any, nesterov: bool) -> GradientTransformation:
+def _wide(array: jax.Array) -> jax.Array:
+    """In the format that PyTorch computes in: float32 for the 16-bit ones, whose results alone are rounded to 16."""
+    return array.astype(jnp.float32) if array.dtype.itemsize < 4 else array
+
+
+def _times(factor: ArrayLike, array: jax.Array) -> jax.Array:
+    """The product in the array's own dtype, whatever that of the factor: a float64 rate widens no float32 weights."""
+    return jnp.asarray(factor, array.dtype).reshape(()) * array
+
+
+def _decay(weight_decay: ArrayLike) -> GradientTransformation:
+    """``g + weight_decay * w``."""
+
+    def decayed(gradient: jax.Array, weights: jax.Array | None) -> jax.Array:
+        if weights is None:
+            raise ArgumentError("weight_decay needs the parameters: call optimizer.update(gradients, state, params)")
+        return (_wide(gradient) + _times(weight_decay, _wide(weights))).astype(gradient.dtype)
+
+    return optax.stateless_with_tree_map(decayed)
+
+
+def _momentum(momentum: ArrayLike, dampening: ArrayLike, nesterov: bool) -> GradientTransformation:
     """``b = g`` on the first step, then ``b = momentum * b + (1 - dampening) * g``; gives ``b``, or Nesterov's form."""
 
     def init(params: Any) -> MomentumState:
@@ -39,26 +59,66 @@ def _momentum(momentum: Any, dampening: Any, nesterov: bool) -> GradientTransfor
         first = state.step == 0
 
         def velocity(gradient: jax.Array, buffer: jax.Array) -> jax.Array:
-            return jnp.where(first, gradient, momentum * buffer + (1 - dampening) * gradient)
+            moved = _times(momentum, _wide(buffer)) + _times(1 - dampening, _wide(gradient))
+            return jnp.where(first, gradient.astype(buffer.dtype), moved.astype(buffer.dtype))
+
+        def lookahead(gradient: jax.Array, buffer: jax.Array) -> jax.Array:
+            return (_wide(gradient) + _times(momentum, _wide(buffer))).astype(gradient.dtype)
 
         buffer = jax.tree.map(velocity, updates, state.momentum_buffer)
-        ahead = jax.tree.map(lambda gradient, b: gradient + momentum * b, updates, buffer) if nesterov else buffer
-        return ahead, MomentumState(state.step + 1, buffer)
+        ahead = jax.tree.map(lookahead, updates, buffer) if nesterov else buffer
+        step = optax.safe_increment(state.step)
+        if is_number(momentum):
+            return ahead, MomentumState(step, buffer)
+        # A momentum known only when it runs may be 0: PyTorch then leaves gradient and state alone, dampening or not.
+        on = jnp.asarray(momentum).reshape(()) != 0
+        return _choose(on, ahead, updates), _choose(on, MomentumState(step, buffer), state)
 
     return GradientTransformation(init, update)
 
 
-def _check(name: str, value: Any) -> None:
-    if callable(value) or isinstance(value, jax.Array | np.ndarray):
-        return  # a schedule, or a value known only when it runs
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ArgumentError(f"{name} must be a number, got {value!r}")
-    if not 0 <= float(value) < math.inf:
-        raise ArgumentError(f"{name} must be at least 0 and finite, got {value!r}")
+def _choose(condition: jax.Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _descend(learning_rate: optax.ScalarOrSchedule) -> GradientTransformation:
+    """``-learning_rate * g``. Optax's own ``scale`` would round the rate itself to the dtype of 16-bit gradients."""
+
+    def scaled(rate: Any, gradients: Any) -> Any:
+        return jax.tree.map(lambda gradient: _times(-rate, _wide(gradient)).astype(gradient.dtype), gradients)
+
+    if not callable(learning_rate):
+        return optax.stateless(lambda gradients, _: scaled(learning_rate, gradients))
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates: Any, state: optax.ScaleByScheduleState, params: Any = None) -> Any:
+        count = optax.safe_increment(state.count)
+        return scaled(learning_rate(state.count), updates), optax.ScaleByScheduleState(count)
+
+    return GradientTransformation(init, update)
+
+
+def _check(learning_rate: Any, momentum: Any, dampening: Any, weight_decay: Any, nesterov: bool) -> None:
+    if not callable(learning_rate):
+        check_setting("learning_rate", learning_rate)
+    settings = {"momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
+    for name, value in settings.items():
+        if callable(value):
+            raise ArgumentError(
+                f"{name} must be a number, got a schedule; only learning_rate may be one by itself. For others write "
+                f"optax.inject_hyperparams(jaxreg.sgd)(..., {name}=schedule)"
+            )
+        check_setting(name, value, minimum=-math.inf if name == "dampening" else 0.0)
+    if nesterov and (known(momentum) == 0 or known(dampening) not in (0, None)):
+        raise ArgumentError(
+            f"nesterov needs a momentum above 0 and no dampening, got momentum={momentum!r} and dampening={dampening!r}"
+        )
 
 
 def _is_zero(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and value == 0
+    return is_number(value) and value == 0
 
 
 def sgd(
@@ -86,12 +146,18 @@ def sgd(
     The learning rate stays outside the velocity, so changing it acts at once. ``optax.sgd`` has neither dampening nor
     decay, and a decoupled decay (``optax.add_decayed_weights`` after the momentum) is another method.
 
-    The same numbers give the same object, so that jit, which tells functions apart by identity, compiles once.
+    The same numbers give the same object, so that jit, which tells functions apart by identity, compiles once. Any of
+    the numbers may be an array instead, a traced one too, or be injected: ``optax.inject_hyperparams(jaxreg.sgd)``.
+    (With 16-bit parameters give that ``hyperparam_dtype=jnp.float32``: Optax would round the numbers to 16 bits.)
+
+    As in PyTorch, 16-bit parameters are worked on in float32 and each line's result is rounded to 16 bits. One rounding
+    is more than PyTorch's: of the update itself, which Optax adds to the weights only later.
 
     Args:
-        learning_rate: a number of at least 0, a scalar array, or an Optax schedule (step to learning rate).
+        learning_rate: a number of at least 0, a scalar array, or a schedule (step to learning rate), Optax's or one of
+            :mod:`jaxreg.lr_scheduler`.
         momentum: :math:`\mu`, at least 0.
-        dampening: :math:`\tau`.
+        dampening: :math:`\tau`; does nothing without momentum.
         weight_decay: :math:`\lambda`, at least 0.
         nesterov: Nesterov's form; needs a momentum and no dampening, as in PyTorch.
         maximize: go uphill.
@@ -100,7 +166,7 @@ def sgd(
         An :class:`optax.GradientTransformation`. With momentum its state holds a :class:`MomentumState`.
 
     Raises:
-        ArgumentError: a value PyTorch refuses too.
+        ArgumentError: a value PyTorch refuses too, or one that is not finite.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -116,13 +182,7 @@ def sgd(
 
     Source: `torch/optim/sgd.py`, ``_single_tensor_sgd``.
     """
-    _check("learning_rate", learning_rate)
-    _check("momentum", momentum)
-    _check("weight_decay", weight_decay)
-    if nesterov and (_is_zero(momentum) or not _is_zero(dampening)):
-        raise ArgumentError(
-            f"nesterov needs a momentum above 0 and no dampening, got momentum={momentum!r} and dampening={dampening!r}"
-        )
+    _check(learning_rate, momentum, dampening, weight_decay, nesterov)
     settings: tuple[Any, ...] = (learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
     try:
         return _chain(*settings)
@@ -138,8 +198,8 @@ def _chain(
     if maximize:
         parts.append(optax.scale(-1.0))
     if not _is_zero(weight_decay):
-        parts.append(optax.add_decayed_weights(weight_decay))
+        parts.append(_decay(weight_decay))
     if not _is_zero(momentum):
         parts.append(_momentum(momentum, dampening, nesterov))
-    parts.append(optax.scale_by_learning_rate(learning_rate))
+    parts.append(_descend(learning_rate))
     return optax.chain(*parts)

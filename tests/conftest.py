@@ -11,6 +11,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Compilations make single examples slow; the budget is the number of examples.
 hypothesis.settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("thorough", max_examples=2000, deadline=None)
 hypothesis.settings.register_profile("quick", max_examples=20, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

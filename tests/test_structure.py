@@ -129,11 +129,11 @@ def test_modules_open_with_what_they_are_for() -> None:
 
 
 def test_importing_jaxreg_adds_only_what_it_needs_to_flax() -> None:
-    """Optax and jaxtyping, both small; the time it takes stands in the README."""
+    """Optax, jaxtyping and safetensors, all small; the time it takes stands in the README."""
     code = "import sys, flax.nnx; before = set(sys.modules); import jaxreg; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     packages = {name.split(".")[0] for name in done.stdout.split()}
-    assert packages <= {"jaxreg", "optax", "jaxtyping", "wadler_lindig"}
+    assert packages <= {"jaxreg", "optax", "jaxtyping", "safetensors", "wadler_lindig"}
 
 
 def test_readme_names_the_two_commands_first() -> None:

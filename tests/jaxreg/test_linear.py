@@ -42,7 +42,7 @@ def test_forward_is_pytorchs_with_the_weight_transposed() -> None:
     assert (abs(np.asarray(layer(jnp.asarray(x))) - expected) <= 8 * 2.0**-24 * size * 1.001).all()
 
 
-def _product_precision(make: Any) -> Any:
+def _product_precision(make: Any) -> object:
     jaxpr = jax.make_jaxpr(make)(jnp.ones((2, 3)))
     return next(equation.params["precision"] for equation in jaxpr.eqns if equation.primitive.name == "dot_general")
 
@@ -84,3 +84,51 @@ def test_a_flat_column_is_named() -> None:
         jaxreg.ArgumentError, match=r"\(\.\.\., 1\), got \(100,\); for one feature, write inputs.reshape"
     ):
         jaxreg.Linear(1, 1, rngs=nnx.Rngs(0))(jnp.ones(100))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("leading", [(), (0,), (1,), (5,), (2, 0, 3), (2, 3)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 2), (3, 0), (0, 2)])
+def test_any_leading_axes_and_dtypes(leading: tuple[int, ...], dtype: str, inputs: int, outputs: int) -> None:
+    random = np.random.default_rng(0)
+    kind = getattr(torch, dtype)
+    x, w, b = (random.normal(size=shape) for shape in ((*leading, inputs), (outputs, inputs), (outputs,)))
+    theirs = [torch.from_numpy(array).to(kind) for array in (x, w, b)]
+    expected = torch.nn.functional.linear(*theirs)
+    exact = [array.double().numpy() for array in theirs]
+    with jax.enable_x64(True):
+        layer = jaxreg.Linear(inputs, outputs, param_dtype=dtype, rngs=nnx.Rngs(0))
+        layer = jaxreg.state_dict.load(layer, {"weight": theirs[1], "bias": theirs[2]})
+        ours = layer(jnp.asarray(x, dtype))
+    assert ours.dtype == dtype
+    assert ours.shape == expected.shape
+    # A product of length d and the bias: d + 1 roundings, 16 bits rounded to twice at the most, on each side.
+    unit = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}[dtype]
+    size = abs(exact[0]) @ abs(exact[1]).T + abs(exact[2])
+    difference = abs(np.asarray(ours, np.float64) - expected.double().numpy())
+    assert (difference <= 2 * (inputs + 1) * unit * size * 1.05).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_initial_values_of_16_bits(dtype: str) -> None:
+    """As many different values as the format has, and none outside the range rounded to the format."""
+    layer = jaxreg.Linear(16, 4000, param_dtype=dtype, rngs=nnx.Rngs(0))
+    values = np.asarray(layer.kernel[...], np.float32)
+    assert layer.kernel.dtype == dtype
+    assert abs(values).max() <= 0.25
+    assert np.unique(values).size > 1000  # drawn in 16 bits, bfloat16 would have no more than 256 of them
+    assert abs(values.mean()) < 5 * 0.25 / np.sqrt(3 * values.size)
+
+
+def test_integers_are_refused_as_pytorch_does() -> None:
+    layer = jaxreg.Linear(2, 1, rngs=nnx.Rngs(0))
+    with pytest.raises(
+        jaxreg.ArgumentError, match=r"inputs must be floating, got int32; write inputs.astype\(jnp.float32"
+    ):
+        layer(jnp.ones((3, 2), jnp.int32))
+
+
+def test_sizes_may_be_numpys() -> None:
+    sizes: Any = map(np.int64, (2, 3))
+    layer = jaxreg.Linear(*sizes, rngs=nnx.Rngs(0))
+    assert layer.kernel.shape == (2, 3)

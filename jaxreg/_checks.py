@@ -1,0 +1,61 @@
+"""Checks that more than one room makes, each with one message that says what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from jaxreg._errors import ArgumentError
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a real number of Python's or NumPy's, and no truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+
+
+def known(value: Any) -> float | None:
+    """The number that ``value`` is, or ``None`` where only the running program knows it."""
+    return None if isinstance(value, jax.core.Tracer) else float(np.asarray(value).reshape(()))
+
+
+def check_setting(name: str, value: Any, minimum: float = 0.0) -> None:
+    """Refuse what is neither a number of at least ``minimum`` nor an array that holds one."""
+    if isinstance(value, jax.Array | np.ndarray):
+        if value.size != 1:
+            raise ArgumentError(f"{name} must be one number, got an array of shape {tuple(value.shape)}")
+    elif not is_number(value):
+        raise ArgumentError(f"{name} must be a number, got {value!r}")
+    number = known(value)
+    if number is not None and not (minimum <= number < math.inf and number > -math.inf):
+        wanted = "finite" if minimum == -math.inf else f"at least {minimum:g} and finite"
+        raise ArgumentError(f"{name} must be {wanted}, got {value!r}")
+
+
+def check_count(name: str, value: Any, minimum: int) -> None:
+    """Refuse what is not an integer of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+        raise ArgumentError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+
+
+def check_between(name: str, value: Any, low: float, high: float) -> None:
+    """Refuse what is not a number from ``low`` to ``high``, both included."""
+    if not is_number(value) or not low <= value <= high:
+        raise ArgumentError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
+
+
+def check_dtype(dtype: DTypeLike, what: str) -> None:
+    """Refuse a dtype that JAX would cut to a smaller one without a word (jax#652, #1333)."""
+    wanted = jnp.dtype(dtype)
+    if not jnp.issubdtype(wanted, jnp.floating):
+        raise ArgumentError(f"{what} must be a floating dtype, got {wanted}")
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise ArgumentError(
+            f"{what} is {wanted}, which JAX would cut to {jax.dtypes.canonicalize_dtype(wanted)}: switch 64-bit types "
+            'on first, with jax.config.update("jax_enable_x64", True)'
+        )
