@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 import jaxreg
@@ -112,24 +111,20 @@ def is_reshaped(recording: Recording) -> bool:
 
 
 def _sgd(recording: Recording) -> Any:
-    """One optimizer for all parameters, or one for each set that is trained alike; frozen ones stay as they are."""
-    made = {name: _sgd_of(recording, name) for name in recording.rules}
-    kinds = list({id(optimizer): optimizer for optimizer in made.values()}.values())
-    if len(kinds) == 1 and not recording.frozen:
-        return kinds[0]
-    labels = {
-        place.removesuffix(".T"): kinds.index(made[name]) if name in made else -1
-        for name, place in _layout(recording.model.settings["bias"]).items()
-    }
-    return optax.partition({-1: optax.set_to_zero(), **dict(enumerate(kinds))}, labels)
+    """One optimizer for all parameters, or one for each of them where they are trained differently or not at all."""
+    settings = {name: _settings(recording, name) for name in recording.rules}
+    first = next(iter(settings.values()))
+    if not recording.frozen and all(other == first for other in settings.values()):
+        return jaxreg.sgd(**first)
+    layout = _layout(recording.model.settings["bias"])
+    return jaxreg.sgd_groups({place.removesuffix(".T"): settings.get(name) for name, place in layout.items()}, **first)
 
 
-def _sgd_of(recording: Recording, name: str) -> Any:
-    settings, rates = recording.rules[name], recording.learning_rates[name]
-    options = {key: settings[key] for key in ("momentum", "dampening", "weight_decay", "nesterov", "maximize")}
-    if (rates == rates[0]).all():
-        return jaxreg.sgd(float(rates[0]), **options)
-    return jaxreg.sgd(_schedule(tuple(rates.tolist())), **options)
+def _settings(recording: Recording, name: str) -> dict[str, Any]:
+    rule, rates = recording.rules[name], recording.learning_rates[name]
+    options = {key: rule[key] for key in ("momentum", "dampening", "weight_decay", "nesterov", "maximize")}
+    constant = (rates == rates[0]).all()
+    return {"learning_rate": float(rates[0]) if constant else _schedule(tuple(rates.tolist())), **options}
 
 
 @functools.lru_cache(maxsize=64)
