@@ -144,7 +144,7 @@ STRANGER = GOOD.replace("model.parameters()", "[torch.nn.Parameter(torch.zeros(3
         ("def broken(:\n", ["report", "bad.py"], "bad raised SyntaxError"),
         (NO_STEP, ["report", "bad.py"], "bad ran to its end and never stepped an optimizer"),
         (
-            GOOD.replace("torch.nn.Linear(2, 1)", "torch.nn.Sequential(torch.nn.Linear(2, 1))"),
+            GOOD.replace("torch.nn.Linear(2, 1)", "torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.ReLU())"),
             ["report", "bad.py"],
             "the model is a torch.nn.modules.container.Sequential, which parity cannot port by itself",
         ),
