@@ -130,10 +130,11 @@ def _report(arguments: argparse.Namespace, words: list[str]) -> int:
     chosen = _chosen(arguments.programs)
     if arguments.port and len(chosen) != 1:
         raise PortError(f"--port goes with one program, got {len(chosen)}; name the one it is a port of")
-    with parity.report.bundling():
+    with parity.report.drawing_ahead() as draw:
         verdicts: list[Verdict] = []
         for program in chosen:
             verdicts.append(_named_apart(_judge(program, arguments), verdicts))
+            draw(verdicts[-1].to_dict())
         written = _write(verdicts, words, arguments.output)
     _progress(arguments, "report")(f"wrote {len(written)} files")
     for verdict in verdicts:

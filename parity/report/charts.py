@@ -6,13 +6,12 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, cast
 
 import altair as alt
 import vl_convert
 
-from parity.report import numbers
+from parity.report import drawn, numbers
 from parity.report.plain import visible
 
 Json = Mapping[str, Any]
@@ -67,14 +66,12 @@ def specs(program: Json) -> dict[str, dict[str, Any]]:
         Steps with values that are not finite are left out, and charts without any value too.
     """
     # The page, the Markdown and the images each ask for the same charts, which take a quarter of a second to build.
-    return cast(
-        dict[str, dict[str, Any]], json.loads(_specs(json.dumps([program["series"], program["verdict"]["ok"]])))
-    )
+    series, ok = program["series"], program["verdict"]["ok"]
+    key = json.dumps(["specs", series, ok])
+    return cast(dict[str, dict[str, Any]], json.loads(drawn.once(key, lambda: _specs(series, ok))))
 
 
-@lru_cache(maxsize=16)
-def _specs(key: str) -> str:
-    series, ok = json.loads(key)
+def _specs(series: Json, ok: bool) -> str:
     charts: dict[str, dict[str, Any]] = {}
     if loss := _finite(series["loss"], "torch", "jax"):
         charts["loss"] = _loss(loss, ok)
@@ -91,12 +88,16 @@ def _specs(key: str) -> str:
 
 def svg(spec: Mapping[str, Any]) -> str:
     """Draw a specification as a static SVG of fixed width, for light and dark surroundings alike."""
+    return drawn.once(json.dumps(["svg", spec]), lambda: _svg(spec))
+
+
+def _svg(spec: Mapping[str, Any]) -> str:
     still = [layer for layer in spec["layer"] if "params" not in layer]
     fixed = {**spec, "layer": still, "width": WIDTH, "height": HEIGHT}
-    drawn = vl_convert.vegalite_to_svg(fixed, config=LIGHT, allowed_base_urls=[])
+    drawing: str = vl_convert.vegalite_to_svg(fixed, config=LIGHT, allowed_base_urls=[])
     # Vega numbers its clips through the life of the process; the same chart must give the same file.
-    numbered = {name: f"clip{i}" for i, name in enumerate(dict.fromkeys(_CLIP.findall(drawn)))}
-    return _CLIP.sub(lambda match: numbered[match.group()], drawn)
+    numbered = {name: f"clip{i}" for i, name in enumerate(dict.fromkeys(_CLIP.findall(drawing)))}
+    return _CLIP.sub(lambda match: numbered[match.group()], drawing)
 
 
 def _slug(text: str, taken: Mapping[str, Any]) -> str:

@@ -12,10 +12,10 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
+import vl_convert
 from markupsafe import Markup, escape
 
-from parity.report import charts, numbers, view
-from parity.report.bundle import javascript
+from parity.report import charts, drawn, numbers, view
 from parity.report.highlight import highlight
 from parity.report.plain import visible
 
@@ -32,6 +32,11 @@ def render(document: Mapping[str, Any]) -> str:
     shared = _shared()
     programs = [{**program, "charts": _figures(program)} for program in document["programs"]]
     return _environment().get_template("page.html.j2").render(document=document, programs=programs, **shared)
+
+
+def javascript() -> str:
+    """Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
+    return drawn.once("javascript", lambda: vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def fragment(program: Mapping[str, Any]) -> str:
