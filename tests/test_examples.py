@@ -13,6 +13,7 @@ SAYS = {
     "fit_a_line.py": "Estimated weight: 1.97",
     "line_without_torch.py": "1.974894",
     "house_prices.py": "A house of 2,000 square feet costs about 329 thousand dollars.",
+    "minibatch_speed.py": "jaxreg.fit",
     "your_own_data.py": "Weights kept of every step: (300, 3, 2)",
 }
 
