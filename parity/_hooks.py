@@ -78,7 +78,7 @@ class Observer:
 
     def at(self, text: str) -> PrintedLine:
         """``text`` with the present place in the training; evaluations are counted as calls until :meth:`settle`."""
-        return PrintedLine(text, self._done, self._done + len(self._differentiated), len(self._calls))
+        return PrintedLine(text, self._done, self._done + bool(self._differentiated), len(self._calls))
 
     def settle(self, line: PrintedLine) -> PrintedLine:
         """``line`` with its evaluations counted, now that it is known which calls were training steps."""
@@ -245,11 +245,11 @@ class Observer:
         if self._steps_begun != self._done:
             raise UnsupportedError(f"{self._name}: a step of the optimizer raised, and the program went on")
         self._seen.evaluations = [
-            Evaluation(call.step, call.inputs, call.values)
+            Evaluation(call.step, call.inputs, call.values)  # type: ignore[arg-type]
             for call in self._calls
-            if self._is_evaluation(call) and call.inputs is not None
+            if self._is_evaluation(call)
         ]
         return self._seen
 
     def _is_evaluation(self, call: Call) -> bool:
-        return call.module is self._module and not call.trained_on
+        return call.module is self._module and not call.trained_on and call.inputs is not None

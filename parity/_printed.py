@@ -52,7 +52,7 @@ def _rewrite(line: PrintedLine, recording: Recording, replay: Replay) -> str | N
 
 def _values(line: PrintedLine, recording: Recording, replay: Replay) -> Iterator[tuple[Any, Any]]:
     """Values of PyTorch that the line may show, the likeliest first, each with JAX's."""
-    if line.losses:
+    if 0 < line.losses <= recording.steps:  # a loss that no step followed has no counterpart
         pair = recording.observed.losses[line.losses - 1], replay.free.losses[line.losses - 1]
         yield pair
         if scale := recording.loss.settings.get("scale"):  # the program may print what it has before it scales it

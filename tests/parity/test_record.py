@@ -112,6 +112,29 @@ def test_evaluations_and_printed_lines_know_their_place() -> None:
         assert answer.shape == evaluation.outputs.shape
 
 
+def test_lines_printed_between_passes_and_after_an_idle_backward() -> None:
+    def program() -> None:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x, y = torch.randn(6, 2), torch.randn(6, 1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            for part, target in zip(x.split(2), y.split(2), strict=True):
+                loss = ((model(part) - target) ** 2).mean()
+                loss.backward()
+                print(f"pass {loss.item():.6f}")
+            optimizer.step()
+        loss = ((model(x) - y) ** 2).mean()
+        loss.backward()
+        print(f"idle {loss.item():.6f}, weight {model.weight[0, 0].item():.6f}")
+
+    verdict = parity.check(program)
+    assert verdict.ok, str(verdict)
+    assert [line.losses for line in verdict.recording.printed] == [1, 1, 1, 2, 2, 2, 3]
+    assert len(verdict.printed) == 7
+
+
 def test_modules_beside_the_script_are_found_and_forgotten(tmp_path: Path) -> None:
     (tmp_path / "their_helper.py").write_text("RATE = 0.1\n")
     script = tmp_path / "train.py"
