@@ -66,9 +66,9 @@ def by_norms(rule: Rule, rates: Array, hessians: list[Array], order: Array, loca
     """
     moving = ~rule.frozen
     ratio = rates[0] / (rates[0].max() or 1.0)
+    # A learning rate of zero has no such unit; any will do, since the norm is that of the whole matrix in these units.
     unit = np.sqrt(np.where(ratio > 0, ratio, 1.0))
     scale = np.concatenate([unit[moving]] * 2)
-    # Where a learning rate is zero a weight stays as it is: nothing is carried into it, and it carries nothing on.
     live = rule.of_columns(moving)
     norms: dict[tuple[int, bytes], float] = {}
     sizes = np.sqrt(((local / unit[:, None]) ** 2).sum((2, 3)))

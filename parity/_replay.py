@@ -75,8 +75,6 @@ def replay(port: Port, recording: Recording) -> Replay:
 
 def training(port: Port, recording: Recording) -> Callable[[], Any]:
     """The free replay as one compiled program that keeps the losses only, ready to be timed."""
-    shapes = {name: values.shape for name, values in recording.initial.items()}
-    _names.resolve(shapes, port.params, port.names)
 
     def step(carry: Any, _: Any, batch: Any, parts: Parts) -> tuple[Any, Any]:
         params, state = carry

@@ -149,14 +149,17 @@ def run(program: Program, on_line: Callable[[str], None], *, seed: int | None = 
         except Exception as error:
             raise ProgramError(
                 f"{name} raised {type(error).__name__}; it must run to its end by itself first",
-                _own_traceback(error, program),
+                own_traceback(error, _file_of(program)),
             ) from None
 
 
-def _own_traceback(error: Exception, program: Program) -> str:
-    """The traceback from the program's first frame on, as Python would print it without parity."""
+def _file_of(program: Program) -> str:
     code = getattr(program, "__code__", None)
-    file = code.co_filename if code else str(program)
+    return str(code.co_filename if code else program)
+
+
+def own_traceback(error: Exception, file: str) -> str:
+    """The traceback from the first frame in ``file`` on, as Python would print it without parity."""
     frame: TracebackType | None = error.__traceback__
     while frame is not None and frame.tb_frame.f_code.co_filename != file:
         frame = frame.tb_next

@@ -242,7 +242,8 @@ def _named_apart(verdict: Verdict, others: Sequence[Verdict]) -> Verdict:
 def _load_port(text: str) -> Any:
     """What FILE.py:NAME names."""
     import runpy
-    import traceback
+
+    from parity._run_program import own_traceback
 
     file, colon, name = text.rpartition(":")
     if not colon or not file.endswith(".py"):
@@ -253,10 +254,7 @@ def _load_port(text: str) -> Any:
     try:
         found = runpy.run_path(file)
     except Exception as error:
-        own = error.__traceback__
-        while own is not None and own.tb_frame.f_code.co_filename != file:
-            own = own.tb_next
-        lines = "".join(traceback.format_exception(type(error), error, own))
+        lines = own_traceback(error, file)
         raise ProgramError(f"{file} raised {type(error).__name__} when it was loaded", lines) from None
     finally:
         sys.path.pop(0)
