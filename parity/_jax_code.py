@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from parity._recording import Recording
 from parity._translate import is_reshaped
 
@@ -11,7 +13,7 @@ _HEAD = '''"""The training of {name} in JAX: the same data, the same initial wei
 
 from pathlib import Path
 
-from flax import nnx
+{types}from flax import nnx
 
 import jaxreg
 import parity
@@ -53,13 +55,17 @@ def write(recording: Recording, recording_file: str) -> str:
         recording: of Linear, MSELoss and SGD.
         recording_file: name of the saved recording, in the script's own folder.
     """
-    head = _HEAD.format(name=recording.name, file=recording_file)
+    wide = recording.dtype == np.float64
+    types = 'import jax\n\njax.config.update("jax_enable_x64", True)\n\n' if wide else ""
+    head = _HEAD.format(name=recording.name, file=recording_file, types=types)
     if not recording.is_plain:
         return head.replace("from flax import nnx\n\nimport jaxreg\n", "") + _CHECK
     bias = recording.model.settings["bias"]
     settings = recording.model.settings
     return head + _FIT.format(
-        sizes=f"{settings['in_features']}, {settings['out_features']}" + ("" if bias else ", use_bias=False"),
+        sizes=f"{settings['in_features']}, {settings['out_features']}"
+        + ("" if bias else ", use_bias=False")
+        + (', param_dtype="float64"' if wide else ""),
         bias='model.bias[...] = recording.initial["bias"]\n' if bias else "",
         steps=f"{recording.steps:,}",
         loss=_loss(recording),

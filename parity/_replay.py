@@ -81,11 +81,22 @@ def training(port: Port, recording: Recording) -> Callable[[], Any]:
         _, value, gradients = _forward_backward(port, params, batch, parts)
         return _update(port, gradients, state, params), value
 
-    params = _cast(port.params, recording.dtype)
-    carry = (params, port.optimizer.init(params))
-    whole, arguments = _program(step, carry, None, recording, recording.dtype, unroll=_UNROLL)
-    compiled = jax.jit(whole).lower(*arguments).compile()
-    return lambda: jax.block_until_ready(compiled(*arguments))  # type: ignore[no-untyped-call]
+    with _types_of(recording.dtype):
+        params = _cast(port.params, recording.dtype)
+        carry = (params, port.optimizer.init(params))
+        whole, arguments = _program(step, carry, None, recording, recording.dtype, unroll=_UNROLL)
+        compiled = jax.jit(whole).lower(*arguments).compile()
+
+    def train() -> Any:
+        with _types_of(recording.dtype):
+            return jax.block_until_ready(compiled(*arguments))  # type: ignore[no-untyped-call]
+
+    return train
+
+
+def _types_of(dtype: np.dtype[Any]) -> Any:
+    """JAX's 64-bit types for a float64 training: without them it would cut float64 to float32 and say nothing."""
+    return jax.enable_x64(dtype == np.float64)
 
 
 @contextlib.contextmanager
@@ -100,7 +111,7 @@ def _failures_as_port_errors() -> Iterator[None]:
 
 
 def _both(port: Port, names: _names.Names, recording: Recording, dtype: np.dtype[Any]) -> tuple[Trace, Trace]:
-    with jax.enable_x64(dtype == np.float64):
+    with _types_of(dtype):
         before = _cast(recording.weights_before(), dtype)
         gradients = _cast(dict(recording.observed.gradients), dtype)
         start = names.to_port(_cast(dict(recording.initial), dtype))
@@ -224,10 +235,10 @@ def _trace(kept: Any) -> Trace:
 
 
 def _evaluate(port: Port, names: _names.Names, recording: Recording, free: Trace) -> tuple[Array, ...]:
-    own = names.from_port(_cast(port.params, recording.dtype))
     apply = jax.jit(port.apply)
     answers = []
-    with jax.enable_x64(recording.dtype == np.float64):
+    with _types_of(recording.dtype):
+        own = names.from_port(_cast(port.params, recording.dtype))
         for evaluation in recording.evaluations:
             weights = own if evaluation.step == 0 else {k: v[evaluation.step - 1] for k, v in free.weights.items()}
             answers.append(np.asarray(apply(names.to_port(weights), _cast(evaluation.inputs, recording.dtype))))
