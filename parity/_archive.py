@@ -93,7 +93,11 @@ def read(path: Path, kind: type[T]) -> T:
 
 def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
     """JSON back into the type ``kind``: dataclasses, tuples, mappings, arrays and plain values."""
+    if kind is Any:
+        return _restore_tree(value, content)
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if type(None) in inside and any(dataclasses.is_dataclass(one) or typing.get_origin(one) for one in inside):
+        return None if value is None else _restore(value, inside[0], content)
     if isinstance(origin, type) and issubclass(origin, np.ndarray):
         return content[value["array"]]
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -106,3 +110,12 @@ def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
     if isinstance(kind, type | types.UnionType) and kind is not Any and not isinstance(value, kind):
         raise TypeError(f"expected {getattr(kind, '__name__', kind)}, found {type(value).__name__}")
     return value
+
+
+def _restore_tree(value: Any, content: Mapping[str, Any]) -> Any:
+    """A tree of arrays and plain values: lists come back as tuples."""
+    if isinstance(value, dict):
+        if value.keys() == {"array"}:
+            return content[value["array"]]
+        return {key: _restore_tree(item, content) for key, item in value.items()}
+    return tuple(_restore_tree(item, content) for item in value) if isinstance(value, list) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,10 @@ class Port:
         apply: ``apply(params, inputs)`` to predictions; pure.
         loss: ``loss(predictions, targets)`` to a scalar.
         optimizer: an Optax transformation.
+        state: the model's own state where it has one, such as BatchNorm's running statistics, as a tree of arrays; then
+            ``apply(params, state, inputs)`` returns predictions and the next state.
+        batches: the port's own data, one ``(inputs, targets)`` a step, where the data's way is to be proved too;
+            ``None``: it is fed what was recorded.
         names: where the port keeps each of PyTorch's parameters, such as ``{"weight": "kernel.T", "bias": "bias"}``:
             the path to a leaf of ``params``, joined with dots, and ``.T`` where it is transposed. ``None``: found from
             names and shapes.
@@ -38,10 +42,12 @@ class Port:
     """
 
     params: Any
-    apply: Callable[[Any, Any], Any]
+    apply: Callable[..., Any]
     loss: Callable[[Any, Any], Any]
     optimizer: optax.GradientTransformation
     names: Mapping[str, str] | None = None
+    state: Any = None
+    batches: Sequence[tuple[Any, Any]] | None = None
 
     @classmethod
     def from_nnx(

@@ -13,6 +13,8 @@ from parity import _archive
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = Mapping[str, Array]
+# An array, or a tuple, list or dict of trees: what a model takes or gives, what a loss takes beside it.
+Tree = Any
 
 # Torch classes by their full names, as a recording keeps them.
 LINEAR = "torch.nn.modules.linear.Linear"
@@ -22,26 +24,37 @@ SGD = "torch.optim.sgd.SGD"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
-    """What one training did, step by step, in one precision.
+    """What one training did, step by step, in one precision. Losses are of every step, tensors of the ``k`` steps kept.
 
     Attributes:
-        predictions: one array a step, shape as the model gave it.
+        predictions: one tree of arrays a kept step, shapes as the model gave them.
         losses: shape ``(steps,)``.
-        gradients: by PyTorch's parameter name, shape ``(steps, *parameter shape)``.
+        gradients: by PyTorch's parameter name, shape ``(k, *parameter shape)``.
         state: optimizer state *after* each step, by PyTorch's key (``"momentum_buffer"``) and parameter name.
-        weights: the weights *after* each step, by parameter name, shape ``(steps, *parameter shape)``.
+        weights: the weights *after* each step, by parameter name, shape ``(k, *parameter shape)``.
+        buffers: the model's own state *after* each step (``"bn.running_mean"``), by PyTorch's buffer name.
     """
 
-    predictions: tuple[Array, ...]
+    predictions: tuple[Tree, ...]
     losses: Array
     gradients: Tensors
     state: Mapping[str, Tensors]
     weights: Tensors
+    buffers: Tensors = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Starts:
+    """What each kept step started from, where not every step was kept; leading axis the kept steps."""
+
+    weights: Tensors
+    state: Mapping[str, Tensors]
+    buffers: Tensors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step was fed: the model's input and the loss's target.
+    """What one step was fed: the model's input and the loss's target, each an array or a tree of arrays.
 
     ``parts`` are the rows of each backward pass, where gradients of several are added up before the step.
     """
@@ -64,8 +77,8 @@ class Evaluation:
 
     Attributes:
         step: number of optimizer steps made before it.
-        inputs: what the model was given.
-        outputs: what it returned.
+        inputs: what the model was given, a tree of arrays.
+        outputs: what it returned, a tree of arrays.
     """
 
     step: int
@@ -116,6 +129,10 @@ class Recording:
         evaluations: calls of the model outside the training steps.
         printed: the program's output, line by line.
         environment: versions, device, threads; strings and numbers.
+        initial_buffers: the model's own state before the first step, by PyTorch's buffer name.
+        thinned: the steps whose tensors were kept, where a memory limit left others out; see :attr:`kept`.
+        starts: what those steps started from; ``None`` where every step was kept.
+        notes: what was left out of the recording, in sentences.
     """
 
     name: str
@@ -135,6 +152,15 @@ class Recording:
     evaluations: tuple[Evaluation, ...]
     printed: tuple[PrintedLine, ...]
     environment: Mapping[str, Any]
+    initial_buffers: Tensors = dataclasses.field(default_factory=dict)
+    thinned: Array | None = None
+    starts: Starts | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> Array:
+        """The steps whose tensors were kept, ascending: every step, but for recordings held within a memory limit."""
+        return np.arange(self.steps) if self.thinned is None else self.thinned
 
     @property
     def steps(self) -> int:
@@ -166,11 +192,16 @@ class Recording:
         return np.dtype(next(iter(self.initial.values())).dtype)
 
     def weights_before(self) -> dict[str, Array]:
-        """The weights each step started from, by name, shape ``(steps, *parameter shape)``."""
-        return {
-            name: np.concatenate([self.initial[name][None], after[:-1]])
-            for name, after in self.observed.weights.items()
-        }
+        """The weights each kept step started from, by name, shape ``(k, *parameter shape)``."""
+        if self.starts is not None:
+            return dict(self.starts.weights)
+        return _shifted(self.initial, self.observed.weights)
+
+    def buffers_before(self) -> dict[str, Array]:
+        """The model's own state that each kept step started from, by name."""
+        if self.starts is not None:
+            return dict(self.starts.buffers)
+        return _shifted(self.initial_buffers, self.observed.buffers)
 
     def save(self, path: str | Path) -> None:
         """Write the recording to one ``.npz`` file, without pickle; whole or not at all.
@@ -197,3 +228,7 @@ class Recording:
         rows = sum(batch.inputs.shape[0] for batch in self.batches[:1])
         parts = f"{self.model}, {self.loss}, {self.optimizer}"
         return f"Recording({self.name!r}: {parts}, {self.steps:,} steps, {rows:,} rows)"
+
+
+def _shifted(first: Tensors, after: Tensors) -> dict[str, Array]:
+    return {name: np.concatenate([first[name][None], values[:-1]]) for name, values in after.items()}
