@@ -1,24 +1,24 @@
-"""How far rounding alone can move each value of a training: the closed form for Linear, MSELoss and SGD.
-
-Whoever brings another way to derive bounds gives the judge a :class:`Bounds`; nothing else changes.
-"""
+"""How far rounding alone can move each value of a training: derived from the port's own program."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from parity._errors import UnsupportedError
-from parity._linear_bounds import Format, Problem, chain_bounds
-from parity._recording import LINEAR, MSE, SGD, Array, Batch, Recording, Trace
-from parity._replay import Replay
-from parity._sgd_bounds import Rule, free_bounds, locked_bounds, step_roundings
+from parity import _affine, _names, rounding
+from parity._ports import Port
+from parity._recording import Array, Recording, Trace
+from parity._replay import forward_backward, named_buffers, named_state, resolved, types_of, update
+from parity.rounding import Format
 
-# Elements of the largest temporary array; longer trainings are taken in pieces.
-_CHUNK = 4_000_000
+# Training runs of at most so many numbers (parameters and optimizer state, all steps) are bounded in one program.
+_IN_ONE = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,175 +27,135 @@ class Bounds:
 
     Attributes:
         locked, locked64: of one step from the recorded state, in the recording's dtype and in float64.
-        free_torch, free_jax, free_torch64, free_jax64: of each side's training on its own.
+        likely: as ``locked``, but what rounding exceeds with a probability of 1e-9 at most, if it is random.
+        free, free64: of a training on its own.
+        open_from: the first step at which rounding alone may move the free training's loss by more than its own size,
+            in the recording's dtype and in float64; ``None`` where that is never so.
     """
 
     locked: Trace
     locked64: Trace
-    free_torch: Trace
-    free_jax: Trace
-    free_torch64: Trace
-    free_jax64: Trace
+    likely: Trace
+    free: Trace
+    free64: Trace
+    open_from: tuple[int | None, int | None]
 
 
-def derive(recording: Recording, replay: Replay) -> Bounds:
-    """The bounds for a recorded training and its replay.
+def derive(recording: Recording, port: Port) -> Bounds:
+    """The bounds for a recorded training and its port.
+
+    Every operation of the port's program is followed in float64 with what rounding can do to it. Along a free training
+    the error is carried from step to step: by the step's own linear map where the step is affine, else entry by entry.
 
     Raises:
-        UnsupportedError: the training is not one of Linear, MSELoss and SGD.
+        UnsupportedError: the port's program has a primitive whose rounding is not known; it is named.
     """
-    kinds = [recording.model.type, recording.loss.type, recording.optimizer.type]
-    if kinds != [LINEAR, MSE, SGD]:
-        raise UnsupportedError(
-            f"no rounding bound is known for {recording.model.type} with {recording.loss.type} and "
-            f"{recording.optimizer.type}; it is for torch.nn.Linear with torch.nn.MSELoss and torch.optim.SGD"
-        )
     own, double = Format.of(recording.dtype), Format.of(np.dtype(np.float64))
-    return Bounds(
-        locked=_locked(recording, own),
-        locked64=_locked(recording, double),
-        free_torch=_free(recording, recording.observed, recording.initial, own),
-        free_jax=_free(recording, replay.free, replay.initial, own),
-        free_torch64=_free(recording, recording.arbiter_free, recording.initial, double),
-        free_jax64=_free(recording, replay.free64, replay.initial, double),
-    )
+    with types_of(np.dtype(np.float64)), jax.default_device(jax.devices("cpu")[0]):
+        walk = _Walk(port, recording)
+        locked, locked64, likely = (walk.locked(form) for form in (own, double, own.likely()))
+        maps = walk.maps()
+        (free, open_own), (free64, open64) = (walk.free(form, maps) for form in (own, double))
+    return Bounds(locked, locked64, likely, free, free64, (open_own, open64))
 
 
-def _locked(recording: Recording, form: Format) -> Trace:
-    """Weights, and what the optimizer is fed, are as recorded; the float64 run stands for the exact values."""
-    exact = recording.arbiter_locked
-    before = _joined(recording.weights_before())
-    rule, rates = _rule(recording)
-    buffer = _buffer(exact, before)
-    rounded = step_roundings(
-        rule, rates, _joined(recording.observed.gradients), buffer, before, _joined(exact.weights), form
-    )
-    off_buffer, off_weights = locked_bounds(rule, rates, rounded, form)
-    return _as_trace(recording, _chain(recording, before, np.zeros_like(before), form), off_buffer, off_weights)
+class _Walk:
+    """One port on one recording, step by step, with bounds. A step is fed its own gradients, or the recorded ones."""
 
+    def __init__(self, port: Port, recording: Recording) -> None:
+        self._port, self._recording = port, recording
+        self._names = resolved(port, recording)
+        self._batches = batches_of(recording, np.dtype(np.float64))
+        own = cast(port.params, np.dtype(np.float64))
+        self._start = (own, cast(port.state, np.dtype(np.float64)), port.optimizer.init(own))
+        self._flat = _affine.Flat((self._start[0], self._start[2]))
+        uniform = len({_shapes(batch) + batch.parts for batch in recording.batches}) == 1
+        small = recording.steps * _affine.Flat(self._start).size <= _IN_ONE
+        self._in_one = uniform and small and recording.thinned is None
+        self._step = jax.jit(self._bounded, static_argnames="parts")
+        self._all = jax.jit(self._scan)
 
-def _free(recording: Recording, run: Trace, initial: Any, form: Format) -> Trace:
-    """Errors are bounded at the weights that the run itself passed through, and carried along."""
-    after = _joined(run.weights)
-    before = np.concatenate([_joined({name: value[None] for name, value in initial.items()}), after[:-1]])
-    rule, rates = _rule(recording)
-    fresh = _chain(recording, before, np.zeros_like(before), form)
-    rounded = step_roundings(rule, rates, _joined(run.gradients), _buffer(run, before), before, after, form)
-    hessians = [_hessian(recording, batch) for batch in recording.batches]
-    off_buffer, off_weights = free_bounds(
-        rule, rates, hessians, recording.batch_of_step, _gradient_bounds(recording, fresh), rounded
-    )
-    off_before = np.concatenate([np.zeros_like(off_weights[:1]), off_weights[:-1]])
-    return _as_trace(recording, _chain(recording, before, off_before, form), off_buffer, off_weights)
+    def _bounded(self, mode: Any, carry: Any, recorded: Any, limit: Any, batch: Any, parts: Any) -> Any:
+        """One step with its bounds: values and errors go in, values and errors come out."""
+        form, locked, local = mode
+        (params, state, kept), off = carry
+        weights, buffers, gradients = recorded
+        if limit is not None:
+            tight = self._flat.tree(limit, (off[0], off[2]))
+            near = jax.tree.map(jnp.minimum, (off[0], off[2]), tight)
+            off = (near[0], off[1], near[1])
+        params, state = _either(locked, (weights, buffers), (params, state))
+        off = (*_either(locked, jax.tree.map(jnp.zeros_like, off[:2]), off[:2]), off[2])
+        off = _either(local, jax.tree.map(jnp.zeros_like, off), off)
 
+        def step(carry: Any, gradients: Any, batch: Any) -> Any:
+            params, state, kept = carry
+            predictions, value, own, state = forward_backward(self._port, params, state, batch, parts)
+            params, kept = update(self._port, _either(locked, gradients, own), kept, params)
+            names = self._names
+            out = (predictions, value, names.from_port(own), named_state(names, kept), names.from_port(params))
+            return (params, state, kept), (*out, named_buffers(names, state))
 
-# -- weights and biases as one array (steps, outputs, inputs + 1), which is how SGD sees them
+        exact = jax.tree.map(_no_error, (gradients, batch))
+        bounded = rounding.bound(step, precision=form, input_bounds=(off, *exact), narrow=False)
+        (carry, _), (off, out) = bounded((params, state, kept), gradients, batch)
+        return (carry, off), out
 
+    def _scan(self, mode: Any, carry: Any, recorded: Any, limits: Any, data: Any, order: Any) -> Any:
+        parts = self._recording.batches[0].parts
 
-def _joined(tensors: Any) -> Array:
-    weight = np.asarray(tensors["weight"], np.float64)
-    return (
-        np.concatenate([weight, np.asarray(tensors["bias"], np.float64)[..., None]], -1)
-        if "bias" in tensors
-        else weight
-    )
+        def body(carry: Any, item: Any) -> Any:
+            recorded, limit, place = item
+            carry, out = self._bounded(mode, carry, recorded, limit, jax.tree.map(lambda leaf: leaf[place], data), parts)
+            return carry, (out, self._flat.vector((carry[1][0], carry[1][2])) if limits is not None else None)
 
+        return lax.scan(body, carry, (recorded, limits, order))[1]
 
-def _parted(recording: Recording, joined: Array) -> dict[str, Array]:
-    if "bias" not in recording.initial:
-        return {"weight": joined}
-    return {"weight": joined[..., :-1], "bias": joined[..., -1]}
+    # -- the two kinds of run
 
+    def locked(self, form: Format) -> Trace:
+        """Every step starts from the recorded state; the error in the optimizer's is carried along."""
+        mode = (form, True, False)
+        if self._in_one:
+            return self._whole(mode, None)[0]
+        raise NotImplementedError
 
-def _buffer(run: Trace, like: Array) -> Array:
-    """The momentum buffers, zero where a parameter has none."""
-    kept = run.state.get("momentum_buffer", {})
-    inputs = run.weights["weight"].shape[-1]
-    none = {"weight": np.zeros_like(like[..., :inputs])}
-    if "bias" in run.weights:
-        none["bias"] = np.zeros(like.shape[:-1])
-    return _joined({**none, **kept})
+    def free(self, form: Format, maps: Array | None) -> tuple[Trace, int | None]:
+        """The port on its own, from its own start."""
+        if not self._in_one:
+            raise NotImplementedError
+        limits = None
+        if maps is not None:
+            anything = np.full((self._recording.steps, self._flat.size), np.inf)
+            local = self._whole((form, False, True), anything)[1]
+            limits = _affine.carried(maps, local)
+            limits = np.concatenate([np.zeros_like(limits[:1]), limits[:-1]])
+        trace, _ = self._whole((form, False, False), limits)
+        if maps is not None:
+            ...
+        return trace, None
 
+    def _whole(self, mode: Any, limits: Any) -> tuple[Trace, Any]:
+        recording = self._recording
+        data = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self._batches)
+        carry = (self._start, jax.tree.map(_no_error, self._start))
+        out, off = self._all(mode, carry, self._recorded(), limits, data, jnp.asarray(recording.batch_of_step))
+        return _trace(out), off
 
-def _rule(recording: Recording) -> tuple[Rule, Array]:
-    """SGD's settings and learning rates, column by column."""
-    widths = {name: values.shape[1] if name == "weight" else 1 for name, values in recording.initial.items()}
-    columns = [name for name in ("weight", "bias") if name in widths for _ in range(widths[name])]
-    still = np.zeros(recording.steps)
-    rates = np.stack([recording.learning_rates.get(name, still) for name in columns], -1)
-    return Rule.of([recording.rules.get(name) for name in columns]), rates
+    def maps(self) -> Array | None:
+        """The linear map of each step, where the step is affine in parameters and optimizer state."""
+        recording, port = self._recording, self._port
+        params, state, kept = self._start
+        if state is not None or not self._in_one:
+            return None
 
+        def gradient(params: Any, batch: Any) -> Any:
+            return forward_backward(port, params, None, batch, recording.batches[0].parts)[2]
 
-def _problems(recording: Recording, batch: Batch) -> list[Problem]:
-    """The backward passes of one step, one after the other."""
-    weight, settings = recording.initial["weight"], recording.loss.settings
-    problems = []
-    for inputs, targets in batch.passes():
-        x = np.asarray(inputs, np.float64).reshape(-1, weight.shape[1])
-        y = np.asarray(targets, np.float64).reshape(-1, weight.shape[0])
-        share = 1 / y.size if settings["reduction"] == "mean" else 1.0
-        problems.append(Problem(x, y, float(settings.get("scale", 1.0)) * share, len(batch.parts)))
-    return problems
+        def advance(kept: Any, _: Any) -> Any:
+            return update(port, jax.tree.map(jnp.zeros_like, params), kept, params)[1], kept
 
-
-def _hessian(recording: Recording, batch: Batch) -> Array:
-    bias = "bias" in recording.initial
-    total = 0.0
-    for x, _, scale, _ in _problems(recording, batch):
-        design = np.concatenate([x, np.ones((len(x), 1))], 1) if bias else x
-        total = total + 2 * scale * design.T @ design
-    return np.asarray(total)
-
-
-# -- the chain of forward, loss and gradient, over all steps
-
-
-@dataclasses.dataclass(eq=False)
-class _Gathered:
-    """Chain bounds of all steps, in the steps' order."""
-
-    predictions: list[Array]
-    losses: Array
-    weight: Array
-    bias: Array
-
-
-def _chain(recording: Recording, before: Array, off: Array, form: Format) -> _Gathered:
-    steps, outputs, width = before.shape
-    inputs = recording.initial["weight"].shape[1]
-    none = np.empty(0)
-    kept = _Gathered([none] * steps, np.empty(steps), np.empty((steps, outputs, inputs)), np.empty((steps, outputs)))
-    bias = width > inputs
-    for problems, chosen in _pieces(recording, outputs):
-        biases = [a[chosen, :, -1] if bias else np.zeros((len(chosen), outputs)) for a in (before, off)]
-        at, off_at = before[chosen, :, :inputs], off[chosen, :, :inputs]
-        passes = [chain_bounds(problem, at, biases[0], off_at, biases[1], form) for problem in problems]
-        kept.losses[chosen] = sum(bounds.losses for bounds in passes)
-        kept.weight[chosen] = sum(bounds.weight for bounds in passes)
-        kept.bias[chosen] = sum(bounds.bias for bounds in passes)
-        predictions = np.concatenate([bounds.predictions for bounds in passes], 1)
-        for row, step in enumerate(chosen):
-            kept.predictions[step] = predictions[row].reshape(recording.observed.predictions[step].shape)
-    return kept
-
-
-def _pieces(recording: Recording, outputs: int) -> Iterator[tuple[list[Problem], Array]]:
-    """Each batch with the steps that were fed it, a bounded number at a time."""
-    for place, batch in enumerate(recording.batches):
-        problems = _problems(recording, batch)
-        steps = np.flatnonzero(recording.batch_of_step == place)
-        length = max(1, _CHUNK // max(1, outputs * sum(len(problem.inputs) for problem in problems)))
-        for start in range(0, len(steps), length):
-            yield problems, steps[start : start + length]
-
-
-def _gradient_bounds(recording: Recording, kept: _Gathered) -> Array:
-    if "bias" not in recording.initial:
-        return kept.weight
-    return np.concatenate([kept.weight, kept.bias[..., None]], -1)
-
-
-def _as_trace(recording: Recording, kept: _Gathered, off_buffer: Array, off_weights: Array) -> Trace:
-    gradients = _parted(recording, _gradient_bounds(recording, kept))
-    state = {"momentum_buffer": _parted(recording, off_buffer)} if recording.observed.state else {}
-    return Trace(tuple(kept.predictions), kept.losses, gradients, state, _parted(recording, off_weights))
+        _, states = jax.jit(lambda kept: lax.scan(advance, kept, length=recording.steps))(kept)
+        return _affine.step_maps(
+            gradient, lambda *given: update(port, *given), params, states, self._batches, recording.batch_of_step
+        )
