@@ -26,10 +26,7 @@ def _called(name: str) -> Rule:
 def _inside(context: Context, jaxpr: Any, inputs: Sequence[Value]) -> list[Value]:
     """Walks a jaxpr, closed or open."""
     if hasattr(jaxpr, "consts"):
-        constants = [
-            context.constant(c, v.aval.dtype) for c, v in zip(jaxpr.consts, jaxpr.jaxpr.constvars, strict=True)
-        ]
-        return context.walk(context, jaxpr.jaxpr, constants, inputs)
+        return context.walk(context, jaxpr.jaxpr, context.constants(jaxpr), inputs)
     return context.walk(context, jaxpr, [], inputs)
 
 
@@ -52,14 +49,14 @@ def _unpack(packed: Packed) -> Value:
 def _stable(step: Callable[[list[Value]], list[Value]], start: list[Value]) -> list[bool]:
     """Which of a loop's carried values stay exact: those that are at the start and that no turn makes otherwise."""
     exact = [x.error is None for x in start]
+    seen: list[bool] = []
+
+    def probe(packed: list[Packed]) -> list[Array]:
+        outputs = step([_unpack(p) for p in packed])
+        seen[:] = [x.error is None for x in outputs]
+        return [x.value for x in outputs]
+
     while True:
-        seen: list[bool] = []
-
-        def probe(packed: list[Packed]) -> list[Array]:
-            outputs = step([_unpack(p) for p in packed])
-            seen[:] = [x.error is None for x in outputs]
-            return [x.value for x in outputs]
-
         jax.eval_shape(probe, [_pack(x, e) for x, e in zip(start, exact, strict=True)])
         after = [a and b for a, b in zip(exact, seen, strict=True)]
         if after == exact:

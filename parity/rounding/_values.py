@@ -125,6 +125,10 @@ class Context:
         off = jnp.where(jnp.abs(value) == _DOUBLE.tiny, jnp.maximum(off, form.tiny), off)
         return Value(value, jnp.where(jnp.isnan(off), 0.0, off))
 
+    def constants(self, closed: Any) -> list[Value]:
+        """The arrays that a closed jaxpr brings along."""
+        return [self.constant(c, v.aval.dtype) for c, v in zip(closed.consts, closed.jaxpr.constvars, strict=True)]
+
     def flags(self, inputs: Sequence[Value], shape: tuple[int, ...]) -> Array | None:
         """Where a result that is no floating number could be another."""
         return union([x.error for x in inputs], shape)

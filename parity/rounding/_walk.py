@@ -9,7 +9,7 @@ import jax
 from jax.extend import core
 
 from parity._errors import UnsupportedError
-from parity.rounding import _control, _elementwise, _products, _reductions, _structural, _windows
+from parity.rounding import _choices, _control, _elementwise, _products, _reductions, _structural, _windows
 from parity.rounding._values import Context, Value, floating, union
 
 Rule = Callable[[Context, Any, list[Value]], list[Value]]
@@ -19,6 +19,7 @@ RULES: dict[str, Rule] = {
     **_products.RULES,
     **_reductions.RULES,
     **_windows.RULES,
+    **_choices.RULES,
     **_structural.RULES,
     **_control.RULES,
 }
