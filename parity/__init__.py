@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from parity import rounding
     from parity._check import check
     from parity._errors import (
         DivergenceError,
@@ -41,6 +42,7 @@ _HOME = {
     "check": "_check",
     "port": "_translate",
     "record": "_record",
+    "rounding": "",
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "check",
     "port",
     "record",
+    "rounding",
 ]
 
 
@@ -67,6 +70,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'parity' has no attribute {name!r}")
     if name == "record":
         importlib.import_module("parity._torch").require_torch()
+    if name == "rounding":
+        return importlib.import_module("parity.rounding")
     return getattr(importlib.import_module(f"parity.{_HOME[name]}"), name)
 
 
