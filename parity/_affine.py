@@ -25,7 +25,9 @@ class Flat:
 
     def vector(self, tree: Any) -> Any:
         """The floating leaves of a tree of this structure, one after the other."""
-        parts = [jnp.ravel(leaf) for leaf, is_float in zip(jax.tree.leaves(tree), self._floats, strict=True) if is_float]
+        parts = [
+            jnp.ravel(leaf) for leaf, is_float in zip(jax.tree.leaves(tree), self._floats, strict=True) if is_float
+        ]
         return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
     def tree(self, vector: Any, others: Any) -> Any:
@@ -40,7 +42,7 @@ class Flat:
         return jax.tree.unflatten(self._structure, made)
 
 
-Gradient = Callable[[Any, Any], Any]
+Gradient = Callable[[Any, Any, Any], Any]
 Update = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
@@ -50,11 +52,11 @@ def step_maps(
     """What each step does to an error in (parameters, optimizer state), or ``None`` where it is not affine or too large.
 
     Args:
-        gradient: ``(params, batch)`` to the gradients, a tree like the parameters.
+        gradient: ``(params, batch, parts)`` to the gradients, a tree like the parameters.
         update: ``(gradients, state, params)`` to the next parameters and state.
         params: parameters at any step.
         states: the optimizer's state before each step, a leading axis on every leaf.
-        batches: the different batches, with what else ``gradient`` needs of each.
+        batches: the different batches, each with the rows of its backward passes.
         order: which batch each step is fed.
 
     Returns:
@@ -65,8 +67,15 @@ def step_maps(
     size = weights.size + kept.size
     if size**2 * len(order) > _MOST or weights.size * max(map(_elements, batches)) * len(batches) > _MOST:
         return None
-    curvatures = [_constant_map(lambda w, b=batch: weights.vector(gradient(weights.tree(w, params), b)), weights.vector(params)) for batch in batches]  # type: ignore[misc]
-    if any(curvature is None for curvature in curvatures):
+
+    def flat_gradient(vector: Any, batch: Any, parts: Any) -> Any:
+        return weights.vector(gradient(weights.tree(vector, params), batch, parts))
+
+    curvature = jax.jit(jax.jacfwd(flat_gradient), static_argnums=2)
+    at = weights.vector(params)
+    curvatures = [np.asarray(curvature(at, batch, parts)) for batch, parts in batches]
+    elsewhere = np.asarray(curvature(_elsewhere(at), *batches[0]))
+    if not _same(curvatures[0], elsewhere) or not np.isfinite(curvatures).all():
         return None
 
     def one(joined: Any, state: Any) -> Any:
@@ -82,12 +91,6 @@ def step_maps(
     into = np.concatenate([np.asarray(curvatures), np.zeros((len(batches), weights.size, kept.size))], 2)
     maps = steps[:, :, :size] + steps[:, :, size:] @ into[order]
     return maps[:1] if (maps == maps[0]).all() else maps
-
-
-def _constant_map(function: Callable[[Any], Any], at: Any) -> Array | None:
-    jacobian = jax.jit(jax.jacfwd(function))
-    here = np.asarray(jacobian(at))
-    return here if _same(here, np.asarray(jacobian(_elsewhere(at)))) else None
 
 
 def _elsewhere(point: Any) -> Any:

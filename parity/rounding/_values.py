@@ -80,7 +80,7 @@ class Context:
 
     format: Format
     narrow: bool
-    probabilistic: bool
+    probabilistic: Any
     walk: Callable[[Context, Any, Sequence[Value], Sequence[Value]], list[Value]]
 
     def at(self, dtype: Any) -> Format:
@@ -91,9 +91,10 @@ class Context:
 
     def gamma(self, count: Any, form: Format, terms: Any = None) -> Any:
         """What ``count`` roundings can do, relative, or what they do but for one chance in 1e9."""
-        if self.probabilistic:
-            return likely_gamma(count, form.unit, count if terms is None else terms)
-        return gamma(count, form.unit)
+        if self.probabilistic is False:
+            return gamma(count, form.unit)
+        likely = likely_gamma(count, form.unit, count if terms is None else terms)
+        return jnp.where(self.probabilistic, likely, gamma(count, form.unit))
 
     def error(self, x: Value, form: Format | None = None) -> Array:
         """The error as an array; an exact number too small to be normal may be taken for zero."""
