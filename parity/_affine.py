@@ -84,7 +84,7 @@ def step_maps(
         return jnp.concatenate([weights.vector(after), kept.vector(state)])
 
     point = jnp.concatenate([weights.vector(params), kept.vector(first), weights.vector(params)])
-    jacobians = jax.jit(jax.vmap(jax.jacfwd(one), (None, 0)))
+    jacobians = jax.jit(jax.vmap(jax.jacfwd(one), (None, 0), axis_size=len(order)))
     steps = np.asarray(jacobians(point, states))
     if not _same(steps, np.asarray(jacobians(_elsewhere(point), states))):
         return None

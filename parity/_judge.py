@@ -94,6 +94,22 @@ def first_divergence(findings: Sequence[Finding]) -> Finding | None:
     return min(failing, key=lambda finding: (finding.step or 0, STAGES.index(finding.stage)), default=None)
 
 
+def warnings(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What holds, and yet is not what rounding is likely to do: a sentence for the worst tensor of each side."""
+    told = []
+    for side, share in (("PyTorch", "torch_likely"), ("JAX", "jax_likely")):
+        beyond = [finding for finding in findings if finding.holds and getattr(finding, share) > 1]
+        if beyond:
+            worst = max(beyond, key=lambda finding: float(getattr(finding, share)))
+            others = f" (and of {len(beyond) - 1} more tensors)" if len(beyond) > 1 else ""
+            told.append(
+                f"{side}'s error of {worst.stage}, {worst.tensor}{others} is within the worst case, but "
+                f"{getattr(worst, share):.2g} times what independent roundings exceed once in 1e9 elements: its sums or "
+                "products may run in a lower precision, or its roundings all go one way"
+            )
+    return tuple(told)
+
+
 def _unlike(gap: Gap) -> Finding:
     """What was given is compared to the last bit: there is nothing yet that could round."""
     return Finding(
