@@ -20,6 +20,8 @@ from parity._steps import forward_backward, free_start, free_step, locked_step, 
 from parity.rounding import Format, bound
 
 _WIDE = np.dtype(np.float64)
+# Numbers that all steps together are fed and hold, below which quickly compiled code is quick enough.
+_LITTLE = 20_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +72,13 @@ def derive(recording: Recording, port: Port) -> Bounds:
         )
 
 
+def _is_little(recording: Recording) -> bool:
+    """Whether compiling takes longer than computing."""
+    data = max(sum(np.size(leaf) for leaf in jax.tree.leaves((b.inputs, b.targets))) for b in recording.batches)
+    weights = sum(values.size for values in recording.initial.values())
+    return (data + weights) * len(recording.batch_of_step) < _LITTLE
+
+
 def _no_error(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), tree)
 
@@ -86,7 +95,8 @@ class _Locked:
         self._params = names.to_port(_feed.cast(dict(recording.initial), _WIDE))
         self._start = port.optimizer.init(self._params)
         self._step = locked_step(port, names, tuple(recording.observed.state))
-        self._sequence, self._injected = Run(self._in_sequence), Run(self._from_recorded)
+        quick = _is_little(recording)
+        self._sequence, self._injected = Run(self._in_sequence, quick=quick), Run(self._from_recorded, quick=quick)
 
     def _bounded(self, mode: Any, state: Any, off: Any, recorded: Any, batch: Any, parts: Parts) -> Any:
         form, likely = mode
@@ -137,7 +147,7 @@ class _Free:
         self._start = free_start(port, _WIDE)
         self._flat = _affine.Flat((self._start[0], self._start[1]))
         self._step = free_step(port, names, tuple(recording.observed.state))
-        self._run = Run(self._bounded)
+        self._run = Run(self._bounded, quick=_is_little(recording))
         self._maps = self._linear_maps()
 
     def _bounded(self, carry: Any, x: Any, batch: Any, parts: Parts) -> Any:

@@ -68,9 +68,10 @@ def check(
 
         recording = record(program_or_recording, seed=seed, argv=argv)
         progress(f"recorded {recording.steps:,} steps of PyTorch, and again in float64")
-    replayed = replay(make_port(recording, port), recording)
+    made = make_port(recording, port)
+    replayed = replay(made, recording)
     progress(f"replayed them in JAX on {replayed.device}, locked and free, in {recording.dtype} and float64")
-    bounds = _bounds.derive(recording, replayed)
+    bounds = _bounds.derive(recording, made)
     findings = _judge.judge(recording, replayed, bounds)
     progress(f"judged {len(findings)} tensors of all stages against their rounding bounds")
     name = _document.slug(recording.name)

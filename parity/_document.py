@@ -180,7 +180,7 @@ def _series(verdict: Verdict) -> Json:
                 _from_start(initial, recording.arbiter_free.weights[name]),
                 _from_start(replay.initial[name], replay.free64.weights[name]),
             ),
-            "bound": _from_start(0 * initial, bounds.free_torch.weights[name] + bounds.free_jax.weights[name])
+            "bound": _from_start(0 * initial, 2 * bounds.free.weights[name])
             .reshape(recording.steps + 1, -1)
             .max(1, initial=0.0),
         }

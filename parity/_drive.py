@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -29,19 +30,19 @@ def locked(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any])
     params = names.to_port(_feed.cast(dict(recording.initial), dtype))
     template = port.optimizer.init(params)
     kept = len(recording.kept)
-    gathered = _Gathered(kept)
+    gathered = Gathered(kept)
 
     def injected(carry: Any, x: Any, batch: Any, parts: Any) -> tuple[Any, Any]:
         recorded, state, number = x
         return carry, step(_locked.put(names, template, params, state, number), recorded, batch, parts)[1]
 
     carry = template
-    run = _Run(step)
-    for rows in _slices(0, plan.sequence, recording, dtype):
+    run = Run(step)
+    for rows in slices(0, plan.sequence, recording, dtype):
         xs = _locked.recorded_rows(recording, dtype, rows)
         carry = run.over(carry, xs, feed.of_steps(recording.kept[rows]), gathered, rows)
-    run = _Run(injected)
-    for rows in _slices(plan.sequence, kept, recording, dtype):
+    run = Run(injected)
+    for rows in slices(plan.sequence, kept, recording, dtype):
         number = recording.kept[rows].astype(np.int32)
         xs = (_locked.recorded_rows(recording, dtype, rows), _locked.state_rows(recording, dtype, rows), number)
         run.over(0, xs, feed.of_steps(recording.kept[rows]), gathered, rows)
@@ -49,7 +50,7 @@ def locked(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any])
     return (_unjudged(trace, plan.sequence) if plan.uncovered else trace), plan
 
 
-def _slices(start: int, stop: int, recording: Recording, dtype: np.dtype[Any]) -> list[slice]:
+def slices(start: int, stop: int, recording: Recording, dtype: np.dtype[Any]) -> list[slice]:
     """Rows in pieces of about one size, none of them with more than a bounded number of bytes."""
     if start == stop:
         return []
@@ -71,11 +72,28 @@ def _unjudged(trace: Trace, judged: int) -> Trace:
     )
 
 
-class _Run:
-    """A step, compiled once for each shape of what it is fed."""
+@functools.cache
+def quick_options() -> dict[str, Any] | None:
+    """Options that let XLA's CPU compiler skip what makes code fast; ``None`` where this version does not know them."""
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+    except Exception:
+        return None
+    return options
 
-    def __init__(self, step: Step) -> None:
-        self._one = jax.jit(step, static_argnums=3)
+
+class Run:
+    """A step, compiled once for each shape of what it is fed.
+
+    Args:
+        step: the step.
+        quick: compile in a fraction of the time to slower code, where there is little to compute.
+    """
+
+    def __init__(self, step: Step, *, quick: bool = False) -> None:
+        options = quick_options() if quick else None
+        self._one = jax.jit(step, static_argnums=3, compiler_options=options)
 
         def whole(carry: Any, xs: Any, data: Any, order: Any, parts: Any, single: bool) -> Any:
             def body(carry: Any, item: Any) -> tuple[Any, Any]:
@@ -84,9 +102,9 @@ class _Run:
 
             return lax.scan(body, carry, (xs, order))
 
-        self._whole = jax.jit(whole, static_argnums=(4, 5))
+        self._whole = jax.jit(whole, static_argnums=(4, 5), compiler_options=options)
 
-    def over(self, carry: Any, xs: Any, feed: Feed, gathered: _Gathered, rows: slice) -> Any:
+    def over(self, carry: Any, xs: Any, feed: Feed, gathered: Gathered, rows: slice) -> Any:
         """The steps of ``xs``, one after the other; what they make goes to ``rows`` of ``gathered``."""
         if feed.uniform:
             order, single = jnp.asarray(feed.order, jnp.int32), len(feed.batches) == 1
@@ -120,7 +138,7 @@ def free(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any]) -
     asked = {evaluation.step - 1 for evaluation in recording.evaluations if evaluation.step}
     slots = np.array(sorted(set(recording.kept.tolist()) | asked))
     carry = free_start(port, dtype)
-    gathered = _Gathered(len(slots))
+    gathered = Gathered(len(slots))
     if feed.uniform:
         losses = _free_at_once(step, carry, feed, slots, gathered)
     else:
@@ -151,7 +169,7 @@ def _rows(trace: Trace, rows: Array) -> Trace:
     )
 
 
-def _free_at_once(step: Step, carry: Any, feed: Feed, slots: Array, gathered: _Gathered) -> Array:
+def _free_at_once(step: Step, carry: Any, feed: Feed, slots: Array, gathered: Gathered) -> Array:
     """One program. Every step writes to the slot of the next kept one, which comes last and stays."""
     # Steps after the last kept one, if any, write to a slot of their own.
     slot_of_step = np.searchsorted(slots, np.arange(len(feed.order)))
@@ -177,7 +195,7 @@ def _free_at_once(step: Step, carry: Any, feed: Feed, slots: Array, gathered: _G
     return np.asarray(losses)
 
 
-def _free_one_by_one(step: Step, carry: Any, feed: Feed, slots: Array, gathered: _Gathered) -> Array:
+def _free_one_by_one(step: Step, carry: Any, feed: Feed, slots: Array, gathered: Gathered) -> Array:
     """A program for each shape of the batches."""
     compiled = jax.jit(step, static_argnums=3)
     losses, row_of = [], {int(step): row for row, step in enumerate(slots)}
@@ -189,7 +207,7 @@ def _free_one_by_one(step: Step, carry: Any, feed: Feed, slots: Array, gathered:
     return np.array([np.asarray(loss) for loss in losses])
 
 
-class _Gathered:
+class Gathered:
     """What steps made, row by row, on the host. Predictions stay apart: their shapes may differ from step to step."""
 
     def __init__(self, rows: int) -> None:
@@ -209,9 +227,14 @@ class _Gathered:
         for whole, part in zip(jax.tree.leaves(self._kept), jax.tree.leaves(others), strict=True):
             whole[rows] = part
 
+    @property
+    def rest(self) -> Any:
+        """What was made beyond a trace."""
+        return self._kept[5]
+
     def trace(self) -> Trace:
         """All rows; the losses are theirs alone."""
-        losses, gradients, buffers, state, weights = self._kept
+        losses, gradients, buffers, state, weights, *_ = self._kept
         return Trace(tuple(self._predictions), losses, gradients, state, weights, buffers)
 
 

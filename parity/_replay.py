@@ -68,11 +68,11 @@ def replay(port: Port, recording: Recording) -> Replay:
     port = of_arrays(port)
     wide = np.dtype(np.float64)
     with _failures_as_port_errors():
-        with _types_of(recording.dtype):
+        with types_of(recording.dtype):
             _shapes.check(port, names, recording)
             locked, plan = _drive.locked(port, names, recording, recording.dtype)
             free, after = _drive.free(port, names, recording, recording.dtype)
-        with _on_cpu(), _types_of(wide):
+        with _on_cpu(), types_of(wide):
             locked64, _ = _drive.locked(port, names, recording, wide)
             free64, _ = _drive.free(port, names, recording, wide)
         device = jax.devices()[0]
@@ -124,7 +124,7 @@ def _run(
     names = _names.of(port, recording)
     where = contextlib.nullcontext() if device is None else jax.default_device(device)
     products = contextlib.nullcontext() if precision is None else jax.default_matmul_precision(precision)
-    with _failures_as_port_errors(), where, products, _types_of(kind):
+    with _failures_as_port_errors(), where, products, types_of(kind):
         _shapes.check(of_arrays(port), names, recording)
         trace: Trace = drive(of_arrays(port), names, recording, kind)[0]
         return trace
@@ -132,17 +132,17 @@ def _run(
 
 def training(port: Port, recording: Recording) -> Callable[[], Any]:
     """The free replay as one compiled program that keeps the losses only, ready to be timed."""
-    with _types_of(recording.dtype):
+    with types_of(recording.dtype):
         compiled, arguments = _drive.losses_only(port, recording, _UNROLL)
 
     def train() -> Any:
-        with _types_of(recording.dtype):
+        with types_of(recording.dtype):
             return jax.block_until_ready(compiled(*arguments))  # type: ignore[no-untyped-call]
 
     return train
 
 
-def _types_of(dtype: np.dtype[Any]) -> Any:
+def types_of(dtype: np.dtype[Any]) -> Any:
     """JAX's 64-bit types for a float64 training: without them it would cut float64 to float32 and say nothing."""
     return jax.enable_x64(dtype == np.float64)
 
@@ -183,7 +183,7 @@ def _own_data(port: Port, recording: Recording) -> tuple[tuple[Tree, Tree], ...]
 def _evaluate(port: Port, names: _names.Names, recording: Recording, after: dict[int, Any]) -> tuple[Tree, ...]:
     apply = jax.jit(lambda params, state, inputs: port.apply(params, state, inputs)[0])
     answers = []
-    with _types_of(recording.dtype):
+    with types_of(recording.dtype):
         start = _feed.cast(port.params, recording.dtype)
         begin = None if port.state is None else _feed.cast(port.state, recording.dtype)
         for evaluation in recording.evaluations:
