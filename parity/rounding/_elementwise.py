@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity.rounding._accuracy import ACCURACY
+from parity.rounding._accuracy import ACCURACY, accuracy, size
 from parity.rounding._values import Array, Context, Value, ends, gap
 
 Rule = Callable[[Context, Any, list[Value]], list[Value]]
@@ -97,7 +97,7 @@ def _quotient(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     carried = jnp.where(off_a == 0, 0.0, off_a / least) + _times(jnp.abs(value), jnp.where(off_b == 0, 0.0, spread))
     carried = jnp.where((least > 0) | (off_b == 0), carried, jnp.inf)
     carried = jnp.where(jnp.isinf(size) & (off_b == 0) & jnp.isfinite(off_a), 0.0, carried)
-    own = context.rounding(value, carried, ACCURACY["div"], form)
+    own = context.rounding(value, carried, accuracy("div", form.unit), form)
     # Done as a product with the reciprocal, which may itself be too small for the format.
     own = own + jnp.where(size * form.tiny > 0.5, (jnp.abs(a.value) + off_a) * form.tiny, 0.0)
     if _origin(b) == "exp" and _origin(a) in ("exp", None):
@@ -133,11 +133,11 @@ def _integer_power(context: Context, eqn: Any, inputs: list[Value]) -> list[Valu
     size, count = jnp.abs(x.value), abs(power)
     if power >= 0:
         carried = jnp.where(off == 0, 0.0, count * off * (size + off) ** max(count - 1, 0))
-        roundings: float = max(count - 1, 0)
+        roundings: Any = max(count - 1, 0)
     else:
         least = size - off
         carried = jnp.where(least > 0, count * off * least ** (power - 1), jnp.where(off == 0, 0.0, jnp.inf))
-        roundings = count - 1 + ACCURACY["div"]
+        roundings = count - 1 + accuracy("div", form.unit)
     own = context.rounding(value, carried, roundings, form)
     if count > 2:
         # A power on the way may be too small for the format, or its reciprocal too large.
@@ -163,7 +163,7 @@ def _power(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     across = (low < 0) & (off_x > 0) & ((off_y > 0) | (exponent < 0))
     through = (low <= 0) & (high >= 0)
     carried = jnp.where(across, jnp.inf, jnp.where(through, jnp.maximum(carried, jnp.abs(value)), carried))
-    own = context.rounding(value, carried, ACCURACY["pow"], form)
+    own = context.rounding(value, carried, accuracy("pow", form.unit), form)
     return [Value(value, context.finish(value, carried, own, form, carried == 0), _both(x, x, lambda p, q: 0 * p))]
 
 
@@ -177,9 +177,8 @@ def _magnitude(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, x.error, lambda: jnp.zeros(value.shape))]
 
 
-def _monotone(name: str, *, valley: tuple[float, float] | None = None, scale: Any = None, least: Any = None) -> Rule:
+def _monotone(name: str, *, valley: tuple[float, float] | None = None, least: Any = None) -> Rule:
     """An elementary function that rises or falls throughout, or about one ``valley`` (where, what it is there)."""
-    count = ACCURACY.get(name, 0.0)
 
     def rule(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
         (x,) = inputs
@@ -190,6 +189,7 @@ def _monotone(name: str, *, valley: tuple[float, float] | None = None, scale: An
 
         value = function(x.value)
         form = context.at(eqn.outvars[0].aval.dtype)
+        count = accuracy(name, form.unit) if name in ACCURACY else 0
         off = context.error(x, form)
         low, high = ends(x.value, off)
         if x.has_floor:
@@ -199,10 +199,14 @@ def _monotone(name: str, *, valley: tuple[float, float] | None = None, scale: An
             at, bottom = valley
             carried = jnp.where((low < at) & (at < high), jnp.maximum(carried, gap(value, bottom)), carried)
         # Both ends are worked out in float64, and rounded there.
-        carried = carried + jnp.where(off > 0, 2.0**-52 * count * jnp.abs(value), 0.0)
+        carried = carried + jnp.where(off > 0, 2.0**-52 * count * size(name, x.value, value), 0.0)
         carried = jnp.where(off == 0, 0.0, carried)
-        size = value if scale is None else scale(x.value, value)
-        own = context.rounding(size, carried, count, form) if count else jnp.zeros(value.shape)
+        own = jnp.zeros(value.shape)
+        if name in ACCURACY:
+            of = size(name, x.value, value)
+            own = context.rounding(of, carried * _ratio(of, value), count, form)
+        if name in _OVERFLOWS_EARLY:
+            own = jnp.where(jnp.abs(value) + carried < form.largest / 4, own, jnp.inf)
         floor = None
         if least == "zero":
             floor = lambda: jnp.zeros(value.shape)  # noqa: E731
@@ -214,6 +218,15 @@ def _monotone(name: str, *, valley: tuple[float, float] | None = None, scale: An
     return rule
 
 
+def _ratio(of: Array, value: Array) -> Array:
+    """How much larger than the result it is what the error is measured in."""
+    return jnp.maximum(1.0, jnp.where(value == 0, 1.0, of / jnp.abs(value)))
+
+
+# They are put together from parts that pass the largest number before the result does.
+_OVERFLOWS_EARLY = ("sinh", "cosh", "lgamma")
+
+
 def _wave(name: str) -> Rule:
     """sin and cos: as far off as their argument, and never further than 2."""
 
@@ -223,8 +236,8 @@ def _wave(name: str) -> Rule:
         form = context.at(eqn.outvars[0].aval.dtype)
         off = context.error(x, form)
         carried = jnp.minimum(off, 2.0)
-        size = jnp.minimum(jnp.abs(x.value), 1.0) if name == "sin" else jnp.ones(value.shape)
-        own = context.rounding(size, jnp.minimum(off, 1.0), ACCURACY[name], form)
+        of = size(name, x.value, value)
+        own = context.rounding(of, jnp.minimum(off, 1.0), accuracy(name, form.unit), form)
         return [Value(value, context.finish(value, carried, own, form))]
 
     return rule
@@ -239,7 +252,7 @@ def _tangent(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     pole = jnp.round(low / np.pi - 0.5) - jnp.round(high / np.pi - 0.5)
     pole = jnp.floor(low / np.pi + 0.5) != jnp.floor(high / np.pi + 0.5)
     carried = jnp.where(pole | jnp.isinf(high - low), jnp.inf, carried)
-    own = context.rounding(value, carried, ACCURACY["tan"], form)
+    own = context.rounding(value, carried, accuracy("tan", form.unit), form)
     return [Value(value, context.finish(value, carried, own, form))]
 
 
@@ -254,7 +267,7 @@ def _angle(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     turned = jnp.where(reach == 0, 0.0, turned)
     cut = (off_y > 0) & (jnp.abs(y.value) <= off_y) & (x.value - off_x < 0)
     carried = jnp.where(cut, 2 * np.pi, turned)
-    own = context.rounding(value, carried, ACCURACY["atan2"], form)
+    own = context.rounding(value, carried, accuracy("atan2", form.unit), form)
     return [Value(value, context.finish(value, carried, own, form))]
 
 
@@ -268,13 +281,9 @@ def _square_root_below(context: Context, eqn: Any, inputs: list[Value]) -> list[
     low = jnp.maximum(low, x.floor()) if x.has_floor else low
     carried = jnp.where(low > 0, jnp.maximum(gap(lax.rsqrt(low), value), gap(lax.rsqrt(high), value)), jnp.inf)
     carried = jnp.where(off == 0, 0.0, carried + 2.0**-50 * jnp.abs(value))
-    own = context.rounding(value, carried, ACCURACY["rsqrt"], form)
+    own = context.rounding(value, carried, accuracy("rsqrt", form.unit), form)
     error = context.finish(value, carried, own, form, off == 0)
     return [Value(value, error, lambda: jnp.zeros(value.shape))]
-
-
-def _within_one(x: Array, value: Array) -> Array:
-    return jnp.maximum(jnp.abs(value), 1.0)
 
 
 RULES: dict[str, Rule] = {
@@ -301,5 +310,5 @@ RULES: dict[str, Rule] = {
     "acosh": _monotone("acosh", least="zero"),
     "sqrt": _monotone("sqrt", least="root"),
     "cosh": _monotone("cosh", valley=(0.0, 1.0), least="zero"),
-    "lgamma": _monotone("lgamma", valley=(1.4616321449683622, -0.12148629053584961), scale=_within_one),
+    "lgamma": _monotone("lgamma", valley=(1.4616321449683622, -0.12148629053584961)),
 }

@@ -191,7 +191,7 @@ def _scattered_sum(context: Context, eqn: Any, inputs: list[Value]) -> list[Valu
     x, where, update = inputs
 
     def scatter(into: Array, what: Array) -> Array:
-        return eqn.primitive.bind(into, where.value, what, **_without_jaxpr(eqn.params))
+        return _scatter(eqn, into, where.value, what)
 
     value = scatter(x.value, update.value)
     if not x.floating:
@@ -210,8 +210,7 @@ def _scattered_sum(context: Context, eqn: Any, inputs: list[Value]) -> list[Valu
 def _scattered(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     """scatter, scatter-max and scatter-min: the error goes where the number goes."""
     x, where, update = inputs
-    params = _without_jaxpr(eqn.params)
-    value = eqn.primitive.bind(x.value, where.value, update.value, **params)
+    value = _scatter(eqn, x.value, where.value, update.value)
     if not x.floating:
         flags = union([None if v.error is None else v.error.max() for v in inputs], value.shape)
         return [Value(value, flags)]
@@ -219,10 +218,10 @@ def _scattered(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
         return [Value(value)]
     off_x, off_update = context.error(x), context.error(update)
     if eqn.primitive.name == "scatter":
-        error = eqn.primitive.bind(off_x, where.value, off_update, **params)
+        error = _scatter(eqn, off_x, where.value, off_update)
     else:
         both = [ends(x.value, off_x), ends(update.value, off_update)]
-        results = [eqn.primitive.bind(both[0][i], where.value, both[1][i], **params) for i in (0, 1)]
+        results = [_scatter(eqn, both[0][i], where.value, both[1][i]) for i in (0, 1)]
         error = jnp.maximum(gap(results[0], value), gap(results[1], value))
     return [Value(value, _where_certain(error, where))]
 
@@ -231,9 +230,20 @@ def _where_certain(error: Array, where: Value) -> Array:
     return error if where.error is None else jnp.where(where.uncertain().any(), jnp.inf, error)
 
 
-def _without_jaxpr(params: dict[str, Any]) -> dict[str, Any]:
-    """The combination is the primitive's own; its jaxpr is of the program's dtype, ours is float64."""
-    return params
+_SCATTERS = {
+    "scatter": lax.scatter,
+    "scatter-add": lax.scatter_add,
+    "scatter-sub": lax.scatter_sub,
+    "scatter-max": lax.scatter_max,
+    "scatter-min": lax.scatter_min,
+}
+
+
+def _scatter(eqn: Any, into: Array, where: Array, what: Array) -> Array:
+    """The program's scatter, built anew: its own parameters hold a jaxpr of the program's dtype."""
+    kept = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+    named = {name: eqn.params[name] for name in kept}
+    return _SCATTERS[eqn.primitive.name](into, where, what, **named)
 
 
 RULES: dict[str, Rule] = {
@@ -252,7 +262,6 @@ RULES: dict[str, Rule] = {
     "cumlogsumexp": _running_logsumexp,
     "sort": _sorted,
     "scatter-add": _scattered_sum,
-    "scatter_add": _scattered_sum,
     "scatter-sub": _scattered_sum,
     "scatter": _scattered,
     "scatter-max": _scattered,
