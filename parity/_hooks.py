@@ -11,11 +11,12 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from parity import _supported
+from parity import _supported, _trees
 from parity._errors import UnsupportedError
+from parity._inputs import to_array
 from parity._passes import pass_of
 from parity._recording import Array, Evaluation, PrintedLine
-from parity._seen import Call, Pass, Seen, gradients, module_part, optimizer_state, part, plain
+from parity._seen import Call, Pass, Seen, environment, gradients, joined, module_part, optimizer_state, part, plain
 from parity._stack import Stack
 from parity._tape import Tape
 from parity._thinning import After, Keeper
@@ -128,8 +129,6 @@ class Observer:
         return dict(self._module.named_parameters())
 
     def _weights(self) -> dict[str, Array]:
-        from parity._inputs import to_array
-
         return {name: to_array(parameter) for name, parameter in self._parameters().items()}
 
     def _take_step(self, optimizer: torch.optim.Optimizer, arguments: list[Any]) -> None:
@@ -151,8 +150,7 @@ class Observer:
         if not seen.place(passes, self._limit / 2):
             self._stop(seen)
             return
-        made = _joined_predictions(passes)
-        seen.keeper.begin(made, gradients(parameters, seen.rules))
+        seen.keeper.begin(joined([one.predictions for one in passes]), gradients(parameters, seen.rules))
         for name, group in groups.items():
             seen.learning_rates[name].append(float(group["lr"]))
         self._clear(passes)
@@ -184,10 +182,12 @@ class Observer:
 
     def _keep_evaluation(self, call: Call) -> None:
         assert self._seen is not None
-        size = _size(call)
+        size = _trees.size((call.inputs, call.outputs))
         if self._evaluated + size > self._limit / 8:
             call.evaluation = False
-            note = "Evaluations of the model were left out where they would take more than an eighth of the memory limit."
+            note = (
+                "Evaluations of the model were left out where they would take more than an eighth of the memory limit."
+            )
             if note not in self._seen.notes:
                 self._seen.notes.append(note)
             return
@@ -218,7 +218,7 @@ class Observer:
             live=live,
             initial=initial,
             initial_buffers=buffers,
-            device=str(next(module.parameters()).device),
+            environment=environment(str(next(module.parameters()).device)),
             keeper=Keeper(self._limit, After(initial, {}, buffers)),
             first=first,
             dropout=self._dropout,
@@ -246,15 +246,3 @@ class Observer:
         if not self.stopped:
             self._clear([])
         return self._seen
-
-
-def _size(call: Call) -> int:
-    from parity import _trees
-
-    return _trees.size((call.inputs, call.outputs))
-
-
-def _joined_predictions(passes: Any) -> Any:
-    from parity._seen import joined
-
-    return joined([one.predictions for one in passes])

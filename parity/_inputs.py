@@ -73,9 +73,7 @@ def _by_position(bound: inspect.BoundArguments, cut: dict[str, Any]) -> tuple[tu
     for name, kind in kinds.items():
         if kind is inspect.Parameter.VAR_POSITIONAL:
             args.extend(rest.pop(name))
-        elif kind is inspect.Parameter.POSITIONAL_ONLY or (
-            starred and kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-        ):
+        elif kind is inspect.Parameter.POSITIONAL_ONLY or (starred and kind is inspect.Parameter.POSITIONAL_OR_KEYWORD):
             args.append(rest.pop(name))
     return tuple(args), rest
 

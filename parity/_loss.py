@@ -185,7 +185,9 @@ def _not_one(calls: list[Any]) -> str:
         return "backward() was called on something that was not taken of the output of a module with parameters"
     if len({id(call.module) for call in calls}) > 1:
         return f"one loss is taken of several models ({', '.join(names)}). Put them into one module"
-    return f"one loss is taken of {len(calls)} calls of {names[0]}. Call it once with all rows, or make one module of it"
+    return (
+        f"one loss is taken of {len(calls)} calls of {names[0]}. Call it once with all rows, or make one module of it"
+    )
 
 
 def _inner(value: Any, layers: bool) -> Any:

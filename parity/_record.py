@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
 
 from parity import _arbiter, _run_program
 from parity._hooks import Observer
@@ -69,7 +66,6 @@ def record(
                 printed.append(observer.at(text))
 
         _run_program.run(program, on_line, seed=seed, argv=argv)
-        environment = _environment()
     seen = observer.finish()
     rates = {name: np.array(values, np.float64) for name, values in seen.learning_rates.items()}
     observed, starts = seen.keeper.finish(
@@ -94,7 +90,7 @@ def record(
         arbiter_free=free,
         evaluations=tuple(seen.evaluations),
         printed=tuple(observer.settle(line) for line in printed),
-        environment=environment | {"device": seen.device},
+        environment=seen.environment,
         initial_buffers={
             name: values for name, values in seen.initial_buffers.items() if np.issubdtype(values.dtype, np.floating)
         },
@@ -115,18 +111,3 @@ def _notes(seen: Seen, dropout: bool, thinned: bool) -> list[str]:
             f"of {seen.keeper.limit:,.0f} bytes; losses were kept of every step."
         )
     return notes
-
-
-def _environment() -> dict[str, Any]:
-    """Versions and the settings of torch that decide how it computes, as the program left them."""
-    cuda = torch.cuda.is_available()
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-        "matmul_precision": torch.get_float32_matmul_precision(),
-        "allow_tf32": bool(torch.backends.cuda.matmul.allow_tf32),
-        "cudnn_allow_tf32": bool(torch.backends.cudnn.allow_tf32),
-        "deterministic": bool(torch.are_deterministic_algorithms_enabled()),
-        "cuda_device": torch.cuda.get_device_name() if cuda else "",
-    }

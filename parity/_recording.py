@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import _archive, _trees
+from parity import _archive, _content, _trees
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = Mapping[str, Array]
@@ -277,14 +277,18 @@ class Recording:
         """Read a recording that :meth:`save` wrote.
 
         Raises:
-            RecordingError: there is no such file, or it is not a recording of this version.
+            RecordingError: there is no such file, or it is not a recording of this version, whole and unchanged.
         """
-        return _archive.read(Path(path), cls)
+        recording = _archive.read(Path(path), cls)
+        _content.check(recording, str(path))
+        return recording
 
     def __repr__(self) -> str:
         first = self.batches[0].inputs
         leaves = _trees.leaves(first)
-        rows = f"{leaves[0].shape[0]:,} rows" if len(leaves) == 1 and leaves[0].ndim else f"inputs {_trees.shapes(first)}"
+        rows = (
+            f"{leaves[0].shape[0]:,} rows" if len(leaves) == 1 and leaves[0].ndim else f"inputs {_trees.shapes(first)}"
+        )
         parts = f"{self.model}, {self.loss}, {self.optimizer}"
         kept = "" if self.thinned is None else f" ({len(self.thinned):,} kept)"
         return f"Recording({self.name!r}: {parts}, {self.steps:,} steps{kept}, {rows})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,25 @@ def gradients(parameters: Mapping[str, torch.nn.Parameter], trained: Container[s
         name: to_array(p.grad if name in trained and p.grad is not None else torch.zeros_like(p))
         for name, p in parameters.items()
     }
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, and the settings of torch that decide how it computes."""
+    found = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "deterministic": bool(torch.are_deterministic_algorithms_enabled()),
+        "cuda_device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
+    }
+    try:
+        found["matmul_precision"] = torch.get_float32_matmul_precision()
+        found["allow_tf32"] = bool(torch.backends.cuda.matmul.allow_tf32)
+        found["cudnn_allow_tf32"] = bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError as error:  # torch refuses to say where its older and newer settings were mixed
+        found.setdefault("matmul_precision", f"unknown: {error}".partition("\n")[0])
+    return found
 
 
 @dataclasses.dataclass(eq=False)
@@ -160,7 +180,7 @@ class Seen:
     live: tuple[torch.nn.Module, torch.optim.Optimizer]
     initial: dict[str, Array]
     initial_buffers: dict[str, Array]
-    device: str
+    environment: dict[str, Any]
     keeper: Keeper
     first: Pass
     dropout: bool

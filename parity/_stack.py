@@ -113,5 +113,3 @@ def _minds_mode(module: torch.nn.Module) -> bool:
     code = getattr(type(module).forward, "__code__", None)
     own = not type(module).__module__.startswith("torch.nn.") and code is not None and "training" in code.co_names
     return own or isinstance(module, _BY_MODE)
-
-

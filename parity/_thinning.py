@@ -144,10 +144,7 @@ class Keeper:
         befores = [row.before for row in self.rows.values()]
         state = {
             key: stacked(
-                [
-                    dict(one.state.get(key) or {name: fresh(key, name, like[name]) for name in like})
-                    for one in befores
-                ]
+                [dict(one.state.get(key) or {name: fresh(key, name, like[name]) for name in like}) for one in befores]
             )
             for key, like in self.last.state.items()
         }
