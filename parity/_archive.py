@@ -39,7 +39,7 @@ def pack(tree: Any) -> bytes:
     buffer = io.BytesIO()
     small = sum(array.nbytes for array in arrays.values()) <= _COMPRESSED
     save = np.savez_compressed if small else np.savez
-    save(buffer, allow_pickle=False, **{_HEADER: np.array(header)}, **arrays)  # type: ignore[arg-type]
+    save(buffer, allow_pickle=False, **{_HEADER: np.array(header)}, **arrays)
     return buffer.getvalue()
 
 

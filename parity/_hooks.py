@@ -21,6 +21,8 @@ from parity._stack import Stack
 from parity._tape import Tape
 from parity._thinning import After, Keeper
 
+_LEFT_OUT = "Evaluations of the model were left out where they would take more than an eighth of the memory limit."
+
 
 class Observer:
     """Watches one training program while it runs; a context manager that takes its hooks off again.
@@ -185,11 +187,8 @@ class Observer:
         size = _trees.size((call.inputs, call.outputs))
         if self._evaluated + size > self._limit / 8:
             call.evaluation = False
-            note = (
-                "Evaluations of the model were left out where they would take more than an eighth of the memory limit."
-            )
-            if note not in self._seen.notes:
-                self._seen.notes.append(note)
+            if _LEFT_OUT not in self._seen.notes:
+                self._seen.notes.append(_LEFT_OUT)
             return
         self._evaluated += size
         self._seen.evaluations.append(Evaluation(call.step, call.inputs, call.outputs))

@@ -47,7 +47,7 @@ class Line:
 
     def __str__(self) -> str:
         given = [_readable(value) for value in self.args]
-        given += [f"{key}={_readable(value)}" for key, value in self.kwargs.items()]
+        given += [f"{key}={_readable(value)}" for key, value in self.kwargs.items() if value is not None]
         return f"{self.name}({', '.join(given)})"
 
 
@@ -185,9 +185,7 @@ def _not_one(calls: list[Any]) -> str:
         return "backward() was called on something that was not taken of the output of a module with parameters"
     if len({id(call.module) for call in calls}) > 1:
         return f"one loss is taken of several models ({', '.join(names)}). Put them into one module"
-    return (
-        f"one loss is taken of {len(calls)} calls of {names[0]}. Call it once with all rows, or make one module of it"
-    )
+    return f"one loss is taken of {len(calls)} calls of {names[0]}. Call it once, with the rows of all"
 
 
 def _inner(value: Any, layers: bool) -> Any:

@@ -194,7 +194,7 @@ class Seen:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def place(self, passes: Sequence[Pass], limit: float) -> bool:
-        """Take up what one step is fed: one backward pass, or several whose gradients add up; whether there was room."""
+        """Take up what a step is fed: one backward pass, or several whose gradients add up. Was there room?"""
         batch = Batch(
             inputs=joined([one.call.inputs for one in passes]),
             targets=joined([one.targets for one in passes]),

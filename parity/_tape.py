@@ -150,7 +150,7 @@ class Tape(TorchFunctionMode):
         setting = name in ("__setitem__", "__set__")
         in_place = setting or (isinstance(first, torch.Tensor) and out is first)
         operation = Operation(next(self._numbers), func, name, noted[0], noted[1], in_place, chance, self.module)
-        if setting:
+        if setting and isinstance(first, torch.Tensor):
             known = name == "__setitem__"
             self._put(first, Item(operation, ()) if known else Lost("an attribute of a tensor was set"))
             return
