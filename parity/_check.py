@@ -26,6 +26,7 @@ def check(
     *,
     seed: int | None = None,
     argv: Sequence[str] = (),
+    dropout: bool = True,
     title: str | None = None,
     progress: Progress = _silent,
 ) -> Verdict:
@@ -37,6 +38,7 @@ def check(
             recorded torch parts by :func:`parity.port`.
         seed: as in :func:`parity.record`.
         argv: as in :func:`parity.record`.
+        dropout: as in :func:`parity.record`.
         title: what the program is called in the report; its name where left out.
         progress: called with a line as each stage ends.
 
@@ -66,7 +68,7 @@ def check(
     if not isinstance(recording, Recording):
         from parity._record import record
 
-        recording = record(program_or_recording, seed=seed, argv=argv)
+        recording = record(program_or_recording, seed=seed, argv=argv, dropout=dropout)
         progress(f"recorded {recording.steps:,} steps of PyTorch, and again in float64")
     made = make_port(recording, port)
     replayed = replay(made, recording)

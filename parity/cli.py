@@ -111,6 +111,12 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--port", metavar="FILE.py:NAME", help="your JAX side: a parity.Port, or a function from the Recording to one"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="use N in place of the program's own torch.manual_seed")
+    parser.add_argument(
+        "--no-dropout",
+        dest="dropout",
+        action="store_false",
+        help="switch dropout off for the run: no two frameworks drop the same values",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress lines")
 
 
@@ -219,7 +225,9 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
     from parity._check import check, make_port
 
     port = _load_port(arguments.port) if arguments.port else None
-    verdict = check(program.path, port, seed=arguments.seed, title=program.title, progress=say)
+    verdict = check(
+        program.path, port, seed=arguments.seed, dropout=arguments.dropout, title=program.title, progress=say
+    )
     verdict = dataclasses.replace(verdict, axes=program.axes)
     repeats = arguments.repeats if arguments.repeats is not None else (_REPEATS if program.about else 0)
     if repeats:
