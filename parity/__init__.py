@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from parity._across import matrix
     from parity._check import check
     from parity._errors import (
         DivergenceError,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from parity._judge import Finding
+    from parity._matrix import Matrix
     from parity._ports import Port
     from parity._record import record
     from parity._recording import Recording
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _HOME = {
     "DivergenceError": "_errors",
     "Finding": "_judge",
+    "Matrix": "_matrix",
     "MissingDependencyError": "_errors",
     "OutputError": "_errors",
     "ParityError": "_errors",
@@ -39,6 +42,7 @@ _HOME = {
     "UnsupportedError": "_errors",
     "Verdict": "_verdict",
     "check": "_check",
+    "matrix": "_across",
     "port": "_translate",
     "record": "_record",
 }
@@ -46,6 +50,7 @@ _HOME = {
 __all__ = [
     "DivergenceError",
     "Finding",
+    "Matrix",
     "MissingDependencyError",
     "OutputError",
     "ParityError",
@@ -57,6 +62,7 @@ __all__ = [
     "UnsupportedError",
     "Verdict",
     "check",
+    "matrix",
     "port",
     "record",
 ]
