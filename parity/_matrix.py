@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from jax import tree
 
-from parity import _judge
+from parity import _judge, _replay
 from parity._bounds import Bounds
 from parity._errors import PortError
 from parity._ports import Port
 from parity._recording import Recording, Trace
-from parity._replay import Replay, replay
+from parity._replay import Replay
 
 # The precisions asked for where none are named, by the names of jax.default_matmul_precision, from the highest down:
 # float32; TF32 on a GPU, three bfloat16 passes on a TPU; what the platform takes by itself; bfloat16 products
@@ -144,35 +144,44 @@ def _cell(port: Port, recording: Recording, replayed: Replay, bounds: Bounds, de
     except PortError as error:  # a precision that this platform has not, or more memory than it has
         return Cell(*where, (), str(error.__cause__ or error).strip().partition("\n")[0])
     findings = _judge.judge(recording, dataclasses.replace(replayed, locked=locked), bounds)
-    return Cell(*where, tuple(_stage(stage, findings, recording, locked) for stage in _FIELDS))
+    return Cell(*where, tuple(_stage(stage, findings, recording, locked, replayed.locked) for stage in _FIELDS))
 
 
 def _locked(port: Port, recording: Recording, device: Any, precision: str) -> Trace:
     """The locked replay in the recording's dtype, there and so."""
+    if (locked_run := getattr(_replay, "locked_run", None)) is not None:
+        made: Trace = locked_run(port, recording, device=device, precision=precision)
+        return made
     with jax.default_device(device), jax.default_matmul_precision(precision):
-        return replay(port, recording).locked
+        return _replay.replay(port, recording).locked
 
 
-def _stage(stage: str, findings: Sequence[_judge.Finding], recording: Recording, locked: Trace) -> Stage:
+def _stage(stage: str, findings: Sequence[_judge.Finding], recording: Recording, locked: Trace, usual: Trace) -> Stage:
     own = [finding for finding in findings if finding.stage == stage]
     worst = max(own, key=lambda finding: (not finding.jax_within, finding.jax_used))
-    error = _relative_error(getattr(locked, _FIELDS[stage]), getattr(recording.arbiter_locked, _FIELDS[stage]))
+    traces = (locked, recording.arbiter_locked, usual)
+    error = _relative_error(*(getattr(trace, _FIELDS[stage]) for trace in traces), recording)
     return Stage(stage, all(finding.jax_within for finding in own), worst.tensor, worst.jax_used, error)
 
 
-def _relative_error(own: Any, exact: Any) -> float:
+def _relative_error(own: Any, exact: Any, usual: Any, recording: Recording) -> float:
     """The largest error of any array at any step, relative to that array's largest element at that step."""
-    # Predictions are a tree a step; everything else is an array a tensor, with a row a step.
-    by_step = isinstance(own, tuple)
-    pairs = zip(tree.leaves(own), tree.leaves(exact), strict=True)
-    arrays = list(pairs) if by_step else [row for pair in pairs for row in zip(*pair, strict=True)]
-    return max((_worst(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in arrays), default=0.0)
+    trees = [tree.leaves(each) for each in (own, exact, usual)]
+    if not isinstance(own, tuple):  # predictions are a tree a step; all else is an array a tensor, with a row a step
+        trees = [[row for leaf in leaves for row in _kept(leaf, recording)] for leaves in trees]
+    return max((_worst(*(np.asarray(row, np.float64) for row in rows)) for rows in zip(*trees, strict=True)), default=0)
 
 
-def _worst(own: Any, exact: Any) -> float:
+def _kept(values: Any, recording: Recording) -> Any:
+    """The rows of the kept steps, of losses that may be of all steps."""
+    kept = recording.kept
+    return values[kept] if len(values) == recording.steps != len(kept) else values
+
+
+def _worst(own: Any, exact: Any, usual: Any) -> float:
+    if not np.isfinite(exact).all() or not np.isfinite(usual).all():
+        return 0.0  # not finite by the program itself, or a step whose optimizer could not be given its state
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         error = float(np.max(np.abs(own - exact), initial=0.0))
-        relative = error / np.float64(np.max(np.abs(exact), initial=0.0)) if error else 0.0
-    if np.isnan(relative):  # not a number on both sides alike, or on the port's alone
-        return np.inf if np.isfinite(exact).all() else 0.0
-    return float(relative)
+        relative = error / np.float64(np.max(np.abs(exact), initial=0.0)) if error else np.float64(0.0)
+    return float(np.nan_to_num(relative, nan=np.inf, posinf=np.inf))

@@ -63,7 +63,8 @@ def _weights(verdict: Verdict) -> list[Json]:
 
 
 def _distances(verdict: Verdict) -> list[Json]:
-    recording, replay, bounds = verdict.recording, verdict.replay, verdict.bounds
+    recording, replay = verdict.recording, verdict.replay
+    bounds = _free_bounds(verdict.bounds)
     rows: list[Json] = []
     for name in _most_apart(verdict):
         for step, row in _places(recording):
@@ -71,10 +72,16 @@ def _distances(verdict: Verdict) -> list[Json]:
             own = _after(replay.initial, replay.free.weights, name, row)
             torch64 = _after(recording.initial, recording.arbiter_free.weights, name, row)
             own64 = _after(replay.initial, replay.free64.weights, name, row)
-            limits = [_bound(side.weights, name, row) for side in (bounds.free_torch, bounds.free_jax)]
+            limits = [_bound(side.weights, name, row) for side in bounds]
             values = {"float32": _gap(torch, own), "float64": _gap(torch64, own64), "bound": _largest(*limits)}
             rows.append({"tensor": name, "step": step, **values})
     return rows
+
+
+def _free_bounds(bounds: Any) -> tuple[Any, Any]:
+    """The bounds on the free trainings of both sides, which may be one for both."""
+    both = getattr(bounds, "free", None)
+    return (bounds.free_torch, bounds.free_jax) if both is None else (both, both)
 
 
 def _most_apart(verdict: Verdict) -> list[str]:

@@ -6,6 +6,7 @@ pytest loads this file in every run, so it imports nothing heavy until a test as
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from parity._verdict import Verdict
 
-_FOLDERS = pytest.StashKey[dict[str, int]]()
+_FOLDERS = pytest.StashKey[set[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -105,10 +106,11 @@ class Checker:
         else:
             return None
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self._request.node.nodeid.replace("::", "--")).strip("-.")[:120]
-        taken = config.stash.setdefault(_FOLDERS, {})
+        taken = config.stash.setdefault(_FOLDERS, set())
         # Two tests may differ only in what no folder's name can hold.
-        taken[name] = number = taken.get(name, 0) + 1
-        return Path(root) / (name if number == 1 else f"{name}-{number}")
+        name = next(each for number in itertools.count(1) if (each := _numbered(name, number)) not in taken)
+        taken.add(name)
+        return Path(root) / name
 
     def _tell(self, verdict: Verdict, folder: Path | None) -> None:
         """Leave the result in the JUnit file."""
@@ -120,6 +122,10 @@ class Checker:
         if folder is not None:
             told["report"] = str(folder)
         self._request.node.user_properties.extend((f"parity.{key}", value) for key, value in told.items())
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
 
 
 def _part(verdict: Verdict, folder: Path | None) -> NoReturn:
