@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import time
 from types import TracebackType
 from typing import Any
 
@@ -47,6 +48,7 @@ class Observer:
         self._module: torch.nn.Module | None = None
         self._steps_begun = 0
         self._evaluated = 0
+        self._ends: list[float] = []
         self.stopped = False
         self._tape = Tape(self._on_backward, lambda name: self._stack.chance(name), dropout=dropout)
         self._stack = Stack(self._tape, self._on_call, self._problem_is)
@@ -113,6 +115,7 @@ class Observer:
                 self._problem = f"at step {self._done}, {error}"
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._ends = [*self._ends[:1], time.perf_counter()]
         self._tape.off = False
         self._tape.forget()
         if self._problem is None and self._seen and not self.stopped:
@@ -123,6 +126,11 @@ class Observer:
                 self._seen.keeper.end(after, self._seen.pool.size + self._evaluated)
             except UnsupportedError as error:
                 self._problem = f"at step {self._done}, {error}"
+
+    @property
+    def seconds(self) -> float:
+        """What the training took, from the end of its first step to that of its last, scaled to all steps."""
+        return (self._ends[-1] - self._ends[0]) * self._done / (self._done - 1) if self._done > 1 else 0.0
 
     # -- one step
 

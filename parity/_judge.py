@@ -145,6 +145,15 @@ def _within(value: Array, exact: Array, bound: Array, largest: float) -> Array:
     return np.where(np.isfinite(exact), near | overflown, ~np.isfinite(value))
 
 
+def _both_or_none_finite(a: Array, b: Array) -> Array:
+    """Whether float64 runs leave the finite numbers together, but where the one still there is about to as well."""
+    info = np.finfo(np.float64)
+    edge = float(info.max) * float(info.eps)
+    with np.errstate(invalid="ignore"):
+        about_to = (np.abs(a) > edge) | (np.abs(b) > edge)
+    return (np.isfinite(a) == np.isfinite(b)) | about_to
+
+
 def _used(value: Array, exact: Array, bound: Array, within: Array) -> float:
     """The largest share of the bound that the error uses, where there is a bound and it did not overflow duly."""
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
@@ -165,7 +174,7 @@ def _find(case: Case) -> Finding:
     largest, largest64 = float(np.finfo(case.torch.dtype).max), float(np.finfo(np.float64).max)
     torch_ok = _within(wide["torch"], exact, torch_bound, largest)
     jax_ok = _within(wide["jax"], exact, jax_bound, largest)
-    same = _within(wide["jax64"], exact, case.bound64, largest64)
+    same = _within(wide["jax64"], exact, case.bound64, largest64) & _both_or_none_finite(wide["jax64"], exact)
     bad = np.flatnonzero(~(torch_ok & jax_ok & same).all(1))
     size = np.abs(exact[np.isfinite(exact)]).max(initial=0.0) or 1.0
     with np.errstate(invalid="ignore"):

@@ -90,7 +90,7 @@ def record(
         arbiter_free=free,
         evaluations=tuple(seen.evaluations),
         printed=tuple(observer.settle(line) for line in printed),
-        environment=seen.environment,
+        environment={**seen.environment, "seconds": observer.seconds},
         initial_buffers={
             name: values for name, values in seen.initial_buffers.items() if np.issubdtype(values.dtype, np.floating)
         },

@@ -6,6 +6,8 @@ import hypothesis
 import jax
 from jaxtyping import install_import_hook
 
+pytest_plugins = ["pytester"]
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
