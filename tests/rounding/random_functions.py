@@ -35,7 +35,10 @@ UNARY: dict[str, Both] = {
     "expm1": (jnp.expm1, torch.expm1),
     "flip": (lambda x: x[::-1], lambda x: x.flip(0)),
     "floor": (jnp.floor, torch.floor),
-    "gather": (lambda x: x[(jnp.arange(len(x)) * 3 + 1) % len(x)], lambda x: x[(torch.arange(len(x)) * 3 + 1) % len(x)]),
+    "gather": (
+        lambda x: x[(jnp.arange(len(x)) * 3 + 1) % len(x)],
+        lambda x: x[(torch.arange(len(x)) * 3 + 1) % len(x)],
+    ),
     "gelu": (lambda x: jax.nn.gelu(x, approximate=False), torch.nn.functional.gelu),
     "gelu tanh": (jax.nn.gelu, lambda x: torch.nn.functional.gelu(x, approximate="tanh")),
     "layer norm": (lambda x: _normed(x), lambda x: torch.nn.functional.layer_norm(x, x.shape[-1:], eps=1e-5)),

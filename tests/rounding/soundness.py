@@ -67,7 +67,10 @@ def main(count: int) -> None:
     counts: collections.Counter[str] = collections.Counter()
 
     @hypothesis.settings(
-        max_examples=count, deadline=None, database=None, derandomize=False,
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=False,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     @hypothesis.given(PROGRAMS)
