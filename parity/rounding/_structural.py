@@ -187,7 +187,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_MOVES.split(), _moved),
     **dict.fromkeys(_NOTHING.split(), _same),
     **dict.fromkeys(("gather", "dynamic_slice"), _gathered),
-    **dict.fromkeys(("iota", "empty"), _made),
+    **dict.fromkeys(("iota", "empty", "empty2"), _made),
     "pad": _padded,
     "convert_element_type": _converted,
     "reduce_precision": _reduced_precision,
