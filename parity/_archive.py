@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import tempfile
 import types
 import typing
@@ -28,6 +29,11 @@ _COMPRESSED = 2**26
 # A dict with one of these as its only key stands for something that JSON lacks.
 _ARRAY, _SCALAR, _LIST, _PAIRS = "array", "scalar", "list", "pairs"
 _TAGS = {_ARRAY, _SCALAR, _LIST, _PAIRS}
+# What reading a damaged file comes to, in NumPy, in zipfile and in what is made of the header.
+_DAMAGE = (
+    *(OSError, ValueError, KeyError, IndexError, TypeError, EOFError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 T = TypeVar("T")
 
 
@@ -116,7 +122,7 @@ def read(path: Path, kind: type[T]) -> T:
         return typing.cast(T, _restore(body, kind, content))
     except FileNotFoundError:
         raise RecordingError(f"there is no file {path}; Recording.save(path) writes one") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise RecordingError(f"{path} is not a recording, or is damaged ({error}); record the program again") from None
 
 
