@@ -57,7 +57,7 @@ def train(
     stacked = [_stacked([row[field] for row in rows]) for field in range(4)]
     dtype = next(iter(initial.values())).dtype
     trace = Trace(tuple(predictions), np.array(losses, dtype), *stacked)
-    trained = [name for name in rows[0][0]]
+    trained = list(rows[0][0])
     return Recording(
         name="by hand",
         source="",
