@@ -106,5 +106,5 @@ def thinned(recording: Recording, keep: Sequence[int]) -> Recording:
     )  # fmt: skip
     weights, buffers = recording.weights_before(), recording.buffers_before()
     starts = Starts(some(weights), before(trace.state), some(buffers))
-    changed = dict.fromkeys(("observed", "arbiter_locked", "arbiter_free"), fewer)
+    changed: dict[str, Any] = dict.fromkeys(("observed", "arbiter_locked", "arbiter_free"), fewer)
     return dataclasses.replace(recording, thinned=kept, starts=starts, **changed)

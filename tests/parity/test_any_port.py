@@ -330,15 +330,17 @@ def test_a_state_that_the_recording_has_not_is_said() -> None:
 def test_own_batches_are_fed_and_kept() -> None:
     recording = _mlp_recording()
     fed = [recording.batches[place] for place in recording.batch_of_step]
-    port = dataclasses.replace(_plain_mlp(recording), batches=[(batch.inputs, batch.targets) for batch in fed])
+    batches: list[Any] = [(batch.inputs, batch.targets) for batch in fed]
+    port = dataclasses.replace(_plain_mlp(recording), batches=batches)
     _agree(recording, port)
-    swapped = dataclasses.replace(port, batches=[*port.batches[1:], port.batches[0]])
+    swapped = dataclasses.replace(port, batches=[*batches[1:], batches[0]])
     made = replay(swapped, recording)
+    assert made.data is not None
     np.testing.assert_array_equal(made.data[0][0], recording.batches[1].inputs)
     assert made.free.losses[0] != recording.observed.losses[0]
     np.testing.assert_allclose(made.locked64.losses, recording.observed.losses, atol=1e-13)
     with pytest.raises(PortError, match="has batches for 5 steps, and PyTorch made 6"):
-        replay(dataclasses.replace(port, batches=port.batches[1:]), recording)
+        replay(dataclasses.replace(port, batches=batches[1:]), recording)
 
 
 @pytest.mark.parametrize(
