@@ -103,7 +103,9 @@ def own(port: Port, recording: Recording, dtype: np.dtype[Any]) -> Feed:
     given = _pairs(port.batches, recording.steps)
     # The same arrays for several steps are one batch.
     place_of: dict[tuple[int, ...], int] = {}
-    batches, parts, order = [], [], []
+    batches: list[Any] = []
+    parts: list[Parts] = []
+    order: list[int] = []
     for step, pair in enumerate(given):
         passes = recording.batches[recording.batch_of_step[step]].parts
         key = (*(id(leaf) for leaf in jax.tree.leaves(pair)), *passes)

@@ -33,11 +33,6 @@ class Plan:
     uncovered: tuple[str, ...]
     has: Mapping[str, Any]
 
-    @property
-    def judged(self) -> int:
-        """How many of the kept steps have an optimizer state to start from."""
-        return self.sequence if self.uncovered else -1
-
 
 def plan(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any]) -> Plan:
     """What can be done for this port."""

@@ -114,19 +114,31 @@ def _of_buffers(port: Port, recording: Recording) -> Names | None:
     leaves, structure = _leaves(_ports.arrays(port.state))
     kept = {path: shape for path, shape in leaves.items() if _is_floating(port.state, path)}
     given = {name: path for name, path in (port.names or {}).items() if name in recording.initial_buffers}
-    wanted = changing if len(changing) >= len(kept) else floating
+    # Constants have a place where the port keeps them too, as a BatchNorm in eval mode does.
+    wanted = changing if given or len(changing) >= len(kept) else floating
     shapes = {name: values.shape for name, values in wanted.items()}
-    if given:
-        named = {name: recording.initial_buffers[name].shape for name in given}
-        missing = {name: shape for name, shape in shapes.items() if name not in given and name in changing}
-        places = _given({**named, **missing}, leaves, given)
-    else:
-        places = _found(shapes, kept)
+    try:
+        places = _places_of_buffers(shapes, leaves, kept, given, recording)
+    except PortError as error:
+        raise PortError(f"the model's own state, which PyTorch keeps in buffers: {error}") from None
     unused = kept.keys() - {leaf.path for place in places.values() for leaf in place.leaves}
     if unused:
         what = f"the port's state {sorted(unused)[0]!r} is no buffer of PyTorch's model"
         raise PortError(_mismatch(what, shapes, kept))
     return Names(places, tuple(leaves), structure)
+
+
+def _places_of_buffers(
+    shapes: Mapping[str, Shape],
+    leaves: Mapping[str, Shape],
+    kept: Mapping[str, Shape],
+    given: Given,
+    recording: Recording,
+) -> dict[str, Place]:
+    if not given:
+        return _found(shapes, kept)
+    named = {name: recording.initial_buffers[name].shape for name in given}
+    return _given({**named, **shapes}, leaves, given)
 
 
 def _changes(name: str, initial: Array, recording: Recording) -> bool:

@@ -33,16 +33,13 @@ def check(port: Port, names: Names, recording: Recording) -> None:
             continue
         seen.add(form)
         made = []
-        for piece in pieces(batch, parts):
-            predictions, loss = jax.eval_shape(lambda *given: _forward(port, *given), params, state, *piece)
-            _check_loss(loss, int(step))
-            made.append(jax.tree_util.tree_flatten_with_path(predictions)[0])
-        _check_predictions(made, recording.observed.predictions[row], int(step))
-
-
-def _forward(port: Port, params: Any, state: Any, inputs: Any, targets: Any) -> tuple[Any, Any]:
-    predictions, _ = port.apply(params, state, inputs)
-    return predictions, port.loss(predictions, targets)
+        for inputs, targets in pieces(batch, parts):
+            predictions, _ = jax.eval_shape(port.apply, params, state, inputs)
+            made.append((predictions, targets))
+        flat = [jax.tree_util.tree_flatten_with_path(predictions)[0] for predictions, _ in made]
+        _check_predictions(flat, recording.observed.predictions[row], int(step))
+        for given in made:
+            _check_loss(jax.eval_shape(port.loss, *given), int(step))
 
 
 def _check_loss(loss: Any, step: int) -> None:
