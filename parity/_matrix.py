@@ -159,15 +159,20 @@ def _locked(port: Port, recording: Recording, device: Any, precision: str) -> Tr
 def _stage(stage: str, findings: Sequence[_judge.Finding], recording: Recording, locked: Trace, usual: Trace) -> Stage:
     own = [finding for finding in findings if finding.stage == stage]
     worst = max(own, key=lambda finding: (not finding.jax_within, finding.jax_used))
-    traces = (locked, recording.arbiter_locked, usual)
-    error = _relative_error(*(getattr(trace, _FIELDS[stage]) for trace in traces), recording)
+    values = [getattr(trace, _FIELDS[stage]) for trace in (locked, recording.arbiter_locked, usual)]
+    error = _relative_error(recording, values)
     return Stage(stage, all(finding.jax_within for finding in own), worst.tensor, worst.jax_used, error)
 
 
-def _relative_error(own: Any, exact: Any, usual: Any, recording: Recording) -> float:
-    """The largest error of any array at any step, relative to that array's largest element at that step."""
-    trees = [tree.leaves(each) for each in (own, exact, usual)]
-    if not isinstance(own, tuple):  # predictions are a tree a step; all else is an array a tensor, with a row a step
+def _relative_error(recording: Recording, values: Sequence[Any]) -> float:
+    """The largest error of any array at any step, relative to that array's largest element at that step.
+
+    ``values`` are those of the cell, the float64 ones, and those of the replay that was judged.
+    """
+    trees = [tree.leaves(each) for each in values]
+    if not isinstance(
+        values[0], tuple
+    ):  # predictions are a tree a step; all else is an array a tensor, with a row a step
         trees = [[row for leaf in leaves for row in _kept(leaf, recording)] for leaves in trees]
     return max((_worst(*(np.asarray(row, np.float64) for row in rows)) for rows in zip(*trees, strict=True)), default=0)
 

@@ -188,8 +188,7 @@ class Verdict:
         for side, run in sides.items():
             bad = set(np.flatnonzero(~np.isfinite(run.losses)).tolist())
             for values in run.weights.values():
-                rows = ~np.isfinite(values).reshape(len(values), -1).all(1)
-                bad.update(kept[: len(rows)][rows].tolist())
+                bad.update(int(step) for step, row in zip(kept, values, strict=True) if not np.isfinite(row).all())
             if bad:
                 first[side] = min(bad)
         if not first:
