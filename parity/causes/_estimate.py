@@ -13,7 +13,8 @@ from parity.causes._rules import Course, Rule, course
 
 # Steps that a number is first found from; all of them confirm it.
 _FIRST = 4
-_ROUNDS = 60
+_ROUNDS = 25
+_HALVINGS = 6
 
 Change = Callable[[float], Rule]
 
@@ -68,11 +69,13 @@ def _newton(distance: Callable[[float], tuple[np.ndarray, np.ndarray]], value: f
         if not np.isfinite(curvature) or curvature == 0:
             return None
         step = -float(slope @ residual) / curvature
-        while True:
+        for _ in range(_HALVINGS):
             new, new_unit = distance(value + step)
-            if _size(new) <= _size(residual) or abs(step) <= 1e-17 * abs(value):
+            if _size(new) <= _size(residual):
                 break
             step /= 2
+        else:
+            break
         value, residual, unit = value + step, new, new_unit
         if abs(step) <= 4e-17 * abs(value) or np.abs(residual).max() <= 0.01:
             break

@@ -9,12 +9,27 @@ from parity._judge import Finding
 from parity._ports import Port
 from parity._recording import Recording
 from parity._replay import Replay
+from parity.causes._buffers import buffers
 from parity.causes._case import Case
 from parity.causes._cause import Cause
+from parity.causes._data import feeds
+from parity.causes._finite import infinities
+from parity.causes._initial import initials
 from parity.causes._loss import losses
+from parity.causes._model import models
 from parity.causes._optimizer import optimizers
+from parity.causes._precision import precisions
 
-_HYPOTHESES: tuple[Callable[[Case], list[Cause]], ...] = (losses, optimizers)
+_Hypothesis = Callable[[Case], list[Cause]]
+# Groups of hypotheses about the same thing: the first that is confirmed stands for its group.
+_GROUPS: tuple[tuple[_Hypothesis, ...], ...] = (
+    (initials,),
+    (feeds,),
+    (infinities, losses, models),
+    (buffers,),
+    (optimizers,),
+    (precisions,),
+)
 
 
 def find(
@@ -30,4 +45,11 @@ def find(
         recording cannot tell apart are marked as alternatives of one another.
     """
     case = Case.of(recording, port, replay, bounds, findings)
-    return tuple(cause for hypothesis in _HYPOTHESES for cause in hypothesis(case))
+    causes: list[Cause] = []
+    for group in _GROUPS:
+        for hypothesis in group:
+            found = hypothesis(case)
+            causes += [cause for cause in found if cause.name not in {known.name for known in causes}]
+            if found:
+                break
+    return tuple(causes)

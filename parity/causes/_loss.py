@@ -257,6 +257,9 @@ def _broadcast(case: Case) -> list[Cause]:
     def flat(predictions: Any, targets: Any) -> Any:
         return case.port.loss(jnp.reshape(predictions, -1), jnp.reshape(targets, -1))
 
+    def flattened(predictions: Any, targets: Any) -> Any:
+        return case.port.loss(jnp.reshape(predictions, -1), targets)
+
     def shaped(predictions: Any, targets: Any) -> Any:
         return case.port.loss(jnp.reshape(predictions, jnp.shape(targets)), targets)
 
@@ -265,12 +268,12 @@ def _broadcast(case: Case) -> list[Cause]:
         across = jnp.broadcast_to(jnp.reshape(predictions, (-1, 1)), square)
         return case.port.loss(across, jnp.broadcast_to(jnp.reshape(targets, (1, -1)), square))
 
-    for loss, where in ((shaped, "here"), (flat, "here"), (squared, "in PyTorch")):
+    for loss, where in ((shaped, "here"), (flattened, "here"), (flat, "here"), (squared, "in PyTorch")):
         agreement = case.agreement(case.probe(dataclasses.replace(case.port, loss=loss)))
         if agreement is None:
             continue
         if where == "here":
-            sentence = f"with the predictions in the targets' shape the two agree within {agreement:.0e}: their "
+            sentence = f"with predictions and targets of one shape the two agree within {agreement:.0e}: their "
             sentence += "difference broadcasts here, every prediction against every target"
             fix = "give the loss equal shapes: predictions.reshape(targets.shape), or use jaxreg.mse_loss, which checks"
         else:
