@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from parity import _bounds, _document, _jax_code, _judge
+from parity import _bounds, _document, _jax_code, _judge, causes
 from parity._errors import PortError
 from parity._ports import Port
 from parity._recording import Recording
@@ -81,6 +81,10 @@ def check(
     progress("followed the rounding of every operation")
     findings = _judge.judge(recording, replayed, bounds)
     progress(f"judged {len(findings)} tensors of all stages against their rounding bounds")
+    with _timed(costs, "causes"):
+        found = causes.find(recording, made, replayed, bounds, findings)
+    if found:
+        progress(f"found {len(found)} causes by replaying with them")
     name = _document.slug(recording.name)
     return Verdict(
         recording=recording,
@@ -90,6 +94,7 @@ def check(
         name=name,
         title=title or recording.name,
         jax_code=_jax_code.write(recording, recording_file(name)) if port is None else "",
+        causes=found,
         warnings=_judge.warnings(findings),
         costs=costs,
     )

@@ -64,7 +64,7 @@ def _weights(verdict: Verdict) -> list[Json]:
 
 def _distances(verdict: Verdict) -> list[Json]:
     recording, replay = verdict.recording, verdict.replay
-    bounds = _free_bounds(verdict.bounds)
+    bounds = verdict.bounds
     rows: list[Json] = []
     for name in _most_apart(verdict):
         for step, row in _places(recording):

@@ -56,6 +56,7 @@ ROOMS = [
     "_bounds",
     "_pairs",
     "_judge",
+    "causes",
     "_timing",
     "_measure",
     "_printed",

@@ -110,7 +110,9 @@ def _as_biased(before: Array, torch: Array, port: Array) -> tuple[str, str, str,
             return None
         rounded = swapped
     momentum = 1 - old * rounded
-    sentence = f"the port's running variance is that of a biased batch variance, over N = {rounded} and not N - 1: with "
+    sentence = (
+        f"the port's running variance is that of a biased batch variance, over N = {rounded} and not N - 1: with "
+    )
     sentence += f"a share of {momentum:.3g} of each batch the two agree within {agreement:.0e}"
     fix = "keep the unbiased variance, times N / (N - 1), as PyTorch does for running_var (it normalises by the biased one)"
     return "BatchNorm biased variance", sentence, fix, agreement

@@ -49,9 +49,7 @@ class Case:
     rows: tuple[int, ...]
 
     @classmethod
-    def of(
-        cls, recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]
-    ) -> Case:
+    def of(cls, recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> Case:
         """The case, with the steps to look at: where it first parts, the first, and others with other batches."""
         shapes = {name: values.shape for name, values in recording.initial.items()}
         names = _names.resolve(shapes, port.params, port.names)

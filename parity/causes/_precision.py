@@ -114,7 +114,9 @@ def _named(case: Case, side: str, errors: Errors, rows: tuple[int, ...]) -> Iter
         return
     rivals = {other.name for other, (rest, *_) in tried if rest <= 4 * left and rest < 0.5} - {form.name}
     first = next((f for f in case.findings if not f.holds and f.stage in _STEPS_LOOKED_AT), None)
-    sentence = f"rounding the operands of every product to {form.words} explains {1 - left:.4%} of {side}'s float32 error"
+    sentence = (
+        f"rounding the operands of every product to {form.words} explains {1 - left:.4%} of {side}'s float32 error"
+    )
     sentence += f" over {len(rows)} steps; by chance that much is met with p < {max(chance, 1e-300):.0e}"
     stage = "forward" if tensor == "predictions" else "gradient"
     step = int(case.recording.kept[rows[0]])
@@ -185,5 +187,3 @@ def _independent(rows: Array) -> float:
     unit = rows / np.where(sizes > 0, sizes, 1.0)
     gram = unit @ unit.T
     return float(np.trace(gram) ** 2 / max((gram**2).sum(), 1e-300))
-
-

@@ -22,9 +22,9 @@ from tests.parity.torch_programs import minibatches, regression, small
 from tests.strategies import Training, trainings
 
 
-def _in_float32(x: Any, y: Any, weight: Any, bias: Any, order: np.random.Generator) -> list[np.ndarray]:
+def _in_float32(data: list[np.ndarray], order: np.random.Generator) -> list[np.ndarray]:
     """Forward, loss and gradient with every operation rounded to float32 and every sum taken in a drawn order."""
-    x, y, w, b = (np.asarray(values, np.float32) for values in (x, y, weight, bias))
+    x, y, w, b = (np.asarray(values, np.float32) for values in data)
 
     def dot(a: np.ndarray, c: np.ndarray) -> np.ndarray:
         total = np.zeros((a.shape[0], c.shape[1]), np.float32)
@@ -68,7 +68,7 @@ def test_never_exceeded_in_any_order_of_the_sums(
     scales = [10**inputs_power, 10 ** (inputs_power + weights_power), 10**weights_power, 10**weights_power]
     data = [(scale * order.normal(size=size)).astype(np.float32) for scale, size in zip(scales, sizes, strict=True)]
     exact, bounds = _bounded_chain(*data)
-    for value, truth, most in zip(_in_float32(*data, order), exact, bounds, strict=True):
+    for value, truth, most in zip(_in_float32(data, order), exact, bounds, strict=True):
         assert (np.abs(value - np.asarray(truth)) <= np.asarray(most) * (1 + 1e-9)).all()
 
 

@@ -13,7 +13,8 @@ from parity._carried import carried
 
 def _summed(maps: np.ndarray, local: np.ndarray) -> np.ndarray:
     """What can be reached at most: the sum of |J_s ... J_r| d_r, written out."""
-    kept, products = [], []
+    kept: list[np.ndarray] = []
+    products: list[np.ndarray] = []
     for step, added in enumerate(local):
         products = [maps[step] @ product for product in products] + [np.eye(len(added))]
         kept.append(sum(np.abs(product) @ local[ago] for ago, product in enumerate(products)))

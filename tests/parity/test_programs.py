@@ -10,7 +10,7 @@ import pytest
 
 import parity
 from parity import Verdict
-from parity._judge import ulps
+from parity._pairs import ulps
 from parity.programs import BUILT_IN, Listed
 
 
