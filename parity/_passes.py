@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from parity._inputs import to_array
-from parity._loss import Loss, Ref, described, loss_of, scaled, squared_error, unreshaped
+from parity._known import described, scaled, squared_error, unreshaped
+from parity._loss import Loss, Ref, loss_of
 from parity._recording import Part
 from parity._seen import Pass
 

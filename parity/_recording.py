@@ -33,7 +33,8 @@ class Trace:
         gradients: by PyTorch's parameter name, shape ``(k, *parameter shape)``.
         state: optimizer state *after* each step, by PyTorch's key (``"momentum_buffer"``) and parameter name.
         weights: the weights *after* each step, by parameter name, shape ``(k, *parameter shape)``.
-        buffers: the model's own state *after* each step (``"bn.running_mean"``), by PyTorch's buffer name.
+        buffers: the model's own state *after* each step (``"bn.running_mean"``), by PyTorch's buffer name: the floating
+            buffers that changed; one that never did is a constant, and in ``initial_buffers`` alone.
     """
 
     predictions: tuple[Tree, ...]
@@ -132,12 +133,13 @@ class Recording:
         batch_of_step: shape ``(steps,)``, which of them each step was fed.
         observed: the run itself.
         arbiter_locked: PyTorch in float64, every step from the recorded state: forward, loss and gradient at the
-            recorded weights, the optimizer fed the recorded gradients.
+            recorded weights, the optimizer fed the recorded gradients. Where steps were left out, the optimizer starts
+            each kept one from the recorded state, and the losses of the others are NaN.
         arbiter_free: PyTorch in float64 from the initial weights, on its own.
         evaluations: calls of the model outside the training steps.
         printed: the program's output, line by line.
         environment: versions, device, threads; strings and numbers.
-        initial_buffers: the model's own state before the first step, by PyTorch's buffer name.
+        initial_buffers: the model's floating buffers before the first step, by PyTorch's name, constants among them.
         thinned: the steps whose tensors were kept, where a memory limit left others out; see :attr:`kept`.
         starts: what those steps started from; ``None`` where every step was kept.
         notes: what was left out of the recording, in sentences.
