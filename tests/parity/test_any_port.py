@@ -186,7 +186,7 @@ def test_nnx_convolution_with_batch_norm() -> None:
     })  # fmt: skip
     port = Port.from_nnx(model, mse, optax.sgd(RATE, 0.9))
     assert port._module is model
-    _agree(recording, port, 1e-7)  # flax adds up in float32 whatever the dtype of its values
+    _agree(recording, port)
     made = replay(port, recording)
     assert sorted(made.free.buffers) == ["bn.running_mean", "bn.running_var"]
     model.eval()
@@ -222,7 +222,7 @@ def test_linen_convolution_with_batch_norm() -> None:
         return made, after["batch_stats"]
 
     port = Port(params, apply, mse, optax.sgd(RATE, 0.9), state=variables["batch_stats"])
-    _agree(recording, port, 1e-7)
+    _agree(recording, port)
 
 
 class TorchTwo(torch.nn.Module):
