@@ -253,6 +253,6 @@ def test_the_ini_setting_counts_from_the_root(project: pytest.Pytester) -> None:
 
 
 def test_the_fixture_is_listed_with_what_it_does(project: pytest.Pytester) -> None:
-    listed = project.runpytest_inprocess(*OPTIONS, "--fixtures", "-q").stdout.str()
+    listed = project.runpytest_subprocess(*OPTIONS, "--fixtures", "-q").stdout.str()
     assert "parity.check(program, port=None, **options)" in listed
-    assert "--parity-report=FOLDER" in project.runpytest_inprocess(*OPTIONS, "--help").stdout.str()
+    assert "--parity-report=FOLDER" in project.runpytest_subprocess(*OPTIONS, "--help").stdout.str()
