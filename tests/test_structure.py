@@ -38,6 +38,7 @@ ROOMS = [
     "_sgd_bounds",
     "_bounds",
     "_judge",
+    "causes",
     "_timing",
     "_measure",
     "_printed",

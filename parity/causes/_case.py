@@ -49,16 +49,15 @@ class Case:
     rows: tuple[int, ...]
 
     @classmethod
-    def of(
-        cls, recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]
-    ) -> Case:
+    def of(cls, recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> Case:
         """The case, with the steps to look at: where it first parts, the first, and others with other batches."""
         shapes = {name: values.shape for name, values in recording.initial.items()}
         names = _names.resolve(shapes, port.params, port.names)
         kept = recording.kept
-        starts = [finding.step for finding in findings if finding.step is not None and not finding.same_program]
+        starts = [int(f.step) for f in findings if f.step is not None and not f.same_program]
         first = [int(min(np.searchsorted(kept, step), len(kept) - 1)) for step in sorted(starts)[:1]]
-        seen, rows = set(), []
+        seen: set[Any] = set()
+        rows: list[int] = []
         for row in [*first, *range(len(kept))]:
             shape = _shapes(recording, row)
             if shape not in seen and len(rows) < _PROBED:

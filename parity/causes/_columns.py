@@ -88,7 +88,12 @@ def columns(recording: Recording, replay: Replay, until: int = 0) -> Columns | N
 
     gradients = recording.observed.gradients
     squares = [(np.asarray(gradients[name][:steps], np.float64) ** 2).reshape(steps, -1).sum(1) for name in gradients]
-    fed = Fed(row(gradients), row(recording.weights_before()), np.sqrt(np.sum(squares, 0)), sum(recording.initial[name].size for name in gradients))
+    fed = Fed(
+        row(gradients),
+        row(recording.weights_before()),
+        np.sqrt(np.sum(squares, 0)),
+        sum(recording.initial[name].size for name in gradients),
+    )
     rates = np.stack([recording.learning_rates[name][:steps] for name in names], 1)[:, owner].astype(np.float64)
     settings = {
         key: np.array([_number(recording.rules[name].get(key)) for name in names])[owner]

@@ -49,7 +49,9 @@ def feeds(case: Case) -> list[Cause]:
     return []
 
 
-_ORDER = "feed the recorded order: recording.batches and .batch_of_step, or jaxreg.torch_random.Generator(seed).randperm"
+_ORDER = (
+    "feed the recorded order: recording.batches and .batch_of_step, or jaxreg.torch_random.Generator(seed).randperm"
+)
 
 
 def _sides(pool: list[Any], recorded: list[int], given: list[Any], some: int) -> tuple[list[Any], list[Any]]:
@@ -78,4 +80,6 @@ def _row_counts(batch: Any) -> Counter[bytes]:
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(batch)]
     if len({len(leaf) if leaf.ndim else -1 for leaf in leaves}) != 1 or not leaves[0].ndim:
         return Counter()
-    return Counter(b"".join(np.ascontiguousarray(leaf[row]).tobytes() for leaf in leaves) for row in range(len(leaves[0])))
+    return Counter(
+        b"".join(np.ascontiguousarray(leaf[row]).tobytes() for leaf in leaves) for row in range(len(leaves[0]))
+    )

@@ -239,9 +239,7 @@ def _spread_over(frame: Frame, atom: Any, shape: tuple[int, ...]) -> tuple[int, 
         return (0,)
     kept = source[1].params["broadcast_dimensions"]
     operand = source[1].invars[0].aval.shape
-    return tuple(
-        axis for axis in range(len(shape)) if axis not in kept or operand[kept.index(axis)] != shape[axis]
-    )
+    return tuple(axis for axis in range(len(shape)) if axis not in kept or operand[kept.index(axis)] != shape[axis])
 
 
 def rounder(exponent: int, mantissa: int) -> Callable[[Any], Any]:

@@ -1,4 +1,4 @@
-"""A function run with some of its operations replaced: its jaxpr is walked, and a rule may answer in an equation's place."""
+"""A function run with some of its operations replaced: a rule may answer in the place of an equation of its jaxpr."""
 
 from __future__ import annotations
 
@@ -135,7 +135,9 @@ def _run(rule: Rule, frame: Frame, jaxpr: Any, consts: Sequence[Any], arguments:
 
 def _ordinary(rule: Rule, frame: Frame, equation: Any, values: list[Any]) -> list[Any]:
     name, params = equation.primitive.name, equation.params
-    inner = next((found for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if (found := params.get(key)) is not None), None)
+    inner = next(
+        (found for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if (found := params.get(key)) is not None), None
+    )
     if inner is not None and (name in _CALLS or (name in _CUSTOM and _concerns(rule, inner))):
         within = Frame()
         jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())

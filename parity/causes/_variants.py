@@ -114,7 +114,11 @@ def _nesterov_missing(rule: Rule) -> Variant:
 
 def _adam(columns: Columns) -> Iterator[Variant]:
     rule = columns.rule
-    for corrected, of in (((False, False), ""), ((True, False), " of the second moment"), ((False, True), " of the first")):
+    for corrected, of in (
+        ((False, False), ""),
+        ((True, False), " of the second moment"),
+        ((False, True), " of the first"),
+    ):
         yield Variant(
             "bias correction missing",
             dataclasses.replace(rule, corrected=corrected),
