@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from parity import rounding
+    from parity._across import matrix
     from parity._check import check
     from parity._errors import (
         DivergenceError,
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from parity._judge import Finding
+    from parity._matrix import Matrix
     from parity._ports import Port
     from parity._record import record
     from parity._recording import Recording
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 _HOME = {
     "DivergenceError": "_errors",
     "Finding": "_judge",
+    "Matrix": "_matrix",
     "MissingDependencyError": "_errors",
     "OutputError": "_errors",
     "ParityError": "_errors",
@@ -39,13 +43,16 @@ _HOME = {
     "UnsupportedError": "_errors",
     "Verdict": "_verdict",
     "check": "_check",
+    "matrix": "_across",
     "port": "_translate",
     "record": "_record",
+    "rounding": "",
 }
 
 __all__ = [
     "DivergenceError",
     "Finding",
+    "Matrix",
     "MissingDependencyError",
     "OutputError",
     "ParityError",
@@ -57,8 +64,10 @@ __all__ = [
     "UnsupportedError",
     "Verdict",
     "check",
+    "matrix",
     "port",
     "record",
+    "rounding",
 ]
 
 
@@ -67,6 +76,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'parity' has no attribute {name!r}")
     if name == "record":
         importlib.import_module("parity._torch").require_torch()
+    if name == "rounding":
+        return importlib.import_module("parity.rounding")
     return getattr(importlib.import_module(f"parity.{_HOME[name]}"), name)
 
 
