@@ -28,8 +28,8 @@ def buffers(case: Case) -> list[Cause]:
     def flat(names: list[str], source: object) -> Array:
         return np.concatenate([np.asarray(source[name], np.float64).reshape(-1) for name in names])  # type: ignore[index]
 
-    mean = tuple(flat(means, side) for side in (before, torch, port))
-    variance = tuple(flat(variances, side) for side in (before, torch, port))
+    mean = flat(means, before), flat(means, torch), flat(means, port)
+    variance = flat(variances, before), flat(variances, torch), flat(variances, port)
     found = _momentum(mean) if not _same(mean) else None
     cause = None
     if found is not None:
@@ -114,7 +114,7 @@ def _as_biased(before: Array, torch: Array, port: Array) -> tuple[str, str, str,
         f"the port's running variance is that of a biased batch variance, over N = {rounded} and not N - 1: with "
     )
     sentence += f"a share of {momentum:.3g} of each batch the two agree within {agreement:.0e}"
-    fix = "keep the unbiased variance, times N / (N - 1), as PyTorch does for running_var (it normalises by the biased one)"
+    fix = "keep the unbiased variance, times N / (N - 1), as PyTorch does for running_var"
     return "BatchNorm biased variance", sentence, fix, agreement
 
 

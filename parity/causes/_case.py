@@ -54,9 +54,10 @@ class Case:
         shapes = {name: values.shape for name, values in recording.initial.items()}
         names = _names.resolve(shapes, port.params, port.names)
         kept = recording.kept
-        starts = [finding.step for finding in findings if finding.step is not None and not finding.same_program]
+        starts = [int(f.step) for f in findings if f.step is not None and not f.same_program]
         first = [int(min(np.searchsorted(kept, step), len(kept) - 1)) for step in sorted(starts)[:1]]
-        seen, rows = set(), []
+        seen: set[Any] = set()
+        rows: list[int] = []
         for row in [*first, *range(len(kept))]:
             shape = _shapes(recording, row)
             if shape not in seen and len(rows) < _PROBED:

@@ -17,7 +17,7 @@ class Cause:
         tensor: the tensor there.
         step: the step at which it first shows.
         agreement: largest difference of the two float64 sides with the fault undone, or put into both, relative to the
-            tensor's largest element. For a coarse format of products, the share of the error that it leaves unexplained.
+            tensor's largest element. For coarse products, the share of the error that is left unexplained.
         alternatives: names of other causes that explain this recording as well; then it is one or the other.
     """
 

@@ -36,7 +36,7 @@ def infinities(case: Case) -> list[Cause]:
 
 
 _FIX = {
-    "loss": "use the stable form of the loss: optax.softmax_cross_entropy..., jax.nn.log_softmax; see jax.debug_nans(True)",
+    "loss": "use the stable form of the loss, such as jax.nn.log_softmax; jax.debug_nans(True) shows where",
     "gradient": "guard roots, logarithms and quotients before they are taken: jnp.where around their argument too",
     "update": "look at the learning rate and the optimizer's divisions at that step",
 }

@@ -126,7 +126,7 @@ def _factors(case: Case) -> list[Cause]:
     if probes is None:
         return []
     scalings = list(_scalings())
-    pairs = [(one,) for one in scalings]
+    pairs: list[tuple[_Scaling, ...]] = [(one,) for one in scalings]
     # ½ comes with a sum or a mean often enough: optax.l2_loss(...).sum().
     pairs += [(scalings[0], other) for other in scalings[2:]]
     plain = [_factor_values(case, (one,)) for one in scalings[2:4]] if _is_one_a_row(case) else []
@@ -202,7 +202,7 @@ def _any_factor(case: Case) -> list[Cause]:
     if not _plausible(case, probes, [raw] * len(probes)) or abs(raw - 1) < 1e-12:
         return []
     for ratio in (shortest(raw, 1e-13 * abs(raw)), raw):
-        agreement = case.agreement(case.probe(_scaled(case, lambda p, t, ratio=ratio: ratio)), factor=ratio)
+        agreement = case.agreement(case.probe(_scaled(case, _constant(ratio))), factor=ratio)
         if agreement is None:
             continue
         inverse = shortest(1 / ratio, 1e-13 / abs(ratio))
@@ -214,6 +214,10 @@ def _any_factor(case: Case) -> list[Cause]:
         sentence = f"with the loss multiplied by {ratio:.12g} the two agree within {agreement:.0e}: it is scaled"
         return [_at(case, "scaled loss", sentence, f"multiply the loss by {ratio:.12g}", agreement)]
     return []
+
+
+def _constant(ratio: float) -> Factor:
+    return lambda predictions, targets: ratio
 
 
 def _terms_seen(case: Case) -> list[int]:

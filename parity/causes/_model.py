@@ -68,7 +68,7 @@ def _transposed(case: Case) -> Iterator[Cause]:
     square = [
         name for name, values in case.recording.initial.items() if values.ndim == 2 and len(set(values.shape)) == 1
     ]
-    tried = [(name,) for name in square if values_matter(case, name)]
+    tried: list[tuple[str, ...]] = [(name,) for name in square if values_matter(case, name)]
     if len(square) > 1:
         tried.append(tuple(square))
     for chosen in tried:

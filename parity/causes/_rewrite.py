@@ -1,4 +1,4 @@
-"""A function run with some of its operations replaced: its jaxpr is walked, and a rule may answer in an equation's place."""
+"""A function run with some of its operations replaced: a rule may answer in the place of an equation of its jaxpr."""
 
 from __future__ import annotations
 
