@@ -49,7 +49,7 @@ Update = Callable[[Any, Any, Any], tuple[Any, Any]]
 def step_maps(
     gradient: Gradient, update: Update, params: Any, states: Any, batches: list[Any], order: Array
 ) -> Array | None:
-    """What each step does to an error in (parameters, optimizer state), or ``None`` where it is not affine or too large.
+    """What each step does to an error in (parameters, optimizer state); ``None`` where it is not affine, or too large.
 
     Args:
         gradient: ``(params, batch, parts)`` to the gradients, a tree like the parameters.

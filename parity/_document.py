@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from parity import _series
-from parity._judge import Finding, ulps
+from parity._judge import Finding
+from parity._pairs import ulps
 from parity._recording import Array, Recording
 
 if TYPE_CHECKING:

@@ -104,8 +104,8 @@ def warnings(findings: Sequence[Finding]) -> tuple[str, ...]:
             others = f" (and of {len(beyond) - 1} more tensors)" if len(beyond) > 1 else ""
             told.append(
                 f"{side}'s error of {worst.stage}, {worst.tensor}{others} is within the worst case, but "
-                f"{getattr(worst, share):.2g} times what independent roundings exceed once in 1e9 elements: its sums or "
-                "products may run in a lower precision, or its roundings all go one way"
+                f"{getattr(worst, share):.2g} times what independent roundings exceed once in 1e9 elements: its sums "
+                "or products may run in a lower precision, or its roundings all go one way"
             )
     return tuple(told)
 

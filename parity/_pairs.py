@@ -135,7 +135,7 @@ def _stage(
         name = f"{tensor}.grad" if (stage, field) == ("trajectory", "gradients") else tensor
         sharper = None if likely is None else _values(likely, field, key, kept, scalars)[0][:rows]
         arrays = (torch, own, torch64, jax64, limits[0], limits[1], limits[2] + limits[3], steps)
-        yield Case(stage, name, *(array[:rows] for array in arrays), sharper)
+        yield Case(stage, name, *(array[:rows] for array in arrays), likely=sharper)
 
 
 Key = tuple[Any, ...]

@@ -33,7 +33,7 @@ def beyond(result: Any, value: Any, limit: Any) -> str:
     if not bad.any():
         return ""
     place = tuple(np.argwhere(bad)[0])
-    return f"at {place}: {seen[place]!r} against {exact[place]!r}, off by {off[place]:.3g} where {allowed[place]:.3g} may be"
+    return f"at {place}: {seen[place]!r} against {exact[place]!r}, off by {off[place]:.3g}; {allowed[place]:.3g} may be"
 
 
 def check(program: Program, counts: collections.Counter[str] | None = None) -> None:
