@@ -115,6 +115,10 @@ def cases(recording: Recording, replay: Replay, bounds: Bounds) -> Iterator[Case
     kept = recording.kept
     locked = (recording.observed, replay.locked, recording.arbiter_locked, replay.locked64)
     locked_bounds = (bounds.locked, bounds.locked, bounds.locked64, bounds.locked64)
+    if not replay.judged.all():
+        # Where the port's optimizer could not be given its state, its stages are judged at the first steps alone.
+        first = int(replay.judged.sum())
+        locked = (locked[0], _cut(locked[1], first), locked[2], _cut(locked[3], first))
     for stage, field in LOCKED_FIELDS.items():
         yield from _stage(stage, field, locked, locked_bounds, kept, kept, bounds.likely)
     free = (recording.observed, replay.free, recording.arbiter_free, replay.free64)
@@ -131,11 +135,29 @@ def _stage(
         values = [_values(run, field, key, kept, scalars) for run in runs]
         limits = [_values(bound, field, key, kept, scalars)[0] for bound in bounds]
         (torch, steps), (own, _), (torch64, _), (jax64, _) = values
-        rows = min(len(own), len(torch))  # stages of an optimizer may be judged at the first steps alone
+        rows = min(len(own), len(torch))
         name = f"{tensor}.grad" if (stage, field) == ("trajectory", "gradients") else tensor
         sharper = None if likely is None else _values(likely, field, key, kept, scalars)[0][:rows]
-        arrays = (torch, own, torch64, jax64, limits[0], limits[1], limits[2] + limits[3], steps)
-        yield Case(stage, name, *(array[:rows] for array in arrays), likely=sharper)
+        yield Case(
+            stage=stage,
+            tensor=name,
+            torch=torch[:rows],
+            jax=own[:rows],
+            torch64=torch64[:rows],
+            jax64=jax64[:rows],
+            torch_bound=limits[0][:rows],
+            jax_bound=limits[1][:rows],
+            bound64=(limits[2] + limits[3])[:rows],
+            steps=steps[:rows],
+            likely=sharper,
+        )
+
+
+def _cut(trace: Trace, rows: int) -> Trace:
+    def first(tree: Any) -> Any:
+        return jax.tree.map(lambda values: values[:rows], tree)
+
+    return dataclasses.replace(trace, state=first(trace.state), weights=first(trace.weights))
 
 
 Key = tuple[Any, ...]

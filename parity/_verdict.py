@@ -141,7 +141,8 @@ class Verdict:
         until = "to the end" if start64 is None else f"until step {start64:,}"
         return [
             f"From step {start:,} on, rounding alone could move the loss of a training in {self.recording.dtype} by "
-            f"more than its size, in float64 {until} it could not: beyond, the steps from the recorded state are the proof."
+            f"more than its size, in float64 {until} it could not. Beyond, the steps from the recorded state are the "
+            "proof."
         ]
 
     def _on_cost(self) -> list[str]:
