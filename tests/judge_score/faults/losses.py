@@ -70,12 +70,8 @@ FAULTS = (
     Fault(
         "attention, AdamW: sum", attention("AdamW"), loss(_reduced("cross_entropy", "sum")), "loss", 0, "sum for mean"
     ),
-    Fault(
-        "linear: mean", linear(reduction="sum", lr=0.001), loss(_reduced("mse", "mean")), "loss", 0, "mean for sum"
-    ),
-    Fault(
-        "mlp, AdamW: mean", mlp("AdamW", reduction="sum"), loss(_reduced("mse", "mean")), "loss", 0, "mean for sum"
-    ),
+    Fault("linear: mean", linear(reduction="sum", lr=0.001), loss(_reduced("mse", "mean")), "loss", 0, "mean for sum"),
+    Fault("mlp, AdamW: mean", mlp("AdamW", reduction="sum"), loss(_reduced("mse", "mean")), "loss", 0, "mean for sum"),
     Fault("linear: outputs added up", linear(), loss(_mean_of_row_sums), "loss", 0, "mean over another axis"),
     Fault("mlp, Adam: rows added up", mlp("Adam"), loss(_sum_of_column_means), "loss", 0, "mean over another axis"),
     Fault(

@@ -11,6 +11,7 @@ import numpy as np
 
 from parity import Port, Recording
 from tests.judge_score import jax_side
+from tests.judge_score.coarse import coarse_products
 from tests.judge_score.faults._fault import Change, Fault, attention, choice, conv, linear, mlp
 from tests.judge_score.trainings import Training
 
@@ -94,33 +95,11 @@ def _dropout(share: float) -> Change:
 # -- precision
 
 
-def _rounded(bits: int) -> Any:
-    """Operands rounded to ``bits`` bits of significand; their gradient passes as if they were not."""
-
-    @jax.custom_jvp
-    def rounded(x: jax.Array) -> jax.Array:
-        return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=bits)
-
-    @rounded.defjvp
-    def _(primals: Any, tangents: Any) -> Any:
-        return rounded(primals[0]), tangents[0]
-
-    return rounded
-
-
 def _coarse(bits: int) -> Change:
-    """What an accelerator's default does to the first products: their operands are rounded, in float32 alone."""
-    rounded = _rounded(bits)
+    """What an accelerator's default does: the operands of all products are rounded, in float32 alone."""
 
     def change(port: Port, training: Training, recording: Recording) -> Port:
-        def apply(params: Any, *rest: Any) -> Any:
-            def coarse(leaf: Any) -> Any:
-                return rounded(leaf) if leaf.dtype == jnp.float32 and leaf.ndim > 1 else leaf
-
-            *state, inputs = rest
-            return port.apply(jax.tree.map(coarse, params), *state, coarse(inputs))
-
-        return jax_side.changed(port, apply=apply)
+        return jax_side.changed(port, apply=coarse_products(port.apply, bits))
 
     return change
 
@@ -182,24 +161,50 @@ FAULTS = (
         "initial weights",
     ),
     _fault("attention: Flax's epsilon", attention(), choice(layer_norm_epsilon=1e-6), "LayerNorm epsilon"),
-    _fault("tagger, Adam: Flax's epsilon", attention("Adam", "tagger"), choice(layer_norm_epsilon=1e-6),
-           "LayerNorm epsilon"),
+    _fault(
+        "tagger, Adam: Flax's epsilon",
+        attention("Adam", "tagger"),
+        choice(layer_norm_epsilon=1e-6),
+        "LayerNorm epsilon",
+    ),
     _fault("conv: Keras's epsilon", conv(), choice(batch_norm_epsilon=1e-3), "BatchNorm epsilon"),
-    _fault("conv, AdamW: epsilon 1e-6", conv("AdamW"), choice(batch_norm_epsilon=1e-6), "BatchNorm epsilon"),
+    _fault(
+        "conv, AdamW: BatchNorm with epsilon 1e-6", conv("AdamW"), choice(batch_norm_epsilon=1e-6), "BatchNorm epsilon"
+    ),
     _fault("mlp: GELU by tanh", mlp(model="mlp_gelu"), choice(gelu_approximate=True), "GELU approximation"),
     _fault("attention, AdamW: GELU by tanh", attention("AdamW"), choice(gelu_approximate=True), "GELU approximation"),
     _fault("conv, Adam: GELU by tanh", conv("Adam", "conv_group"), choice(gelu_approximate=True), "GELU approximation"),
     _fault("mlp, Adam: dropout", mlp("Adam"), _dropout(0.1), "dropout left on"),
     _fault("conv: dropout", conv(), _dropout(0.5), "dropout left on"),
     _fault("attention, AdamW: dropout", attention("AdamW"), _dropout(0.1), "dropout left on"),
-    _fault("conv: momentum 0.9 of the statistics", conv(), choice(batch_norm_momentum=0.9),
-           "BatchNorm momentum convention", "model state"),
-    _fault("conv, Adam: momentum 0.9 of the statistics", conv("Adam"), choice(batch_norm_momentum=0.9),
-           "BatchNorm momentum convention", "model state"),
-    _fault("conv: biased variance kept", conv(), choice(batch_norm_unbiased=False), "BatchNorm biased variance",
-           "model state"),
-    _fault("conv, AdamW: biased variance kept", conv("AdamW"), choice(batch_norm_unbiased=False),
-           "BatchNorm biased variance", "model state"),
+    _fault(
+        "conv: momentum 0.9 of the statistics",
+        conv(),
+        choice(batch_norm_momentum=0.9),
+        "BatchNorm momentum convention",
+        "model state",
+    ),
+    _fault(
+        "conv, Adam: momentum 0.9 of the statistics",
+        conv("Adam"),
+        choice(batch_norm_momentum=0.9),
+        "BatchNorm momentum convention",
+        "model state",
+    ),
+    _fault(
+        "conv: biased variance kept",
+        conv(),
+        choice(batch_norm_unbiased=False),
+        "BatchNorm biased variance",
+        "model state",
+    ),
+    _fault(
+        "conv, AdamW: biased variance kept",
+        conv("AdamW"),
+        choice(batch_norm_unbiased=False),
+        "BatchNorm biased variance",
+        "model state",
+    ),
     _fault("linear: TF32", linear(), _coarse(10), "TF32 products"),
     _fault("mlp, Adam: TF32", mlp("Adam"), _coarse(10), "TF32 products"),
     _fault("conv, momentum: TF32", conv(momentum=0.9), _coarse(10), "TF32 products"),
@@ -208,8 +213,9 @@ FAULTS = (
     _fault("mlp: bfloat16", mlp(model="mlp_tanh"), _coarse(7), "bfloat16 products"),
     _fault("attention: bfloat16", attention(), _coarse(7), "bfloat16 products"),
     _fault("linear: float32 in a float64 training", linear(double=True), _cut_to_float32, "float64 cut to float32"),
-    _fault("mlp, Adam: float32 in a float64 training", mlp("Adam", double=True), _cut_to_float32,
-           "float64 cut to float32"),
+    _fault(
+        "mlp, Adam: float32 in a float64 training", mlp("Adam", double=True), _cut_to_float32, "float64 cut to float32"
+    ),
     _fault("attention: float32 where float64 is asked for", attention(), _cut_to_float32, "float64 cut to float32"),
     _fault("mlp: ReLU by a root", mlp(), _nan_in_the_backward_pass, "not finite", "gradient"),
 )
