@@ -93,7 +93,8 @@ def attention(choices: Choices, params: Any, words: jax.Array) -> jax.Array:
     """The pre-norm block."""
     x = params["embedding"]["weight"][words]
     queries = parts.dense(params["qkv"], parts.layer_norm(params["norm1"], x, choices.layer_norm_epsilon))
-    x = x + parts.dense(params["out"], parts.attend(*jnp.split(queries, 3, -1), heads=HEADS))
+    q, k, v = jnp.split(queries, 3, -1)
+    x = x + parts.dense(params["out"], parts.attend(q, k, v, heads=HEADS))
     up = parts.dense(params["up"], parts.layer_norm(params["norm2"], x, choices.layer_norm_epsilon))
     x = x + parts.dense(params["down"], jax.nn.gelu(up, approximate=choices.gelu_approximate))
     return parts.dense(params["head"], x).reshape(-1, params["head"]["weight"].shape[0])

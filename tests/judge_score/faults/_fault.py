@@ -8,6 +8,7 @@ from typing import Any
 
 from parity import Port, Recording
 from tests.judge_score import jax_side
+from tests.judge_score.jax_models import Choices
 from tests.judge_score.trainings import Training
 
 # From the right port, the training it is of, and what was recorded, to the port with the fault in it.
@@ -90,7 +91,7 @@ def choice(**choices: Any) -> Change:
     """The model written with another number than PyTorch's."""
 
     def change(port: Port, training: Training, recording: Recording) -> Port:
-        return jax_side.changed(port, **jax_side.model(training, jax_side.Choices(**choices), recording))
+        return jax_side.changed(port, **jax_side.model(training, Choices(**choices), recording))
 
     return change
 

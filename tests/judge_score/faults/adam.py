@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.judge_score.faults import _changes as to
 from tests.judge_score.faults._fault import Change, Fault, attention, conv, linear, mlp, optimizer, settings
 from tests.judge_score.trainings import Training
 
-_DECAYED = {"weight_decay": 0.1}
+_DECAYED: dict[str, Any] = {"weight_decay": 0.1}
 
 
 def _update(name: str, training: Training, change: Change, cause: str, step: int = 0) -> Fault:

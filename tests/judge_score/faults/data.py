@@ -30,7 +30,8 @@ def _swapped_rows(port: Port, training: Training, recording: Recording) -> Port:
 
 
 # Twelve rows: in fives the third batch of an epoch has two; in fours there are three alike.
-_FIVES, _FOURS = {"batch": 5, "steps": 6}, {"batch": 4, "steps": 6}
+_FIVES: dict[str, Any] = {"batch": 5, "steps": 6}
+_FOURS: dict[str, Any] = {"batch": 4, "steps": 6}
 
 FAULTS = (
     Fault("linear: batches backwards", linear(**_FOURS), _fed([2, 1, 0] * 2), "data", 0, "batch order"),

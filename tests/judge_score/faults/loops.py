@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import optax
 
 from tests.judge_score.faults import _changes as to
 from tests.judge_score.faults import transforms
 from tests.judge_score.faults._fault import Fault, attention, conv, linear, mlp, optimizer
 
-_MOMENTUM = {"momentum": 0.9}
+_MOMENTUM: dict[str, Any] = {"momentum": 0.9}
 # Twelve rows in fours: three batches an epoch, and the rate falls after each epoch.
-_EPOCHS = {"batch": 4, "steps": 8, "falls": 1}
+_EPOCHS: dict[str, Any] = {"batch": 4, "steps": 8, "falls": 1}
 
 
 def _clip(norm: float) -> optax.GradientTransformation:

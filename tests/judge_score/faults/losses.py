@@ -60,6 +60,26 @@ def _broadcast(right: Any) -> Any:
     return lambda predictions, targets: right(predictions, targets[:, 0])
 
 
+def _nan_at_wrong_signs(right: Any) -> Any:
+    """A root of the gap, whose gradient is not a number wherever the gap is negative."""
+
+    def value(predictions: Any, targets: Any) -> Any:
+        gap = predictions - targets
+        return jnp.where(gap > 0, jnp.sqrt(gap) ** 4, gap**2).mean()
+
+    return value
+
+
+def _log_of_softmax(right: Any) -> Any:
+    """Cross-entropy from exponentials that overflow."""
+
+    def value(logits: Any, targets: Any) -> Any:
+        shares = jnp.exp(logits) / jnp.exp(logits).sum(-1, keepdims=True)
+        return -jnp.log(jnp.take_along_axis(shares, targets[:, None], axis=-1)).mean()
+
+    return value
+
+
 FAULTS = (
     Fault("linear: optax.l2_loss for MSELoss", linear(), loss(_l2_loss), "loss", 0, "half loss"),
     Fault("mlp, Adam: half the loss", mlp("Adam"), loss(_half), "loss", 0, "half loss"),
@@ -84,30 +104,6 @@ FAULTS = (
     ),
     Fault("linear: (n, 1) against (n,)", linear(model="one"), loss(_broadcast), "loss", 0, "broadcast loss"),
     Fault("mlp, Adam: (n, 1) against (n,)", mlp("Adam", "mlp_one"), loss(_broadcast), "loss", 0, "broadcast loss"),
-)
-
-
-def _nan_at_wrong_signs(right: Any) -> Any:
-    """A root of the gap, whose gradient is not a number wherever the gap is negative."""
-
-    def value(predictions: Any, targets: Any) -> Any:
-        gap = predictions - targets
-        return jnp.where(gap > 0, jnp.sqrt(gap) ** 4, gap**2).mean()
-
-    return value
-
-
-def _log_of_softmax(right: Any) -> Any:
-    """Cross-entropy from exponentials that overflow."""
-
-    def value(logits: Any, targets: Any) -> Any:
-        shares = jnp.exp(logits) / jnp.exp(logits).sum(-1, keepdims=True)
-        return -jnp.log(jnp.take_along_axis(shares, targets[:, None], axis=-1)).mean()
-
-    return value
-
-
-FAULTS += (
     Fault("linear: the gradient of a root", linear(), loss(_nan_at_wrong_signs), "gradient", 0, "not finite"),
     Fault(
         "linear: exponentials overflow",

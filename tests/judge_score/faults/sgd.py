@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.judge_score.faults import _changes as to
 from tests.judge_score.faults import transforms
 from tests.judge_score.faults._fault import Change, Fault, attention, conv, linear, mlp, optimizer, settings
 from tests.judge_score.trainings import Training
 
-_MOMENTUM = {"momentum": 0.9}
-_DAMPED = {"momentum": 0.9, "dampening": 0.3}
-_NESTEROV = {"momentum": 0.9, "nesterov": True}
-_DECAYED = {"momentum": 0.9, "weight_decay": 0.1}
+_MOMENTUM: dict[str, Any] = {"momentum": 0.9}
+_DAMPED: dict[str, Any] = {"momentum": 0.9, "dampening": 0.3}
+_NESTEROV: dict[str, Any] = {"momentum": 0.9, "nesterov": True}
+_DECAYED: dict[str, Any] = {"momentum": 0.9, "weight_decay": 0.1}
 
 
 def _update(name: str, training: Training, change: Change, cause: str, step: int = 0) -> Fault:
