@@ -1,4 +1,4 @@
-"""The command: every fault, then honest trainings; figures, misses by name, and exit code 1 where a figure is missed."""
+"""The command: every fault, then honest trainings; figures, misses by name, exit code 1 where a figure is missed."""
 
 from __future__ import annotations
 

@@ -42,8 +42,7 @@ def _run(jaxpr: Any, consts: Any, arguments: Any, bits: int) -> list[Any]:
             product = equation.primitive.bind(*(_rounded(value, bits) for value in given), **equation.params)
             made = [_rounded_on_the_way_back(product, bits)]
         else:
-            subfunctions, parameters = equation.primitive.get_bind_params(equation.params)
-            out = equation.primitive.bind(*subfunctions, *given, **parameters)
+            out = equation.primitive.bind(*given, **equation.primitive.get_bind_params(equation.params))
             made = out if equation.primitive.multiple_results else [out]
         values.update(zip(equation.outvars, made, strict=True))
     return [read(atom) for atom in jaxpr.outvars]

@@ -1,4 +1,4 @@
-"""Honest trainings that Hypothesis draws. Shapes and settings are few, so that compilations are shared; data are not."""
+"""Honest trainings that Hypothesis draws: few shapes and settings, so that compilations are shared; any data."""
 
 from __future__ import annotations
 
