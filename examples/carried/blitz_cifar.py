@@ -1,4 +1,4 @@
-"""The convolutional net of PyTorch's 60-minute blitz, on images of CIFAR-10's shape: SGD with momentum, four at a time."""
+"""The net of PyTorch's 60-minute blitz, on images of CIFAR-10's shape: SGD with momentum, four at a time."""
 
 import torch
 import torch.nn as nn

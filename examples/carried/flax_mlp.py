@@ -1,4 +1,4 @@
-"""The perceptron on Flax's front page, from the PyTorch side: BatchNorm, dropout and GELU; record it without dropout."""
+"""The perceptron on Flax's front page, from the PyTorch side: BatchNorm, dropout, GELU; recorded without dropout."""
 
 import torch
 
@@ -21,7 +21,7 @@ model = MLP(2, 16, 5)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 generator = torch.Generator().manual_seed(0)
 
-for step in range(20):
+for _ in range(20):
     x = torch.rand(64, 2, generator=generator)
     y = torch.ones(64, 5)
     loss = ((model(x) - y) ** 2).mean()

@@ -1,4 +1,4 @@
-"""Flax's MNIST net in Flax NNX. ``as_documented`` keeps the biased variance, as Flax does; ``build`` does as PyTorch."""
+"""Flax's MNIST net in Flax NNX. ``build`` keeps PyTorch's variance, ``as_documented`` Flax's biased one."""
 
 import jax.numpy as jnp
 import numpy as np
