@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,17 +12,19 @@ import numpy as np
 from jax import lax
 
 from parity import _affine, _carried, _feed, _locked, _names
-from parity._drive import Gathered, Run, slices
+from parity._drive import Gathered, Run
 from parity._feed import Parts
 from parity._ports import Port, of_arrays
 from parity._recording import Array, Recording, Trace
 from parity._replay import types_of
-from parity._steps import forward_backward, free_start, free_step, locked_step, named_state, update
+from parity._steps import forward_backward, free_start, model_state, named_buffers, named_state, update
 from parity.rounding import Format, bound
 
 _WIDE = np.dtype(np.float64)
-# Numbers that all steps together are fed and hold, below which quickly compiled code is quick enough.
+# Numbers that all steps together are fed and hold, below which compiling takes longer than computing.
 _LITTLE = 20_000_000
+# Numbers that all steps of a training make, below which they are laid out at once.
+_AT_ONCE = 5_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,173 +60,175 @@ def derive(recording: Recording, port: Port) -> Bounds:
     """
     own, double = Format.of(recording.dtype.name), Format.of("float64")
     with types_of(_WIDE), jax.default_device(jax.devices("cpu")[0]):
-        names = _names.of(port, recording)
-        locked = _Locked(of_arrays(port), names, recording)
-        free = _Free(of_arrays(port), names, recording)
-        (alone, open_from), (alone64, open_from64) = free.bounds(own), free.bounds(double)
+        walk = _Walk(of_arrays(port), _names.of(port, recording), recording)
+        (free, open_from), (free64, open_from64) = walk.free(own), walk.free(double)
         return Bounds(
-            locked=locked.bounds(own),
-            locked64=locked.bounds(double),
-            likely=locked.bounds(own, likely=True),
-            free=alone,
-            free64=alone64,
+            locked=walk.locked(own),
+            locked64=walk.locked(double),
+            likely=walk.locked(own, likely=True),
+            free=free,
+            free64=free64,
             open_from=open_from,
             open_from64=open_from64,
         )
 
 
-def _is_little(recording: Recording) -> bool:
-    """Whether compiling takes longer than computing."""
-    data = max(sum(np.size(leaf) for leaf in jax.tree.leaves((b.inputs, b.targets))) for b in recording.batches)
-    weights = sum(values.size for values in recording.initial.values())
-    return (data + weights) * len(recording.batch_of_step) < _LITTLE
+class _Walk:
+    """A port's steps on a recording, with bounds: from what was recorded, which is exact, or on its own.
 
-
-def _no_error(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), tree)
-
-
-# -- locked
-
-
-class _Locked:
-    """Every kept step from what was recorded, which is exact; the error of the optimizer's state is carried along."""
-
-    def __init__(self, port: Port, names: _names.Names, recording: Recording) -> None:
-        self._recording, self._names = recording, names
-        self._plan = _locked.plan(port, names, recording, _WIDE)
-        self._params = names.to_port(_feed.cast(dict(recording.initial), _WIDE))
-        self._start = port.optimizer.init(self._params)
-        self._step = locked_step(port, names, tuple(recording.observed.state))
-        quick = _is_little(recording)
-        self._sequence, self._injected = Run(self._in_sequence, quick=quick), Run(self._from_recorded, quick=quick)
-
-    def _bounded(self, mode: Any, state: Any, off: Any, recorded: Any, batch: Any, parts: Parts) -> Any:
-        form, likely = mode
-        follow = bound(
-            lambda state, recorded, batch: self._step(state, recorded, batch, parts),
-            precision=form,
-            input_bounds=(off, None, None),
-            narrow=False,
-            probabilistic=likely,
-        )
-        return follow(state, recorded, batch)
-
-    def _in_sequence(self, carry: Any, recorded: Any, batch: Any, parts: Parts) -> Any:
-        mode, state, off = carry
-        (state, _), (off, made) = self._bounded(mode, state, off, recorded, batch, parts)
-        return (mode, state, off), made
-
-    def _from_recorded(self, mode: Any, x: Any, batch: Any, parts: Parts) -> Any:
-        recorded, kept, number = x
-        state = _locked.put(self._names, self._start, self._params, kept, number)
-        return mode, self._bounded(mode, state, None, recorded, batch, parts)[1][1]
-
-    def bounds(self, form: Format, *, likely: bool = False) -> Trace:
-        """For all kept steps."""
-        recording, kept = self._recording, self._recording.kept
-        feed, gathered = _feed.recorded(recording, _WIDE), Gathered(len(kept))
-        mode = (form, jnp.asarray(likely))
-        carry: Any = (mode, self._start, _no_error(self._start))
-        for rows in slices(0, self._plan.sequence, recording, _WIDE):
-            xs = _locked.recorded_rows(recording, _WIDE, rows)
-            carry = self._sequence.over(carry, xs, feed.of_steps(kept[rows]), gathered, rows)
-        for rows in slices(self._plan.sequence, len(kept), recording, _WIDE):
-            numbers = kept[rows].astype(np.int32)
-            xs = (_locked.recorded_rows(recording, _WIDE, rows), _locked.state_rows(recording, _WIDE, rows), numbers)
-            self._injected.over(mode, xs, feed.of_steps(kept[rows]), gathered, rows)
-        return gathered.trace()
-
-
-# -- free
-
-
-class _Free:
-    """The port on its own, from its own start, to which it is exact."""
+    Both are one program, since compiling it takes longer than running it.
+    """
 
     def __init__(self, port: Port, names: _names.Names, recording: Recording) -> None:
         self._port, self._names, self._recording = port, names, recording
-        self._feed = _feed.own(port, recording, _WIDE)
+        self._recorded, self._own = _feed.recorded(recording, _WIDE), _feed.own(port, recording, _WIDE)
         self._start = free_start(port, _WIDE)
-        self._flat = _affine.Flat((self._start[0], self._start[1]))
-        self._step = free_step(port, names, tuple(recording.observed.state))
-        self._run = Run(self._bounded, quick=_is_little(recording))
-        self._maps = self._linear_maps()
+        self._flat = _affine.Flat(self._start[:2])
+        size = _affine.Flat(self._start).size
+        fed = max(sum(np.size(leaf) for leaf in jax.tree.leaves(batch)) for batch in self._recorded.batches)
+        self._at_once = (
+            self._recorded.uniform
+            and self._own.uniform
+            and recording.thinned is None
+            and recording.steps * (size + self._made()) < _AT_ONCE
+        )
+        self._run = Run(self._bounded, quick=recording.steps * (size + fed) < _LITTLE)
+        self._maps = self._linear_maps() if self._at_once else None
+
+    def _made(self) -> int:
+        return sum(np.size(leaf) for leaf in jax.tree.leaves(self._recording.observed.predictions[0]))
 
     def _bounded(self, carry: Any, x: Any, batch: Any, parts: Parts) -> Any:
-        form, inner, off = carry
-        if x is not None:
+        (form, likely, is_locked, alone), (params, kept, state), off = carry
+        (weights, gradients, buffers), limit = x
+        if limit is not None:
             # What the error is where it is known better, and whether only what the step itself adds is asked for.
-            limit, alone = x
             near = jax.tree.map(jnp.minimum, off[:2], self._flat.tree(limit, off[:2]))
             off = jax.tree.map(lambda e: jnp.where(alone, 0.0, e), (*near, off[2]))
+        params = _either(is_locked, self._names.to_port(weights), params)
+        state = _either(is_locked, model_state(self._port, self._names, buffers, weights), state)
+        exact = _either(is_locked, _no_error((params, state)), (off[0], off[2]))
         follow = bound(
-            lambda inner, batch: self._step(inner, None, batch, parts),
+            lambda *given: self._step(*given, parts),
             precision=form,
-            input_bounds=(off, None),
+            input_bounds=((exact[0], off[1], exact[1]), None, None, None),
             narrow=False,
+            probabilistic=likely,
         )
-        (inner, made), (off, errors) = follow(inner, batch)
-        told = (jnp.abs(made[1]), self._flat.vector(off[:2]) if x is not None else jnp.zeros(0))
-        return (form, inner, off), (*errors, told)
+        inner = (params, kept, state)
+        (inner, made), (off, errors) = follow(inner, self._names.to_port(gradients), is_locked, batch)
+        told = (jnp.abs(made[1]), self._flat.vector(off[:2]) if limit is not None else jnp.zeros(0))
+        return ((form, likely, is_locked, alone), inner, off), (*errors, told)
 
-    def bounds(self, form: Format) -> tuple[Trace, int | None]:
-        """For all steps, and the first one at which the loss is open."""
-        if self._maps is None:
-            return self._over(form, None)
-        steps = len(self._feed.order)
-        anything = np.full((steps, self._flat.size), np.inf)
-        gathered, rows = Gathered(steps), slice(0, steps)
-        carry = (form, self._start, _no_error(self._start))
-        self._run.over(carry, (anything, np.ones(steps, bool)), self._feed, gathered, rows)
-        after = _carried.carried(self._maps, gathered.rest[1])
-        before = np.concatenate([np.zeros_like(after[:1]), after[:-1]])
-        trace, open_from = self._over(form, (before, np.zeros(steps, bool)))
-        return self._sharpened(trace, after), open_from
+    def _step(self, inner: Any, gradients: Any, is_locked: Any, batch: Any, parts: Parts) -> Any:
+        """One step, fed its own gradients or the recorded ones; what it makes is by PyTorch's names."""
+        params, kept, state = inner
+        predictions, value, own, state = forward_backward(self._port, params, state, batch, parts)
+        moved, kept = update(self._port, _either(is_locked, gradients, own), kept, params)
+        names, keys = self._names, tuple(self._recording.observed.state)
+        named = named_state(names, kept, params, keys)
+        made = (predictions, value, names.from_port(own), named_buffers(names, state), named, names.from_port(moved))
+        return (moved, kept, state), made
 
-    def _over(self, form: Format, xs: Any) -> tuple[Trace, int | None]:
-        """In pieces, and not beyond the point from which on rounding decides."""
-        recording, kept = self._recording, self._recording.kept
-        steps = len(self._feed.order)
-        losses, pieces, open_from = np.full(steps, np.inf), [], None
-        carry: Any = (form, self._start, _no_error(self._start))
-        for rows in slices(0, steps, recording, _WIDE):
-            length = rows.stop - rows.start
-            gathered = Gathered(length)
-            given = jax.tree.map(lambda leaf: leaf[rows], xs)  # noqa: B023
-            carry = self._run.over(
-                carry, given, self._feed.of_steps(np.arange(steps)[rows]), gathered, slice(0, length)
-            )
-            trace = gathered.trace()
-            losses[rows] = trace.losses
-            pieces.append((trace, np.flatnonzero(np.isin(np.arange(steps)[rows], kept))))
-            beyond = np.flatnonzero(~(trace.losses <= gathered.rest[0]))
-            if beyond.size and open_from is None:
-                open_from = rows.start + int(beyond[0])
-            if beyond.size == length:
-                break
-        return _joined(pieces, losses, recording), open_from
+    def _carry(self, form: Format, start: Any, *, likely: bool = False, locked: bool, alone: bool = False) -> Any:
+        return (form, jnp.asarray(likely), jnp.asarray(locked), jnp.asarray(alone)), start, _no_error(start)
+
+    # -- locked
+
+    def locked(self, form: Format, *, likely: bool = False) -> Trace:
+        """For all kept steps from what was recorded; the error of the optimizer's state is carried along."""
+        recording, kept, gathered = self._recording, self._recording.kept, Gathered(len(self._recording.kept))
+        if self._at_once:
+            rows = slice(0, len(kept))
+            xs = (_locked.recorded_rows(recording, _WIDE, rows), self._no_limits())
+            carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
+            self._run.over(carry, xs, self._recorded, gathered, rows)
+            return gathered.trace()
+        carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
+        for row, (state, x, batch, parts) in enumerate(self._arguments()):
+            # A state that was recorded is exact; one that recorded gradients led to brings its error along.
+            if row >= self._plan().sequence:
+                inner = (carry[1][0], state, carry[1][2])
+                carry = (carry[0], inner, _no_error(inner))
+            carry, made = self._run.one(carry, (x, None), batch, parts)
+            gathered.add(slice(row, row + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
+        return gathered.trace()
+
+    def _arguments(self) -> Iterator[Any]:
+        return _locked.arguments(self._port, self._names, self._recording, _WIDE)
+
+    def _plan(self) -> _locked.Plan:
+        return _locked.plan(self._port, self._names, self._recording, _WIDE)
+
+    def _from_initial(self) -> Any:
+        params = self._names.to_port(_feed.cast(dict(self._recording.initial), _WIDE))
+        return params, self._port.optimizer.init(params), self._start[2]
+
+    # -- free
+
+    def free(self, form: Format) -> tuple[Trace, int | None]:
+        """For all steps of the port on its own, from its own start, and the first one at which the loss is open."""
+        if not self._at_once:
+            return self._one_by_one(form)
+        limits, after = self._no_limits(), None
+        if self._maps is not None:
+            local = self._whole(form, limits, alone=True).rest[1]
+            after = _carried.carried(self._maps, local)
+            limits = np.concatenate([np.zeros_like(after[:1]), after[:-1]])
+        gathered = self._whole(form, limits)
+        trace, size = gathered.trace(), gathered.rest[0]
+        open_at = np.flatnonzero(~(trace.losses <= size))
+        trace = trace if after is None else self._sharpened(trace, after)
+        return trace, int(open_at[0]) if open_at.size else None
+
+    def _whole(self, form: Format, limits: Array | None, *, alone: bool = False) -> Gathered:
+        recording, rows = self._recording, slice(0, self._recording.steps)
+        gathered = Gathered(recording.steps)
+        xs = (_locked.recorded_rows(recording, _WIDE, rows), limits)
+        self._run.over(self._carry(form, self._start, locked=False, alone=alone), xs, self._own, gathered, rows)
+        return gathered
+
+    def _no_limits(self) -> Array | None:
+        return None if self._maps is None else np.full((self._recording.steps, self._flat.size), np.inf)
+
+    def _one_by_one(self, form: Format) -> tuple[Trace, int | None]:
+        """Step by step, up to the point from which on rounding decides."""
+        recording = self._recording
+        row_of = {int(step): row for row, step in enumerate(recording.kept)}
+        losses, gathered, reached = np.full(recording.steps, np.inf), Gathered(len(recording.kept)), 0
+        carry = self._carry(form, self._start, locked=False)
+        unused = jax.tree.map(jnp.asarray, _locked.recorded_rows(recording, _WIDE, slice(0, 1)))
+        x = (jax.tree.map(lambda leaf: leaf[0], unused), None)
+        for step, place in enumerate(self._own.order):
+            carry, made = self._run.one(carry, x, self._own.batches[place], self._own.parts[place])
+            losses[step], size = float(made[1]), float(made[-1][0])
+            if not losses[step] <= size:
+                return _open(recording, losses, gathered, reached), step
+            if step in row_of:
+                reached = row_of[step] + 1
+                gathered.add(slice(reached - 1, reached), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
+        return dataclasses.replace(gathered.trace(), losses=losses), None
 
     def _sharpened(self, trace: Trace, after: Array) -> Trace:
         """Weights and optimizer state with what is known from the maps."""
-        named = jax.vmap(lambda row: self._named(row))(after[self._recording.kept])
-        weights, state = jax.tree.map(np.asarray, named)
+        keys = tuple(self._recording.observed.state)
+
+        def named(row: Any) -> Any:
+            params, state = self._flat.tree(row, self._start[:2])
+            return self._names.from_port(params), named_state(self._names, state, params, keys)
+
+        weights, state = jax.tree.map(np.asarray, jax.jit(jax.vmap(named))(after))
         return dataclasses.replace(
             trace,
             weights={name: np.minimum(values, weights[name]) for name, values in trace.weights.items()},
             state=jax.tree.map(np.minimum, trace.state, {key: state[key] for key in trace.state}),
         )
 
-    def _named(self, row: Any) -> Any:
-        params, state = self._flat.tree(row, self._start[:2])
-        keys = tuple(self._recording.observed.state)
-        return self._names.from_port(params), named_state(self._names, state, params, keys)
-
     def _linear_maps(self) -> Array | None:
         """The linear map of each step, where the step is affine in parameters and optimizer state."""
         params, kept, state = self._start
-        recording, port = self._recording, self._port
-        if state is not None or recording.thinned is not None:
+        port, order = self._port, self._own.order
+        if state is not None:
             return None
 
         def gradient(params: Any, batch: Any, parts: Parts) -> Any:
@@ -233,35 +238,37 @@ class _Free:
             return update(port, jax.tree.map(jnp.zeros_like, params), kept, params)[1], kept
 
         # Of an affine step the map may depend on the number of the step, and on nothing else in the state.
-        _, states = jax.jit(lambda kept: lax.scan(advance, kept, length=len(self._feed.order)))(kept)
-        batches = list(zip(self._feed.batches, self._feed.parts, strict=True))
-        return _affine.step_maps(
-            gradient, lambda *given: update(port, *given), params, states, batches, self._feed.order
-        )
+        _, states = jax.jit(lambda kept: lax.scan(advance, kept, length=len(order)))(kept)
+        batches = list(zip(self._own.batches, self._own.parts, strict=True))
+        return _affine.step_maps(gradient, lambda *given: update(port, *given), params, states, batches, order)
 
 
-def _joined(pieces: list[tuple[Trace, Array]], losses: Array, recording: Recording) -> Trace:
-    """The kept rows of all pieces; infinite at kept steps that were not reached."""
-    reached = sum(len(rows) for _, rows in pieces)
-    missing = len(recording.kept) - reached
+def _either(flag: Any, first: Any, second: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), first, second)
 
-    def together(*parts: Array) -> Array:
-        rows = [part[chosen] for part, (_, chosen) in zip(parts, pieces, strict=True)]
-        if missing:
-            rows.append(np.broadcast_to(np.inf, (missing, *parts[0].shape[1:])))
-        return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
-    predictions = [trace.predictions[row] for trace, rows in pieces for row in rows]
-    predictions += [
-        jax.tree.map(lambda leaf: np.broadcast_to(np.inf, np.shape(leaf)), tree)
-        for tree in recording.observed.predictions[reached:]
-    ]
-    traces = [trace for trace, _ in pieces]
+def _no_error(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), tree)
+
+
+def _open(recording: Recording, losses: Array, gathered: Gathered, reached: int) -> Trace:
+    """What was gathered of the first ``reached`` kept steps, and infinity for the others."""
+
+    def filled(like: Array, values: Array | None) -> Array:
+        rest = np.broadcast_to(np.inf, (len(like) - reached, *like.shape[1:]))
+        return rest if values is None or not reached else np.concatenate([values[:reached], rest])
+
+    whole = recording.observed
+    trace = gathered.trace() if reached else None
+    state = {
+        key: {name: filled(like, trace and trace.state.get(key, {}).get(name)) for name, like in tensors.items()}
+        for key, tensors in whole.state.items()
+    }
     return Trace(
-        predictions=tuple(predictions),
+        predictions=(*(trace.predictions[:reached] if trace else ()), *whole.predictions[reached:]),
         losses=losses,
-        gradients=jax.tree.map(together, *[trace.gradients for trace in traces]),
-        state=jax.tree.map(together, *[trace.state for trace in traces]),
-        weights=jax.tree.map(together, *[trace.weights for trace in traces]),
-        buffers=jax.tree.map(together, *[trace.buffers for trace in traces]),
+        gradients={name: filled(like, trace and trace.gradients[name]) for name, like in whole.gradients.items()},
+        state=state,
+        weights={name: filled(like, trace and trace.weights[name]) for name, like in whole.weights.items()},
+        buffers={},
     )

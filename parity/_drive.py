@@ -93,7 +93,7 @@ class Run:
 
     def __init__(self, step: Step, *, quick: bool = False) -> None:
         options = quick_options() if quick else None
-        self._one = jax.jit(step, static_argnums=3, compiler_options=options)
+        self.one = jax.jit(step, static_argnums=3, compiler_options=options)
 
         def whole(carry: Any, xs: Any, data: Any, order: Any, parts: Any, single: bool) -> Any:
             def body(carry: Any, item: Any) -> tuple[Any, Any]:
@@ -113,7 +113,7 @@ class Run:
             return carry
         for row, place in enumerate(feed.order):
             x = jax.tree.map(lambda leaf: leaf[row], xs)  # noqa: B023
-            carry, made = self._one(carry, x, feed.batches[place], feed.parts[place])
+            carry, made = self.one(carry, x, feed.batches[place], feed.parts[place])
             at = rows.start + row
             gathered.add(slice(at, at + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
         return carry
