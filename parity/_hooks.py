@@ -37,7 +37,7 @@ class Observer:
         memory_limit: bytes for all tensors that are kept.
     """
 
-    def __init__(self, name: str, *, dropout: bool = True, memory_limit: float = 2.0**30) -> None:
+    def __init__(self, name: str, *, dropout: bool = True, memory_limit: float = 2.0**29) -> None:
         self._name, self._limit, self._dropout = name, memory_limit, dropout
         self._calls: list[Call] = []
         self._recent: list[Call] = []
