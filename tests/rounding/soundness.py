@@ -33,7 +33,8 @@ def beyond(result: Any, value: Any, limit: Any) -> str:
     if not bad.any():
         return ""
     place = tuple(np.argwhere(bad)[0])
-    return f"at {place}: {seen[place]!r} against {exact[place]!r}, off by {off[place]:.3g} where {allowed[place]:.3g} may be"
+    apart = f"off by {off[place]:.6g} where {allowed[place]:.6g} may be"
+    return f"at {place}: {seen[place]!r} against {exact[place]!r}, {apart}"
 
 
 def check(program: Program, counts: collections.Counter[str] | None = None) -> None:
@@ -76,7 +77,7 @@ def main(count: int) -> None:
     @hypothesis.given(PROGRAMS)
     def run(program: Program) -> None:
         check(program, counts)
-        if counts["functions"] % 250 == 0:
+        if counts["functions"] % 1500 == 0:
             jax.clear_caches()
             print(dict(counts), flush=True)
 
