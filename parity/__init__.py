@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parity import rounding
+    from parity._across import matrix
     from parity._check import check
     from parity._errors import (
         DivergenceError,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from parity._judge import Finding
+    from parity._matrix import Matrix
     from parity._ports import Port
     from parity._record import record
     from parity._recording import Recording
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _HOME = {
     "DivergenceError": "_errors",
     "Finding": "_judge",
+    "Matrix": "_matrix",
     "MissingDependencyError": "_errors",
     "OutputError": "_errors",
     "ParityError": "_errors",
@@ -40,6 +43,7 @@ _HOME = {
     "UnsupportedError": "_errors",
     "Verdict": "_verdict",
     "check": "_check",
+    "matrix": "_across",
     "port": "_translate",
     "record": "_record",
     "rounding": "",
@@ -48,6 +52,7 @@ _HOME = {
 __all__ = [
     "DivergenceError",
     "Finding",
+    "Matrix",
     "MissingDependencyError",
     "OutputError",
     "ParityError",
@@ -59,6 +64,7 @@ __all__ = [
     "UnsupportedError",
     "Verdict",
     "check",
+    "matrix",
     "port",
     "record",
     "rounding",

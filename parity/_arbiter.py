@@ -2,74 +2,204 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
-from parity._recording import Array, Trace
-from parity._seen import Seen, Steps, gradients, optimizer_state, to_array
+from parity import _chance, _trees
+from parity._errors import ParityError, UnsupportedError
+from parity._inputs import tensors_of, to_array, to_tree
+from parity._recording import Array, Starts, Trace, Tree
+from parity._seen import Seen, gradients, joined, optimizer_state
+from parity._thinning import After, trace
+
+_NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def rerun(seen: Seen) -> tuple[Trace, Trace]:
-    """The training in float64: locked to the recorded state at every step, and free from the initial weights."""
-    return _train(seen, locked=True), _train(seen, locked=False)
+class _Double(TorchFunctionMode):
+    """Makes a float64 program of one that names float32 or a device here and there."""
+
+    def __init__(self, *, dropout: bool) -> None:
+        super().__init__()
+        self._dropout = dropout
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in ("float", "half", "bfloat16") and args and not kwargs:
+            return args[0].double()
+        if name == "cuda" and args:
+            return args[0]
+        chance = _chance.draws(name, args, kwargs)
+        if chance and chance.dropout and not self._dropout:
+            func, args, kwargs = _chance.without_dropout(func, name, args, kwargs)
+        return func(*(_wide(value) for value in args), **{key: _wide(value) for key, value in kwargs.items()})
+
+
+def _wide(value: Any) -> Any:
+    if isinstance(value, torch.dtype) and value in _NARROW:
+        return torch.float64
+    if isinstance(value, torch.device) and value.type not in ("cpu", "meta"):
+        return torch.device("cpu")
+    if isinstance(value, str) and value.partition(":")[0] in ("cuda", "mps", "xpu"):
+        return "cpu"
+    return value
+
+
+def rerun(seen: Seen, observed: Trace, starts: Starts | None) -> tuple[Trace, Trace]:
+    """The training in float64: locked to the recorded state at every kept step, and free from the initial weights.
+
+    Raises:
+        UnsupportedError: the model or the loss cannot be run in float64.
+    """
+    run = _Rerun(seen, observed, starts)
+    with _in_double(seen):
+        return run.locked(), run.free()
+
+
+@contextlib.contextmanager
+def _in_double(seen: Seen) -> Iterator[None]:
+    dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
+    # The program may have left one of its layers in a mode of torch's own; what is run here is its mathematics.
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(True)
+    try:
+        with _Double(dropout=seen.dropout):
+            yield
+    except ParityError:
+        raise
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise UnsupportedError(
+            f"{type(seen.live[0]).__name__} trained, but fails when it is run again in float64: "
+            f"{type(error).__name__}: {first}. Make its tensors in the dtype of its inputs or weights"
+        ) from error
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
 
 
 def _double(array: Array) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
+    tensor = torch.from_numpy(np.array(array))
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
-def _train(seen: Seen, *, locked: bool) -> Trace:
-    model, optimizer = copy.deepcopy(seen.live)
-    model.to("cpu", torch.float64)
-    scale = float(seen.loss.settings.get("scale", 1.0))
-    parameters = dict(model.named_parameters())
-    batches = [(_double(batch.inputs), _double(batch.targets)) for batch in seen.pool.batches]
-    kept = Steps()
-    before = seen.initial
-    names = {id(parameter): name for name, parameter in parameters.items()}
-    for step, place in enumerate(seen.batch_of_step):
-        if locked or step == 0:
-            _put(parameters, before)
-        before = seen.steps.weights[step]
-        inputs, targets = batches[place]
-        parts = seen.pool.batches[place].parts
-        model.zero_grad()
+class _Rerun:
+    """The model and the optimizer as they were before the first step, taken through the recorded steps."""
+
+    def __init__(self, seen: Seen, observed: Trace, starts: Starts | None) -> None:
+        self._seen, self._observed, self._starts = seen, observed, starts
+        self._place_of_row = {step: row for row, step in enumerate(seen.keeper.kept)}
+
+    def _fresh(self) -> None:
+        seen = self._seen
+        self._model, self._optimizer = copy.deepcopy(seen.live)
+        self._model.to("cpu", torch.float64)
+        self._parameters = dict(self._model.named_parameters())
+        self._buffers = dict(self._model.named_buffers())
+        for state in self._optimizer.state.values():
+            for key, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    state[key] = value.to("cpu", torch.float64 if value.is_floating_point() else value.dtype)
+        self._names = {id(parameter): name for name, parameter in self._parameters.items()}
+        _put(self._parameters, seen.initial)
+        _put(self._buffers, seen.initial_buffers)
+
+    def locked(self) -> Trace:
+        """Every kept step from what was recorded; losses of other steps are NaN."""
+        self._fresh()
+        seen, observed, starts = self._seen, self._observed, self._starts
+        rows, losses = [], np.full(len(seen.batch_of_step), np.nan)
+        for row, step in enumerate(seen.keeper.kept):
+            if starts is not None:
+                _put(self._parameters, {name: values[row] for name, values in starts.weights.items()})
+                _put(self._buffers, {name: values[row] for name, values in starts.buffers.items()})
+                _put(self._buffers, seen.keeper.befores[row][1])
+                self._restore(row)
+            elif row:
+                _put(self._parameters, {name: values[row - 1] for name, values in observed.weights.items()})
+                _put(self._buffers, {name: values[row - 1] for name, values in observed.buffers.items()})
+            fed = {name: observed.gradients[name][row] for name in seen.rules}
+            predictions, losses[step], made = self._step(step, fed)
+            rows.append((predictions, made, self._after()))
+        return trace(rows, losses, list(observed.buffers))
+
+    def free(self) -> Trace:
+        """The whole training on its own, of which the kept steps' tensors are kept."""
+        self._fresh()
+        rows, losses = [], np.zeros(len(self._seen.batch_of_step))
+        for step in range(len(losses)):
+            predictions, losses[step], made = self._step(step, None)
+            if step in self._place_of_row:
+                rows.append((predictions, made, self._after()))
+        return trace(rows, losses, list(self._observed.buffers))
+
+    def _after(self) -> After:
+        state, _ = optimizer_state(self._optimizer, self._parameters)
+        weights = {name: to_array(parameter) for name, parameter in self._parameters.items()}
+        buffers = {name: to_array(self._buffers[name]) for name in self._observed.buffers}
+        return After(weights, {key: state[key] for key in self._observed.state}, buffers)
+
+    def _step(self, step: int, fed: Mapping[str, Array] | None) -> tuple[Tree, float, dict[str, Array]]:
+        """One step: predictions, loss and gradients; the optimizer takes ``fed`` in their place where it is given."""
+        seen = self._seen
+        place = seen.batch_of_step[step]
+        batch = seen.pool.batches[place]
+        self._model.zero_grad()
         gathered, total = [], 0.0
-        for x, y in _split(inputs, targets, parts):
-            # A program may have reshaped what the model gave before it took the loss.
-            predictions = model(x).reshape(y.shape)
-            loss = scale * seen.loss_function(predictions, y)
-            loss.backward()  # type: ignore[no-untyped-call]
-            gathered.append(to_array(predictions))
-            total += loss.item()
-        kept.predictions.append(gathered[0] if len(gathered) == 1 else np.concatenate(gathered))
-        kept.losses.append(total)
-        kept.gradients.append(gradients(parameters, seen.rules))
-        if locked:
-            for name in seen.rules:
-                parameters[name].grad = _double(seen.steps.gradients[step][name])
-        for group in optimizer.param_groups:
-            for name in {names.get(id(parameter), "") for parameter in group["params"]} & seen.rules.keys():
+        for (inputs, targets), (loss, arguments, shape) in zip(batch.passes(), seen.passes[place], strict=True):
+            args, kwargs = arguments.filled(_trees.mapped(_double, inputs))
+            output = self._model(*args, **kwargs)
+            given = [_double(leaf) for leaf in (targets if isinstance(targets, tuple) else (targets,))]
+            value = loss.of(_tree_of(output), given)
+            value.backward()  # type: ignore[no-untyped-call]
+            predictions = to_tree(output)
+            gathered.append(predictions if shape is None else predictions.reshape(shape))
+            total += value.item()
+        made = gradients(self._parameters, seen.rules)
+        if fed is not None:
+            for name, values in fed.items():
+                self._parameters[name].grad = _double(values)
+        for group in self._optimizer.param_groups:
+            for name in {self._names.get(id(parameter), "") for parameter in group["params"]} & seen.rules.keys():
                 group["lr"] = seen.learning_rates[name][step]
-        optimizer.step()
-        kept.state.append(optimizer_state(optimizer, parameters))
-        kept.weights.append({name: to_array(parameter) for name, parameter in parameters.items()})
-    return kept.stacked()
+        self._optimizer.step()
+        return joined(gathered), total, made
+
+    def _restore(self, row: int) -> None:
+        """The optimizer's state as it was before a kept step; a fresh one before the first."""
+        assert self._starts is not None
+        others, _ = self._seen.keeper.befores[row]
+        if not self._seen.keeper.kept[row]:
+            return  # as it was made
+        for name, parameter in self._parameters.items():
+            if name not in self._seen.rules:
+                continue
+            state = {key: _double(values[name][row]) for key, values in self._starts.state.items() if name in values}
+            for key, value in others.get(name, {}).items():
+                state[key] = _double(value) if isinstance(value, np.ndarray) else value
+            self._optimizer.state[parameter] = state
 
 
-def _split(inputs: torch.Tensor, targets: torch.Tensor, parts: tuple[int, ...]) -> Iterable[Any]:
-    """The backward passes of one step."""
-    if len(parts) == 1:
-        return [(inputs, targets)]
-    return zip(inputs.split(list(parts)), targets.split(list(parts)), strict=True)  # type: ignore[no-untyped-call]
+def _tree_of(output: Any) -> Any:
+    """What the model returned as a tree of tensors, by the paths that the loss was noted with."""
+    made: dict[Any, Any] = {}
+    for path, tensor in tensors_of(output):
+        if not path:
+            return tensor
+        at = made
+        for key in path[:-1]:
+            at = at.setdefault(key, {})
+        at[path[-1]] = tensor
+    return made
 
 
-def _put(parameters: dict[str, torch.nn.Parameter], values: dict[str, Array]) -> None:
+def _put(tensors: Mapping[str, torch.Tensor], values: Mapping[str, Array]) -> None:
     with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(_double(values[name]))
+        for name, array in values.items():
+            tensors[name].copy_(_double(array))

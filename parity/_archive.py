@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
+import struct
 import tempfile
 import types
 import typing
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +22,18 @@ import numpy as np
 from parity._errors import OutputError, RecordingError
 
 FORMAT = "parity recording"
-VERSION = 1
+VERSION = 2
 _HEADER = "header"
+# Beyond this many bytes, packing weights and gradients tighter takes minutes and saves little.
+_COMPRESSED = 2**26
+# A dict with one of these as its only key stands for something that JSON lacks.
+_ARRAY, _SCALAR, _LIST, _PAIRS = "array", "scalar", "list", "pairs"
+_TAGS = {_ARRAY, _SCALAR, _LIST, _PAIRS}
+# What reading a damaged file comes to, in NumPy, in zipfile and in what is made of the header.
+_DAMAGE = (
+    *(OSError, ValueError, KeyError, IndexError, TypeError, EOFError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 T = TypeVar("T")
 
 
@@ -28,25 +41,38 @@ def pack(tree: Any) -> bytes:
     """The bytes of an ``.npz`` file that :func:`read` turns back into ``tree``."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     body = _strip(tree, arrays)
-    header = json.dumps({"format": FORMAT, "version": VERSION, "body": body})
+    header = json.dumps({"format": FORMAT, "version": VERSION, "body": body, "checksum": _checksum(body, arrays)})
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{_HEADER: np.array(header)}, **arrays)
+    small = sum(array.nbytes for array in arrays.values()) <= _COMPRESSED
+    save = np.savez_compressed if small else np.savez
+    save(buffer, allow_pickle=False, **{_HEADER: np.array(header)}, **arrays)
     return buffer.getvalue()
+
+
+def _checksum(body: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """A fingerprint of all that a recording says."""
+    digest = hashlib.blake2b(json.dumps(body).encode())
+    for key, array in arrays.items():
+        digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes() if array.ndim else array.tobytes())
+    return digest.hexdigest()
 
 
 def _strip(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     """``value`` as JSON, each array replaced by its place in ``arrays``."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         key = f"array{len(arrays)}"
-        arrays[key] = value
-        return {"array": key}
+        arrays[key] = np.asarray(value)
+        return {_ARRAY if isinstance(value, np.ndarray) else _SCALAR: key}
     if dataclasses.is_dataclass(value):
         return {field.name: _strip(getattr(value, field.name), arrays) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
+        if value.keys() & _TAGS or not all(isinstance(key, str) for key in value):
+            return {_PAIRS: [[key, _strip(item, arrays)] for key, item in value.items()]}
         return {key: _strip(item, arrays) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strip(item, arrays) for item in value]
-    return value
+    if isinstance(value, list):
+        return {_LIST: [_strip(item, arrays) for item in value]}
+    return [_strip(item, arrays) for item in value] if isinstance(value, tuple) else value
 
 
 def write(path: Path, content: bytes) -> None:
@@ -78,16 +104,25 @@ def read(path: Path, kind: type[T]) -> T:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             content = {key: archive[key] for key in archive.files}
-        header = json.loads(str(content[_HEADER]))
+        header = json.loads(str(content.pop(_HEADER)))
         if (header["format"], header["version"]) != (FORMAT, VERSION):
             raise RecordingError(
                 f"{path} is a {header['format']!r} of version {header['version']}; this parity reads {FORMAT!r} of "
                 f"version {VERSION}. Record the program again"
             )
-        return typing.cast(T, _restore(header["body"], kind, content))
+        body = header["body"]
+        missing = sorted(set(_named(body)) - content.keys())
+        if missing:
+            raise RecordingError(f"{path} is not whole: {missing[0]} is missing. Record the program again")
+        if header["checksum"] != _checksum(body, {key: content[key] for key in _named(body)}):
+            raise RecordingError(
+                f"{path} was changed since it was written: its content does not give its checksum. Record the program "
+                "again"
+            )
+        return typing.cast(T, _restore(body, kind, content))
     except FileNotFoundError:
         raise RecordingError(f"there is no file {path}; Recording.save(path) writes one") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise RecordingError(f"{path} is not a recording, or is damaged ({error}); record the program again") from None
 
 
@@ -101,7 +136,7 @@ def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
     if isinstance(origin, type) and issubclass(origin, np.ndarray):
         return content[value["array"]]
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {key: _restore(item, inside[1], content) for key, item in value.items()}
+        return {key: _restore(item, inside[1], content) for key, item in _items(value)}
     if origin is tuple:
         return tuple(_restore(item, inside[0], content) for item in value)
     if dataclasses.is_dataclass(kind):
@@ -112,10 +147,37 @@ def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
     return value
 
 
+def _items(value: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """The items of a mapping, whether its keys could be JSON's or not."""
+    pairs = value[_PAIRS] if value.keys() == {_PAIRS} else value.items()
+    return [(key, item) for key, item in pairs]
+
+
 def _restore_tree(value: Any, content: Mapping[str, Any]) -> Any:
-    """A tree of arrays and plain values: lists come back as tuples."""
-    if isinstance(value, dict):
-        if value.keys() == {"array"}:
-            return content[value["array"]]
-        return {key: _restore_tree(item, content) for key, item in value.items()}
-    return tuple(_restore_tree(item, content) for item in value) if isinstance(value, list) else value
+    """A tree of arrays and plain values."""
+    if isinstance(value, list):
+        return tuple(_restore_tree(item, content) for item in value)
+    if not isinstance(value, dict):
+        return value
+    tag = next(iter(value), "") if len(value) == 1 else ""
+    if tag == _ARRAY:
+        return content[value[tag]]
+    if tag == _SCALAR:
+        return content[value[tag]][()]
+    if tag == _LIST:
+        return [_restore_tree(item, content) for item in value[tag]]
+    return {key: _restore_tree(item, content) for key, item in _items(value)}
+
+
+def _named(body: Any) -> Iterator[str]:
+    """The arrays that a header speaks of, in the order in which they were put there."""
+    if isinstance(body, list):
+        for item in body:
+            yield from _named(item)
+    elif isinstance(body, dict):
+        tag = next(iter(body), "") if len(body) == 1 else ""
+        if tag in (_ARRAY, _SCALAR):
+            yield body[tag]
+        else:
+            for item in body.values():
+                yield from _named(item)

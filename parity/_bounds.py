@@ -1,7 +1,4 @@
-"""How far rounding alone can move each value of a training: the closed form for Linear, MSELoss and SGD.
-
-Whoever brings another way to derive bounds gives the judge a :class:`Bounds`; nothing else changes.
-"""
+"""How far rounding alone can move each value of a training: derived from the port's own program."""
 
 from __future__ import annotations
 
@@ -9,16 +6,25 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from parity._errors import UnsupportedError
-from parity._linear_bounds import Format, Problem, chain_bounds
-from parity._recording import LINEAR, MSE, SGD, Array, Batch, Recording, Trace
-from parity._replay import Replay
-from parity._sgd_bounds import Rule, free_bounds, locked_bounds, step_roundings
+from parity import _affine, _carried, _feed, _locked, _names
+from parity._drive import Gathered, Run
+from parity._feed import Parts
+from parity._ports import Port, of_arrays
+from parity._recording import Array, Recording, Trace
+from parity._replay import types_of
+from parity._steps import forward_backward, free_start, model_state, named_buffers, named_state, update
+from parity.rounding import Format, bound
 
-# Elements of the largest temporary array; longer trainings are taken in pieces.
-_CHUNK = 4_000_000
+_WIDE = np.dtype(np.float64)
+# Numbers that all steps together are fed and hold, below which compiling takes longer than computing.
+_LITTLE = 20_000_000
+# Numbers that all steps of a training make, below which they are laid out at once.
+_AT_ONCE = 5_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,175 +33,242 @@ class Bounds:
 
     Attributes:
         locked, locked64: of one step from the recorded state, in the recording's dtype and in float64.
-        free_torch, free_jax, free_torch64, free_jax64: of each side's training on its own.
+        likely: as ``locked``, but what independent roundings exceed once in 1e9 elements at most.
+        free, free64: of a training on its own.
+        open_from, open_from64: the first step at which rounding alone may move the free training's loss by more than
+            the loss itself; ``None`` where there is no such step. From there on the trajectory proves nothing, and the
+            locked steps alone do.
     """
 
     locked: Trace
     locked64: Trace
-    free_torch: Trace
-    free_jax: Trace
-    free_torch64: Trace
-    free_jax64: Trace
+    likely: Trace
+    free: Trace
+    free64: Trace
+    open_from: int | None
+    open_from64: int | None
 
 
-def derive(recording: Recording, replay: Replay) -> Bounds:
-    """The bounds for a recorded training and its replay.
+def derive(recording: Recording, port: Port) -> Bounds:
+    """The bounds for a recorded training and its port.
+
+    Every operation of the port's program is followed in float64 with what rounding can do to it. Along a free training
+    the error is carried from step to step: by the step's own linear map where the step is affine, else entry by entry.
 
     Raises:
-        UnsupportedError: the training is not one of Linear, MSELoss and SGD.
+        UnsupportedError: the port's program has a primitive whose rounding is not known; it is named.
     """
-    kinds = [recording.model.type, recording.loss.type, recording.optimizer.type]
-    if kinds != [LINEAR, MSE, SGD]:
-        raise UnsupportedError(
-            f"no rounding bound is known for {recording.model.type} with {recording.loss.type} and "
-            f"{recording.optimizer.type}; it is for torch.nn.Linear with torch.nn.MSELoss and torch.optim.SGD"
+    own, double = Format.of(recording.dtype.name), Format.of("float64")
+    with types_of(_WIDE), jax.default_device(jax.devices("cpu")[0]):
+        walk = _Walk(of_arrays(port), _names.of(port, recording), recording)
+        (free, open_from), (free64, open_from64) = walk.free(own), walk.free(double)
+        return Bounds(
+            locked=walk.locked(own),
+            locked64=walk.locked(double),
+            likely=walk.locked(own, likely=True),
+            free=free,
+            free64=free64,
+            open_from=open_from,
+            open_from64=open_from64,
         )
-    own, double = Format.of(recording.dtype), Format.of(np.dtype(np.float64))
-    return Bounds(
-        locked=_locked(recording, own),
-        locked64=_locked(recording, double),
-        free_torch=_free(recording, recording.observed, recording.initial, own),
-        free_jax=_free(recording, replay.free, replay.initial, own),
-        free_torch64=_free(recording, recording.arbiter_free, recording.initial, double),
-        free_jax64=_free(recording, replay.free64, replay.initial, double),
+
+
+class _Walk:
+    """A port's steps on a recording, with bounds: from what was recorded, which is exact, or on its own.
+
+    Both are one program, since compiling it takes longer than running it.
+    """
+
+    def __init__(self, port: Port, names: _names.Names, recording: Recording) -> None:
+        self._port, self._names, self._recording = port, names, recording
+        self._recorded, self._own = _feed.recorded(recording, _WIDE), _feed.own(port, recording, _WIDE)
+        self._start = free_start(port, _WIDE)
+        self._flat = _affine.Flat(self._start[:2])
+        size = _affine.Flat(self._start).size
+        fed = max(sum(np.size(leaf) for leaf in jax.tree.leaves(batch)) for batch in self._recorded.batches)
+        self._at_once = (
+            self._recorded.uniform
+            and self._own.uniform
+            and recording.thinned is None
+            and recording.steps * (size + self._made()) < _AT_ONCE
+        )
+        self._run = Run(self._bounded, quick=recording.steps * (size + fed) < _LITTLE)
+        self._maps = self._linear_maps() if self._at_once else None
+
+    def _made(self) -> int:
+        return sum(np.size(leaf) for leaf in jax.tree.leaves(self._recording.observed.predictions[0]))
+
+    def _bounded(self, carry: Any, x: Any, batch: Any, parts: Parts) -> Any:
+        (form, likely, is_locked, alone), (params, kept, state), off = carry
+        (weights, gradients, buffers), limit = x
+        if limit is not None:
+            # What the error is where it is known better, and whether only what the step itself adds is asked for.
+            near = jax.tree.map(jnp.minimum, off[:2], self._flat.tree(limit, off[:2]))
+            off = jax.tree.map(lambda e: jnp.where(alone, 0.0, e), (*near, off[2]))
+        params = _either(is_locked, self._names.to_port(weights), params)
+        state = _either(is_locked, model_state(self._port, self._names, buffers, weights), state)
+        exact = _either(is_locked, _no_error((params, state)), (off[0], off[2]))
+        follow = bound(
+            lambda *given: self._step(*given, parts),
+            precision=form,
+            input_bounds=((exact[0], off[1], exact[1]), None, None, None),
+            narrow=False,
+            probabilistic=likely,
+        )
+        inner = (params, kept, state)
+        (inner, made), (off, errors) = follow(inner, self._names.to_port(gradients), is_locked, batch)
+        told = (jnp.abs(made[1]), self._flat.vector(off[:2]) if limit is not None else jnp.zeros(0))
+        return ((form, likely, is_locked, alone), inner, off), (*errors, told)
+
+    def _step(self, inner: Any, gradients: Any, is_locked: Any, batch: Any, parts: Parts) -> Any:
+        """One step, fed its own gradients or the recorded ones; what it makes is by PyTorch's names."""
+        params, kept, state = inner
+        predictions, value, own, state = forward_backward(self._port, params, state, batch, parts)
+        moved, kept = update(self._port, _either(is_locked, gradients, own), kept, params)
+        names, keys = self._names, tuple(self._recording.observed.state)
+        named = named_state(names, kept, params, keys)
+        made = (predictions, value, names.from_port(own), named_buffers(names, state), named, names.from_port(moved))
+        return (moved, kept, state), made
+
+    def _carry(self, form: Format, start: Any, *, likely: bool = False, locked: bool, alone: bool = False) -> Any:
+        return (form, jnp.asarray(likely), jnp.asarray(locked), jnp.asarray(alone)), start, _no_error(start)
+
+    # -- locked
+
+    def locked(self, form: Format, *, likely: bool = False) -> Trace:
+        """For all kept steps from what was recorded; the error of the optimizer's state is carried along."""
+        recording, kept, gathered = self._recording, self._recording.kept, Gathered(len(self._recording.kept))
+        if self._at_once:
+            rows = slice(0, len(kept))
+            xs = (_locked.recorded_rows(recording, _WIDE, rows), self._no_limits())
+            carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
+            self._run.over(carry, xs, self._recorded, gathered, rows)
+            return gathered.trace()
+        carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
+        for row, (state, x, batch, parts) in enumerate(self._arguments()):
+            # A state that was recorded is exact; one that recorded gradients led to brings its error along.
+            if row >= self._plan().sequence:
+                inner = (carry[1][0], state, carry[1][2])
+                carry = (carry[0], inner, _no_error(inner))
+            carry, made = self._run.one(carry, (x, None), batch, parts)
+            gathered.add(slice(row, row + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
+        return gathered.trace()
+
+    def _arguments(self) -> Iterator[Any]:
+        return _locked.arguments(self._port, self._names, self._recording, _WIDE)
+
+    def _plan(self) -> _locked.Plan:
+        return _locked.plan(self._port, self._names, self._recording, _WIDE)
+
+    def _from_initial(self) -> Any:
+        params = self._names.to_port(_feed.cast(dict(self._recording.initial), _WIDE))
+        return params, self._port.optimizer.init(params), self._start[2]
+
+    # -- free
+
+    def free(self, form: Format) -> tuple[Trace, int | None]:
+        """For all steps of the port on its own, from its own start, and the first one at which the loss is open."""
+        if not self._at_once:
+            return self._one_by_one(form)
+        limits, after = self._no_limits(), None
+        if self._maps is not None:
+            local = self._whole(form, limits, alone=True).rest[1]
+            after = _carried.carried(self._maps, local)
+            limits = np.concatenate([np.zeros_like(after[:1]), after[:-1]])
+        gathered = self._whole(form, limits)
+        trace, size = gathered.trace(), gathered.rest[0]
+        open_at = np.flatnonzero(~(trace.losses <= size))
+        trace = trace if after is None else self._sharpened(trace, after)
+        return trace, int(open_at[0]) if open_at.size else None
+
+    def _whole(self, form: Format, limits: Array | None, *, alone: bool = False) -> Gathered:
+        recording, rows = self._recording, slice(0, self._recording.steps)
+        gathered = Gathered(recording.steps)
+        xs = (_locked.recorded_rows(recording, _WIDE, rows), limits)
+        self._run.over(self._carry(form, self._start, locked=False, alone=alone), xs, self._own, gathered, rows)
+        return gathered
+
+    def _no_limits(self) -> Array | None:
+        return None if self._maps is None else np.full((self._recording.steps, self._flat.size), np.inf)
+
+    def _one_by_one(self, form: Format) -> tuple[Trace, int | None]:
+        """Step by step, up to the point from which on rounding decides."""
+        recording = self._recording
+        row_of = {int(step): row for row, step in enumerate(recording.kept)}
+        losses, gathered, reached = np.full(recording.steps, np.inf), Gathered(len(recording.kept)), 0
+        carry = self._carry(form, self._start, locked=False)
+        unused = jax.tree.map(jnp.asarray, _locked.recorded_rows(recording, _WIDE, slice(0, 1)))
+        x = (jax.tree.map(lambda leaf: leaf[0], unused), None)
+        for step, place in enumerate(self._own.order):
+            carry, made = self._run.one(carry, x, self._own.batches[place], self._own.parts[place])
+            losses[step], size = float(made[1]), float(made[-1][0])
+            if not losses[step] <= size:
+                return _open(recording, losses, gathered, reached), step
+            if step in row_of:
+                reached = row_of[step] + 1
+                gathered.add(slice(reached - 1, reached), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
+        return dataclasses.replace(gathered.trace(), losses=losses), None
+
+    def _sharpened(self, trace: Trace, after: Array) -> Trace:
+        """Weights and optimizer state with what is known from the maps."""
+        keys = tuple(self._recording.observed.state)
+
+        def named(row: Any) -> Any:
+            params, state = self._flat.tree(row, self._start[:2])
+            return self._names.from_port(params), named_state(self._names, state, params, keys)
+
+        weights, state = jax.tree.map(np.asarray, jax.jit(jax.vmap(named))(after))
+        return dataclasses.replace(
+            trace,
+            weights={name: np.minimum(values, weights[name]) for name, values in trace.weights.items()},
+            state=jax.tree.map(np.minimum, trace.state, {key: state[key] for key in trace.state}),
+        )
+
+    def _linear_maps(self) -> Array | None:
+        """The linear map of each step, where the step is affine in parameters and optimizer state."""
+        params, kept, state = self._start
+        port, order = self._port, self._own.order
+        if state is not None:
+            return None
+
+        def gradient(params: Any, batch: Any, parts: Parts) -> Any:
+            return forward_backward(port, params, None, batch, parts)[2]
+
+        def advance(kept: Any, _: Any) -> Any:
+            return update(port, jax.tree.map(jnp.zeros_like, params), kept, params)[1], kept
+
+        # Of an affine step the map may depend on the number of the step, and on nothing else in the state.
+        _, states = jax.jit(lambda kept: lax.scan(advance, kept, length=len(order)))(kept)
+        batches = list(zip(self._own.batches, self._own.parts, strict=True))
+        return _affine.step_maps(gradient, lambda *given: update(port, *given), params, states, batches, order)
+
+
+def _either(flag: Any, first: Any, second: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), first, second)
+
+
+def _no_error(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), tree)
+
+
+def _open(recording: Recording, losses: Array, gathered: Gathered, reached: int) -> Trace:
+    """What was gathered of the first ``reached`` kept steps, and infinity for the others."""
+
+    def filled(like: Array, values: Array | None) -> Array:
+        rest = np.broadcast_to(np.inf, (len(like) - reached, *like.shape[1:]))
+        return rest if values is None or not reached else np.concatenate([values[:reached], rest])
+
+    whole = recording.observed
+    trace = gathered.trace() if reached else None
+    state = {
+        key: {name: filled(like, trace and trace.state.get(key, {}).get(name)) for name, like in tensors.items()}
+        for key, tensors in whole.state.items()
+    }
+    return Trace(
+        predictions=(*(trace.predictions[:reached] if trace else ()), *whole.predictions[reached:]),
+        losses=losses,
+        gradients={name: filled(like, trace and trace.gradients[name]) for name, like in whole.gradients.items()},
+        state=state,
+        weights={name: filled(like, trace and trace.weights[name]) for name, like in whole.weights.items()},
+        buffers={},
     )
-
-
-def _locked(recording: Recording, form: Format) -> Trace:
-    """Weights, and what the optimizer is fed, are as recorded; the float64 run stands for the exact values."""
-    exact = recording.arbiter_locked
-    before = _joined(recording.weights_before())
-    rule, rates = _rule(recording)
-    buffer = _buffer(exact, before)
-    rounded = step_roundings(
-        rule, rates, _joined(recording.observed.gradients), buffer, before, _joined(exact.weights), form
-    )
-    off_buffer, off_weights = locked_bounds(rule, rates, rounded, form)
-    return _as_trace(recording, _chain(recording, before, np.zeros_like(before), form), off_buffer, off_weights)
-
-
-def _free(recording: Recording, run: Trace, initial: Any, form: Format) -> Trace:
-    """Errors are bounded at the weights that the run itself passed through, and carried along."""
-    after = _joined(run.weights)
-    before = np.concatenate([_joined({name: value[None] for name, value in initial.items()}), after[:-1]])
-    rule, rates = _rule(recording)
-    fresh = _chain(recording, before, np.zeros_like(before), form)
-    rounded = step_roundings(rule, rates, _joined(run.gradients), _buffer(run, before), before, after, form)
-    hessians = [_hessian(recording, batch) for batch in recording.batches]
-    off_buffer, off_weights = free_bounds(
-        rule, rates, hessians, recording.batch_of_step, _gradient_bounds(recording, fresh), rounded
-    )
-    off_before = np.concatenate([np.zeros_like(off_weights[:1]), off_weights[:-1]])
-    return _as_trace(recording, _chain(recording, before, off_before, form), off_buffer, off_weights)
-
-
-# -- weights and biases as one array (steps, outputs, inputs + 1), which is how SGD sees them
-
-
-def _joined(tensors: Any) -> Array:
-    weight = np.asarray(tensors["weight"], np.float64)
-    return (
-        np.concatenate([weight, np.asarray(tensors["bias"], np.float64)[..., None]], -1)
-        if "bias" in tensors
-        else weight
-    )
-
-
-def _parted(recording: Recording, joined: Array) -> dict[str, Array]:
-    if "bias" not in recording.initial:
-        return {"weight": joined}
-    return {"weight": joined[..., :-1], "bias": joined[..., -1]}
-
-
-def _buffer(run: Trace, like: Array) -> Array:
-    """The momentum buffers, zero where a parameter has none."""
-    kept = run.state.get("momentum_buffer", {})
-    inputs = run.weights["weight"].shape[-1]
-    none = {"weight": np.zeros_like(like[..., :inputs])}
-    if "bias" in run.weights:
-        none["bias"] = np.zeros(like.shape[:-1])
-    return _joined({**none, **kept})
-
-
-def _rule(recording: Recording) -> tuple[Rule, Array]:
-    """SGD's settings and learning rates, column by column."""
-    widths = {name: values.shape[1] if name == "weight" else 1 for name, values in recording.initial.items()}
-    columns = [name for name in ("weight", "bias") if name in widths for _ in range(widths[name])]
-    still = np.zeros(recording.steps)
-    rates = np.stack([recording.learning_rates.get(name, still) for name in columns], -1)
-    return Rule.of([recording.rules.get(name) for name in columns]), rates
-
-
-def _problems(recording: Recording, batch: Batch) -> list[Problem]:
-    """The backward passes of one step, one after the other."""
-    weight, settings = recording.initial["weight"], recording.loss.settings
-    problems = []
-    for inputs, targets in batch.passes():
-        x = np.asarray(inputs, np.float64).reshape(-1, weight.shape[1])
-        y = np.asarray(targets, np.float64).reshape(-1, weight.shape[0])
-        share = 1 / y.size if settings["reduction"] == "mean" else 1.0
-        problems.append(Problem(x, y, float(settings.get("scale", 1.0)) * share, len(batch.parts)))
-    return problems
-
-
-def _hessian(recording: Recording, batch: Batch) -> Array:
-    bias = "bias" in recording.initial
-    total = 0.0
-    for x, _, scale, _ in _problems(recording, batch):
-        design = np.concatenate([x, np.ones((len(x), 1))], 1) if bias else x
-        total = total + 2 * scale * design.T @ design
-    return np.asarray(total)
-
-
-# -- the chain of forward, loss and gradient, over all steps
-
-
-@dataclasses.dataclass(eq=False)
-class _Gathered:
-    """Chain bounds of all steps, in the steps' order."""
-
-    predictions: list[Array]
-    losses: Array
-    weight: Array
-    bias: Array
-
-
-def _chain(recording: Recording, before: Array, off: Array, form: Format) -> _Gathered:
-    steps, outputs, width = before.shape
-    inputs = recording.initial["weight"].shape[1]
-    none = np.empty(0)
-    kept = _Gathered([none] * steps, np.empty(steps), np.empty((steps, outputs, inputs)), np.empty((steps, outputs)))
-    bias = width > inputs
-    for problems, chosen in _pieces(recording, outputs):
-        biases = [a[chosen, :, -1] if bias else np.zeros((len(chosen), outputs)) for a in (before, off)]
-        at, off_at = before[chosen, :, :inputs], off[chosen, :, :inputs]
-        passes = [chain_bounds(problem, at, biases[0], off_at, biases[1], form) for problem in problems]
-        kept.losses[chosen] = sum(bounds.losses for bounds in passes)
-        kept.weight[chosen] = sum(bounds.weight for bounds in passes)
-        kept.bias[chosen] = sum(bounds.bias for bounds in passes)
-        predictions = np.concatenate([bounds.predictions for bounds in passes], 1)
-        for row, step in enumerate(chosen):
-            kept.predictions[step] = predictions[row].reshape(recording.observed.predictions[step].shape)
-    return kept
-
-
-def _pieces(recording: Recording, outputs: int) -> Iterator[tuple[list[Problem], Array]]:
-    """Each batch with the steps that were fed it, a bounded number at a time."""
-    for place, batch in enumerate(recording.batches):
-        problems = _problems(recording, batch)
-        steps = np.flatnonzero(recording.batch_of_step == place)
-        length = max(1, _CHUNK // max(1, outputs * sum(len(problem.inputs) for problem in problems)))
-        for start in range(0, len(steps), length):
-            yield problems, steps[start : start + length]
-
-
-def _gradient_bounds(recording: Recording, kept: _Gathered) -> Array:
-    if "bias" not in recording.initial:
-        return kept.weight
-    return np.concatenate([kept.weight, kept.bias[..., None]], -1)
-
-
-def _as_trace(recording: Recording, kept: _Gathered, off_buffer: Array, off_weights: Array) -> Trace:
-    gradients = _parted(recording, _gradient_bounds(recording, kept))
-    state = {"momentum_buffer": _parted(recording, off_buffer)} if recording.observed.state else {}
-    return Trace(tuple(kept.predictions), kept.losses, gradients, state, _parted(recording, off_weights))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from parity import _bounds, _document, _jax_code, _judge
+from parity import _bounds, _document, _jax_code, _judge, causes
 from parity._errors import PortError
 from parity._ports import Port
 from parity._recording import Recording
@@ -26,6 +28,7 @@ def check(
     *,
     seed: int | None = None,
     argv: Sequence[str] = (),
+    dropout: bool = True,
     title: str | None = None,
     progress: Progress = _silent,
 ) -> Verdict:
@@ -37,6 +40,7 @@ def check(
             recorded torch parts by :func:`parity.port`.
         seed: as in :func:`parity.record`.
         argv: as in :func:`parity.record`.
+        dropout: as in :func:`parity.record`.
         title: what the program is called in the report; its name where left out.
         progress: called with a line as each stage ends.
 
@@ -66,13 +70,21 @@ def check(
     if not isinstance(recording, Recording):
         from parity._record import record
 
-        recording = record(program_or_recording, seed=seed, argv=argv)
+        recording = record(program_or_recording, seed=seed, argv=argv, dropout=dropout)
         progress(f"recorded {recording.steps:,} steps of PyTorch, and again in float64")
-    replayed = replay(make_port(recording, port), recording)
+    made, costs = make_port(recording, port), {"training": recording.environment.get("seconds", 0.0)}
+    with _timed(costs, "replay"):
+        replayed = replay(made, recording)
     progress(f"replayed them in JAX on {replayed.device}, locked and free, in {recording.dtype} and float64")
-    bounds = _bounds.derive(recording, replayed)
+    with _timed(costs, "bounds"):
+        bounds = _bounds.derive(recording, made)
+    progress("followed the rounding of every operation")
     findings = _judge.judge(recording, replayed, bounds)
     progress(f"judged {len(findings)} tensors of all stages against their rounding bounds")
+    with _timed(costs, "causes"):
+        found = causes.find(recording, made, replayed, bounds, findings)
+    if found:
+        progress(f"found {len(found)} causes by replaying with them")
     name = _document.slug(recording.name)
     return Verdict(
         recording=recording,
@@ -82,7 +94,17 @@ def check(
         name=name,
         title=title or recording.name,
         jax_code=_jax_code.write(recording, recording_file(name)) if port is None else "",
+        causes=found,
+        warnings=_judge.warnings(findings),
+        costs=costs,
     )
+
+
+@contextlib.contextmanager
+def _timed(costs: dict[str, float], what: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    costs[what] = time.perf_counter() - begin
 
 
 def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | None) -> Port:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
+import itertools
 import os
 import platform
 import re
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from parity._judge import Finding, ulps
+from parity import _series
+from parity._judge import Finding
+from parity._pairs import ulps
 from parity._recording import Array, Recording
 
 if TYPE_CHECKING:
@@ -22,9 +25,10 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 VERSION = 1
-# Points of a curve, elements of a tensor and points of the data that a page draws; the recording holds them all.
-_CURVE, _ELEMENTS, _POINTS = 240, 6, 400
-_LISTED = 16
+# Final weights that a page lists, batches of a data set it describes, and groups of learning rates.
+_LISTED, _SHAPES, _RATES = 16, 4, 6
+# The longest text of a model's settings that still reads as one.
+_LONG = 300
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "altair")
 
 
@@ -91,41 +95,93 @@ def program(verdict: Verdict) -> Json:
         ],
         "findings": [_finding(finding) for finding in verdict.findings],
         "first_divergence": divergence,
+        "causes": [_cause(cause) for cause in verdict.causes],
+        "warnings": [str(warning) for warning in verdict.warnings],
+        "matrix": verdict.matrix.to_dict() if verdict.matrix else None,
         "final": _final(verdict),
         "timing": dataclasses.asdict(verdict.timing) if verdict.timing else None,
-        "series": _series(verdict),
+        "series": _series.series(verdict),
+    }
+
+
+def _cause(cause: Any) -> Json:
+    step, agreement = getattr(cause, "step", None), getattr(cause, "agreement", None)
+    return {
+        "name": str(cause.name),
+        "sentence": str(cause.sentence),
+        "fix": str(cause.fix or ""),
+        "stage": getattr(cause, "stage", None) or None,
+        "tensor": getattr(cause, "tensor", None) or None,
+        "step": None if step is None else int(step),
+        "agreement": None if agreement is None else float(agreement),
     }
 
 
 def _facts(recording: Recording) -> list[tuple[str, str]]:
-    first = recording.batches[0]
-    batches = (
-        f", {len(recording.batches)} different batches" if len(recording.batches) > 1 else ", the whole batch each step"
-    )
-    if len(first.parts) > 1:
-        batches += f", gradients of {len(first.parts)} passes added up"
     seed = "the program's own" if recording.seed is None else f"{recording.seed}, in place of the program's own"
-    return [
-        ("Model", str(recording.model)),
-        ("Loss", str(recording.loss)),
-        ("Optimizer", str(recording.optimizer)),
+    size = sum(values.size for values in recording.initial.values())
+    facts = [
+        ("Model", _short(str(recording.model))),
+        ("Parameters", f"{size:,} in {len(recording.initial):,} tensors"),
+        ("Loss", _short(str(recording.loss))),
+        ("Optimizer", _short(str(recording.optimizer))),
         ("Learning rate", _rate(recording)),
-        ("Data", f"inputs {_shape(first.inputs)}, targets {_shape(first.targets)}, {recording.dtype}{batches}"),
+        ("Data", _data(recording)),
         ("Steps", f"{recording.steps:,}"),
         ("Seed", seed),
     ]
+    if recording.initial_buffers:
+        facts.insert(2, ("Model state", ", ".join(_some(list(recording.initial_buffers)))))
+    return [*facts, *(("Note", note) for note in recording.notes)]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONG else f"{text[:_LONG]} …"
+
+
+def _some(texts: Sequence[str], most: int = _RATES) -> list[str]:
+    more = len(texts) - most
+    return [*texts[:most], *([f"{more:,} more"] if more > 0 else [])]
+
+
+def _data(recording: Recording) -> str:
+    batches = recording.batches
+    first = batches[0]
+    inputs, targets = _shapes(first.inputs), _shapes(first.targets)
+    told = f"inputs {inputs}, " + (f"targets {targets}" if targets else "no targets beside them")
+    told += f", {len(batches):,} different batches" if len(batches) > 1 else ", the whole batch each step"
+    shapes = {(_shapes(batch.inputs), _shapes(batch.targets)) for batch in batches}
+    if len(shapes) > 1:
+        told += f" in {len(shapes):,} shapes"
+    if len(first.parts) > 1:
+        told += f", gradients of {len(first.parts)} passes added up"
+    return told
+
+
+def _shapes(tree: Any) -> str:
+    """Every array of a tree: where it is, its shape and its dtype."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    told = []
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        told.append(f"{name} {_shape(leaf)} {leaf.dtype}".strip())
+    return ", ".join(_some(told, _SHAPES))
 
 
 def _rate(recording: Recording) -> str:
-    """The learning rate, and what else one parameter has and another has not."""
+    """The learning rate, and what else one parameter has and another has not; parameters alike are told together."""
     if recording.learning_rate is not None and recording.is_plain:
         return f"{recording.learning_rate:g}"
-    told = []
+    groups: dict[str, list[str]] = {}
     for name, rates in recording.learning_rates.items():
         own = {key: value for key, value in recording.rules[name].items() if key not in recording.optimizer.settings}
         rate = f"{rates[0]:g}" if (rates == rates[0]).all() else f"{rates[0]:g} to {rates[-1]:g}, changing"
-        told.append(", ".join([f"{name}: {rate}", *(f"{key}={value!r}" for key, value in own.items())]))
-    return "; ".join([*told, *(f"{name}: frozen" for name in recording.frozen)])
+        groups.setdefault(", ".join([rate, *(f"{key}={value!r}" for key, value in own.items())]), []).append(name)
+    if recording.frozen:
+        groups["frozen"] = list(recording.frozen)
+    if len(groups) == 1:
+        return next(iter(groups))
+    return "; ".join(_some([f"{', '.join(_some(names))}: {rule}" for rule, names in groups.items()]))
 
 
 def _shape(array: Array) -> str:
@@ -145,95 +201,14 @@ def _finding(finding: Finding) -> Json:
 
 
 def _final(verdict: Verdict) -> list[Json]:
+    """The first elements of the final weights, of every tensor some where they are few."""
     rows: list[Json] = []
+    exact_weights, own_weights = verdict.recording.arbiter_free.weights, verdict.replay.free.weights
     for name, torch in verdict.recording.observed.weights.items():
-        jax_side, exact = verdict.replay.free.weights[name][-1], verdict.recording.arbiter_free.weights[name][-1]
-        apart = ulps(torch[-1], jax_side)
-        for index in list(np.ndindex(exact.shape))[: _LISTED - len(rows)]:
-            values = {"torch": torch[-1][index], "jax": jax_side[index], "float64": exact[index], "ulps": apart[index]}
+        for index in itertools.islice(np.ndindex(torch.shape[1:]), _LISTED - len(rows)):
+            place = (-1, *index)
+            sides = torch[place], own_weights[name][place], exact_weights[name][place]
+            apart = np.max(ulps(np.asarray(sides[0]), np.asarray(sides[1])))
+            values = dict(zip(("torch", "jax", "float64", "ulps"), (*sides, apart), strict=True))
             rows.append({"tensor": name, "element": str(list(index)), **{key: float(v) for key, v in values.items()}})
     return rows
-
-
-# -- curves
-
-
-def _series(verdict: Verdict) -> Json:
-    recording, replay, bounds = verdict.recording, verdict.replay, verdict.bounds
-    at = _thinned(recording.steps)
-    losses = zip(at, recording.observed.losses[at], replay.free.losses[at], strict=True)
-    weights: list[Json] = []
-    distance: list[Json] = []
-    after = _thinned(recording.steps + 1)
-    for name, initial in recording.initial.items():
-        sides = {
-            "torch": _from_start(initial, recording.observed.weights[name]),
-            "jax": _from_start(replay.initial[name], replay.free.weights[name]),
-        }
-        for index in list(np.ndindex(initial.shape))[: max(0, _ELEMENTS - len(weights) // len(after))]:
-            for step in after:
-                values = {side: float(curve[(step, *index)]) for side, curve in sides.items()}
-                weights.append({"tensor": f"{name}{list(index)}", "step": int(step), **values})
-        gaps = {
-            "float32": _gap(sides["torch"], sides["jax"]),
-            "float64": _gap(
-                _from_start(initial, recording.arbiter_free.weights[name]),
-                _from_start(replay.initial[name], replay.free64.weights[name]),
-            ),
-            "bound": _from_start(0 * initial, bounds.free_torch.weights[name] + bounds.free_jax.weights[name])
-            .reshape(recording.steps + 1, -1)
-            .max(1, initial=0.0),
-        }
-        distance += [
-            {"tensor": name, "step": int(step), **{k: float(v[step]) for k, v in gaps.items()}} for step in after
-        ]
-    return {
-        "loss": [{"step": int(step), "torch": float(torch), "jax": float(own)} for step, torch, own in losses],
-        "weights": weights,
-        "distance": distance,
-        "data": _data(verdict),
-    }
-
-
-def _thinned(length: int) -> Array:
-    """Steps worth drawing: closer at the start, where things move, and evenly to the end."""
-    if length <= _CURVE:
-        return np.arange(length)
-    early, even = np.geomspace(1, length, _CURVE // 2) - 1, np.linspace(0, length - 1, _CURVE // 2)
-    return np.unique(np.concatenate([early, even]).astype(int))
-
-
-def _from_start(initial: Array, after: Array) -> Array:
-    return np.concatenate([np.asarray(initial, np.float64)[None], np.asarray(after, np.float64)])
-
-
-def _gap(a: Array, b: Array) -> Array:
-    with np.errstate(invalid="ignore"):
-        return np.abs(a - b).reshape(len(a), -1).max(1, initial=0.0)
-
-
-def _data(verdict: Verdict) -> Json | None:
-    """Points and fitted lines, where one input and one output make a picture of them."""
-    recording = verdict.recording
-    batch = recording.batches[0]
-    if (
-        batch.inputs.size != len(batch.inputs)
-        or batch.targets.size != len(batch.inputs)
-        or "weight" not in recording.initial
-    ):
-        return None
-    x, y = (np.asarray(values, np.float64).ravel() for values in (batch.inputs, batch.targets))
-    chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), _POINTS)).astype(int))
-    ends = np.array([x.min(), x.max()])
-    lines = {}
-    for side, weights in (("torch", recording.observed.weights), ("jax", verdict.replay.free.weights)):
-        bias = weights["bias"][-1].item() if "bias" in weights else 0.0
-        lines[side] = weights["weight"][-1].item() * ends + bias
-    return {
-        "x_label": verdict.axes[0],
-        "y_label": verdict.axes[1],
-        "points": [{"x": float(x[i]), "y": float(y[i])} for i in chosen],
-        "lines": [
-            {"x": float(ends[i]), "torch": float(lines["torch"][i]), "jax": float(lines["jax"][i])} for i in (0, 1)
-        ],
-    }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
-import weakref
+import time
 from types import TracebackType
 from typing import Any
 
@@ -13,23 +12,17 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from parity import _supported
+from parity import _supported, _trees
 from parity._errors import UnsupportedError
-from parity._recording import MSE, Array, Evaluation, Part, PrintedLine
-from parity._seen import (
-    Call,
-    Loss,
-    Seen,
-    function_of,
-    gradients,
-    module_part,
-    optimizer_state,
-    part,
-    plain,
-    scaled,
-    to_array,
-)
-from parity._tape import SquaredError, Tape
+from parity._inputs import to_array
+from parity._passes import pass_of
+from parity._recording import Array, Evaluation, PrintedLine
+from parity._seen import Call, Pass, Seen, environment, gradients, joined, module_part, optimizer_state, part, plain
+from parity._stack import Stack
+from parity._tape import Tape
+from parity._thinning import After, Keeper
+
+_LEFT_OUT = "Evaluations of the model were left out where they would take more than an eighth of the memory limit."
 
 
 class Observer:
@@ -37,26 +30,33 @@ class Observer:
 
     A hook never raises: the program could swallow the error. The first thing that cannot be recorded is kept, and
     :meth:`finish` raises it.
+
+    Args:
+        name: what the program is called in messages.
+        dropout: whether dropout stays on.
+        memory_limit: bytes for all tensors that are kept.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._depth = 0
+    def __init__(self, name: str, *, dropout: bool = True, memory_limit: float = 2.0**30) -> None:
+        self._name, self._limit, self._dropout = name, memory_limit, dropout
         self._calls: list[Call] = []
         self._recent: list[Call] = []
-        self._differentiated: list[Loss] = []
+        self._differentiated: list[Pass] = []
         self._problem: str | None = None
         self._seen: Seen | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._module: torch.nn.Module | None = None
         self._steps_begun = 0
-        self._tape = Tape(self._on_squared_error)
-        self._noted: weakref.ref[torch.Tensor] | None = None
+        self._evaluated = 0
+        self._ends: list[float] = []
+        self.stopped = False
+        self._tape = Tape(self._on_backward, lambda name: self._stack.chance(name), dropout=dropout)
+        self._stack = Stack(self._tape, self._on_call, self._problem_is)
 
     def __enter__(self) -> Observer:
         self._handles = [
-            module_hooks.register_module_forward_pre_hook(self._before_forward),
-            module_hooks.register_module_forward_hook(self._after_forward, with_kwargs=True, always_call=True),
+            module_hooks.register_module_forward_pre_hook(self._stack.enter),
+            module_hooks.register_module_forward_hook(self._stack.leave, with_kwargs=True, always_call=True),
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
         ]
@@ -72,7 +72,10 @@ class Observer:
 
     @property
     def _done(self) -> int:
-        return len(self._seen.steps.weights) if self._seen else 0
+        return self._seen.keeper.done if self._seen else 0
+
+    def _problem_is(self, text: str) -> None:
+        self._problem = self._problem or text
 
     # -- where the program is, for its printed lines
 
@@ -82,92 +85,52 @@ class Observer:
 
     def settle(self, line: PrintedLine) -> PrintedLine:
         """``line`` with its evaluations counted, now that it is known which calls were training steps."""
-        done = sum(self._is_evaluation(call) for call in self._calls[: line.evaluations])
+        done = sum(call.evaluation for call in self._calls[: line.evaluations])
         return dataclasses.replace(line, evaluations=done)
 
     # -- the hooks
 
-    def _before_forward(self, module: torch.nn.Module, args: Any) -> None:
-        self._depth += 1
+    def _on_call(self, call: Call) -> None:
+        call.step = self._done
+        if not self.stopped:
+            self._calls.append(call)
+            self._recent.append(call)
 
-    def _after_forward(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        self._depth -= 1
-        inside = self._depth > 0
-        if not isinstance(output, torch.Tensor) or (inside and not isinstance(module, torch.nn.Linear)):
-            return
-        operands = [*args, *kwargs.values()]
-        try:
-            if any(True for _ in module.parameters()):
-                self._on_model(module, operands, output)
-            elif output.ndim == 0 and output.requires_grad and len(operands) == 2 and output is not self._last_loss():
-                self._on_loss(output, module_part(module), module, *operands)
-        except TypeError as error:
-            self._not_in_numpy(type(module).__name__, error)
-
-    def _last_loss(self) -> Any:
-        return self._noted() if self._noted else None
-
-    def _not_in_numpy(self, what: str, error: TypeError) -> None:
-        self._problem = self._problem or f"{what} computes in a dtype that NumPy lacks ({error})"
-
-    def _on_model(self, module: torch.nn.Module, operands: list[Any], output: torch.Tensor) -> None:
-        single = len(operands) == 1 and isinstance(operands[0], torch.Tensor)
-        call = Call(module, to_array(operands[0]) if single else None, output, to_array(output), self._done)
-        self._calls.append(call)
-        self._recent.append(call)
-
-    def _on_squared_error(self, output: torch.Tensor, error: SquaredError) -> None:
-        part = Part(MSE, {"reduction": error.reduction})
-        function = functools.partial(torch.nn.functional.mse_loss, reduction=error.reduction)
-        self._noted = weakref.ref(output)
-        try:
-            self._on_loss(output, part, function, error.first, error.second)
-        except TypeError as problem:
-            self._not_in_numpy("the loss", problem)
-
-    def _on_loss(self, output: torch.Tensor, part: Part, function: Any, first: Any, second: Any) -> None:
-        loss = Loss(part, function, None, None, None, to_array(output)[()])
-        for prediction, target in ((first, second), (second, first)):
-            if loss.call is None and isinstance(prediction, torch.Tensor) and isinstance(target, torch.Tensor):
-                loss.call = self._call_behind(prediction)
-                if loss.call:
-                    loss.predictions, loss.targets = to_array(prediction), to_array(target)
-        output.register_hook(lambda gradient: self._on_backward(loss, gradient))  # type: ignore[no-untyped-call]
-
-    def _call_behind(self, prediction: torch.Tensor) -> Call | None:
-        """The call whose output this is, reshaped or not: a linear layer's where the whole model comes to one."""
-        found = [
-            call
-            for origin in self._tape.origins(prediction)
-            for call in reversed(self._recent)
-            if call.output is origin
-        ]
-        layer = next((call for call in found if isinstance(call.module, torch.nn.Linear)), None)
-        if layer is None:
-            return found[0] if found else None
-        own = set(map(id, layer.module.parameters()))
-        beyond = [call for call in found if not own.issuperset(map(id, call.module.parameters()))]
-        return beyond[0] if beyond else layer
-
-    def _on_backward(self, loss: Loss, gradient: torch.Tensor) -> None:
-        loss.backward_seed = float(gradient)
-        if loss.call:
-            left = [p for p in loss.call.module.parameters() if p.grad is not None and bool(p.grad.any())]
-            loss.uncleared = frozenset(map(id, left))
-        self._differentiated.append(loss)
+    def _on_backward(self, value: Any, root: torch.Tensor, seed: Any) -> None:
+        if self._problem is None and not self.stopped:
+            try:
+                self._differentiated.append(pass_of(value, root, seed))
+            except UnsupportedError as error:
+                self._problem = f"at step {self._done}, {error}"
+            except TypeError as error:
+                self._problem = f"the loss computes in a dtype that NumPy lacks ({error})"
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._steps_begun += 1
-        if self._problem is None:
+        self._tape.off = True
+        if self._problem is None and not self.stopped:
+            self._steps_begun += 1
             try:
                 self._take_step(optimizer, [*args[1:], *kwargs.values()])
             except UnsupportedError as error:
                 self._problem = f"at step {self._done}, {error}"
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if self._problem is None and self._seen:
-            self._seen.steps.weights.append(self._weights())
-            self._seen.steps.state.append(optimizer_state(optimizer, self._parameters()))
+        self._ends = [*self._ends[:1], time.perf_counter()]
+        self._tape.off = False
+        self._tape.forget()
+        if self._problem is None and self._seen and not self.stopped:
+            state, others = optimizer_state(optimizer, self._parameters())
+            assert self._module is not None
+            after = After(self._weights(), state, self._stack.buffers(self._module), others)
+            try:
+                self._seen.keeper.end(after, self._seen.pool.size + self._evaluated)
+            except UnsupportedError as error:
+                self._problem = f"at step {self._done}, {error}"
+
+    @property
+    def seconds(self) -> float:
+        """What the training took, from the end of its first step to that of its last, scaled to all steps."""
+        return (self._ends[-1] - self._ends[0]) * self._done / (self._done - 1) if self._done > 1 else 0.0
 
     # -- one step
 
@@ -179,30 +142,69 @@ class Observer:
         return {name: to_array(parameter) for name, parameter in self._parameters().items()}
 
     def _take_step(self, optimizer: torch.optim.Optimizer, arguments: list[Any]) -> None:
-        passes = _supported.the_losses(self._differentiated, optimizer, arguments)
-        loss, call = passes[0]
-        seen = self._seen or self._begin(optimizer, loss, call)
-        same = all(other.module is self._module for _, other in passes) and scaled(loss) == seen.loss
-        if optimizer is not self._optimizer or not same:
-            raise UnsupportedError(
-                "another model, optimizer or loss is used than at step 0. Record one training at a time"
-            )
+        passes = _supported.the_passes(self._differentiated, optimizer, arguments)
+        first = passes[0]
+        seen = self._seen or self._begin(optimizer, first)
+        other = "another model, optimizer or loss is used than at step 0. Record one training at a time"
+        if optimizer is not self._optimizer or any(one.call.module is not self._module for one in passes):
+            raise UnsupportedError(other)
+        for one in passes:
+            _supported.check_alike(seen.first, one, other)
+            _supported.check_modes(seen.first.call, one.call)
         parameters = self._parameters()
         groups = _supported.trained(optimizer, parameters)
         _supported.check_settings({name: plain(group) for name, group in groups.items()}, seen.rules)
         if self._done:
-            _supported.check_untouched(seen.steps.weights[-1], self._weights())
-        seen.add_passes(passes)
-        seen.steps.gradients.append(gradients(parameters, seen.rules))
+            _supported.check_untouched(seen.keeper.last.weights, self._weights())
+            _supported.check_buffers(seen.keeper.last.buffers, first.call.buffers)
+        if not seen.place(passes, self._limit / 2):
+            self._stop(seen)
+            return
+        seen.keeper.begin(joined([one.predictions for one in passes]), gradients(parameters, seen.rules))
         for name, group in groups.items():
             seen.learning_rates[name].append(float(group["lr"]))
-        for old in self._recent:
-            old.output = None  # no later loss is taken of it, and its graph can go
+        self._clear(passes)
+
+    def _stop(self, seen: Seen) -> None:
+        if not self._done:
+            raise UnsupportedError(
+                f"the first batch takes more than half the memory limit of {self._limit:,.0f} bytes. Record with a "
+                "larger memory_limit"
+            )
+        self.stopped = True
+        self._clear([])
+        self._calls = [call for call in self._calls if call.evaluation]
+        seen.notes.append(
+            f"The recording ends after {self._done:,} steps: the batches seen until then take half the memory limit "
+            f"of {self._limit:,.0f} bytes. What is judged is the training up to there."
+        )
+
+    def _clear(self, passes: Any) -> None:
+        """Let go of what the step has used, and keep the calls that it has not as evaluations."""
+        used = {id(one.call) for one in passes}
+        for call in self._recent:
+            call.evaluation = self._seen is not None and call.module is self._module and id(call) not in used
+            if call.evaluation and not self.stopped:
+                self._keep_evaluation(call)
+            if self._seen is None or call is not self._seen.first.call:
+                call.inputs = call.outputs = None
         self._recent, self._differentiated = [], []
 
-    def _begin(self, optimizer: torch.optim.Optimizer, loss: Loss, call: Call) -> Seen:
-        _supported.check_optimizer(optimizer, call.module)
-        self._optimizer, self._module = optimizer, call.module
+    def _keep_evaluation(self, call: Call) -> None:
+        assert self._seen is not None
+        size = _trees.size((call.inputs, call.outputs))
+        if self._evaluated + size > self._limit / 8:
+            call.evaluation = False
+            if _LEFT_OUT not in self._seen.notes:
+                self._seen.notes.append(_LEFT_OUT)
+            return
+        self._evaluated += size
+        self._seen.evaluations.append(Evaluation(call.step, call.inputs, call.outputs))
+
+    def _begin(self, optimizer: torch.optim.Optimizer, first: Pass) -> Seen:
+        module = first.call.module
+        _supported.check_optimizer(optimizer, module)
+        self._optimizer, self._module = optimizer, module
         rules = {name: plain(group) for name, group in _supported.trained(optimizer, self._parameters()).items()}
         shared = {
             key: value
@@ -210,19 +212,23 @@ class Observer:
             if all(r[key] == value for r in rules.values())
         }
         try:
-            live = copy.deepcopy((call.module, optimizer))
+            live = copy.deepcopy((module, optimizer))
         except Exception as error:
             raise UnsupportedError(
-                f"{type(call.module).__name__} and its optimizer cannot be copied for the float64 run: {error}"
+                f"{type(module).__name__} and its optimizer cannot be copied for the float64 run: {error}"
             ) from None
+        initial, buffers = self._weights(), first.call.buffers
         self._seen = Seen(
-            model=module_part(call.module),
-            loss=scaled(loss),
+            model=module_part(module),
+            loss=first.part,
             optimizer=part(optimizer, shared),
             live=live,
-            loss_function=function_of(loss),
-            initial=self._weights(),
-            device=str(next(call.module.parameters()).device),
+            initial=initial,
+            initial_buffers=buffers,
+            environment=environment(str(next(module.parameters()).device)),
+            keeper=Keeper(self._limit, After(initial, {}, buffers)),
+            first=first,
+            dropout=self._dropout,
             rules=rules,
             learning_rates={name: [] for name in rules},
         )
@@ -242,14 +248,8 @@ class Observer:
             raise UnsupportedError(
                 f"{self._name} ran to its end and never stepped an optimizer. A training calls optimizer.step()"
             )
-        if self._steps_begun != self._done:
+        if self._steps_begun != self._done + self.stopped:
             raise UnsupportedError(f"{self._name}: a step of the optimizer raised, and the program went on")
-        self._seen.evaluations = [
-            Evaluation(call.step, call.inputs, call.values)  # type: ignore[arg-type]
-            for call in self._calls
-            if self._is_evaluation(call)
-        ]
+        if not self.stopped:
+            self._clear([])
         return self._seen
-
-    def _is_evaluation(self, call: Call) -> bool:
-        return call.module is self._module and not call.trained_on and call.inputs is not None

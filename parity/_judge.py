@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+from parity import _pairs
 from parity._bounds import Bounds
-from parity._recording import Array, Recording, Trace
+from parity._pairs import Case, Gap, ulps
+from parity._recording import Array, Recording
 from parity._replay import Replay
 
 STAGES = (
     "initial weights",
+    "data",
     "forward",
     "loss",
     "gradient",
+    "model state",
     "optimizer state",
     "update",
     "trajectory",
     "final weights",
 )
-# The field of a trace that each locked stage looks at.
-_LOCKED_FIELDS = {
-    "forward": "predictions",
-    "loss": "losses",
-    "gradient": "gradients",
-    "optimizer state": "state",
-    "update": "weights",
-}
 Off = Literal["torch", "jax", "both", "program"]
 
 
@@ -47,6 +43,8 @@ class Finding:
         float64_difference: largest distance of the float64 runs, relative to the tensor's largest element.
         float64_bound: largest distance that rounding explains there, in the same unit.
         torch_used, jax_used: largest share of its bound that each side's error uses.
+        torch_likely, jax_likely: the same of the probabilistic bound, which honest rounding hardly ever exceeds; 0
+            where there is none.
         step: the first step at which it does not hold.
         message: what is wrong, where it does not hold.
     """
@@ -64,6 +62,8 @@ class Finding:
     jax_used: float
     step: int | None
     message: str
+    torch_likely: float = 0.0
+    jax_likely: float = 0.0
 
     @property
     def holds(self) -> bool:
@@ -82,25 +82,10 @@ class Finding:
         return "torch" if self.jax_within else "both"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Case:
-    """One tensor of one stage: a row of each array is a step, or a part of one."""
-
-    stage: str
-    tensor: str
-    torch: Array
-    jax: Array
-    torch64: Array
-    jax64: Array
-    torch_bound: Array
-    jax_bound: Array
-    bound64: Array
-    steps: Array
-
-
 def judge(recording: Recording, replay: Replay, bounds: Bounds) -> tuple[Finding, ...]:
     """All findings, in the order of the stages."""
-    return (*_initial(recording, replay), *map(_find, _cases(recording, replay, bounds)))
+    before = (*_pairs.initial(recording, replay), *_pairs.data(recording, replay))
+    return (*map(_unlike, before), *map(_find, _pairs.cases(recording, replay, bounds)))
 
 
 def first_divergence(findings: Sequence[Finding]) -> Finding | None:
@@ -109,112 +94,42 @@ def first_divergence(findings: Sequence[Finding]) -> Finding | None:
     return min(failing, key=lambda finding: (finding.step or 0, STAGES.index(finding.stage)), default=None)
 
 
-def _initial(recording: Recording, replay: Replay) -> Iterator[Finding]:
-    """The port's own initial weights are compared to the last bit: there is nothing yet that could round."""
-    for name, torch in recording.initial.items():
-        jax = np.asarray(replay.initial[name]).astype(torch.dtype)
-        if np.array_equal(torch, jax, equal_nan=True):
-            continue
-        gap = np.abs(np.asarray(jax, np.float64) - np.asarray(torch, np.float64))
-        message = (
-            f"the port starts from other weights: {name} differs by up to {np.nanmax(gap):.3g}. Start it from the "
-            "recorded ones, recording.initial"
-        )
-        size = float(np.abs(torch).max()) or 1.0
-        yield Finding(
-            stage="initial weights",
-            tensor=name,
-            same_program=False,
-            torch_within=True,
-            jax_within=False,
-            difference=float(np.nanmax(gap)),
-            ulps=_largest(ulps(torch, jax)),
-            float64_difference=float(np.nanmax(gap)) / size,
-            float64_bound=0.0,
-            torch_used=0.0,
-            jax_used=np.inf,
-            step=0,
-            message=message,
-        )
+def warnings(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What holds, and yet is not what rounding is likely to do: a sentence for the worst tensor of each side."""
+    told = []
+    for side, share in (("PyTorch", "torch_likely"), ("JAX", "jax_likely")):
+        beyond = [finding for finding in findings if finding.holds and getattr(finding, share) > 1]
+        if beyond:
+            worst = max(beyond, key=lambda finding: float(getattr(finding, share)))
+            others = f" (and of {len(beyond) - 1} more tensors)" if len(beyond) > 1 else ""
+            told.append(
+                f"{side}'s error of {worst.stage}, {worst.tensor}{others} is within the worst case, but "
+                f"{getattr(worst, share):.2g} times what independent roundings exceed once in 1e9 elements: its sums "
+                "or products may run in a lower precision, or its roundings all go one way"
+            )
+    return tuple(told)
 
 
-# -- pairing
-
-
-def _cases(recording: Recording, replay: Replay, bounds: Bounds) -> Iterator[_Case]:
-    locked = (recording.observed, replay.locked, recording.arbiter_locked, replay.locked64)
-    locked_bounds = (bounds.locked, bounds.locked, bounds.locked64, bounds.locked64)
-    for stage, field in _LOCKED_FIELDS.items():
-        yield from _stage_cases(stage, field, locked, locked_bounds)
-    free = (recording.observed, replay.free, recording.arbiter_free, replay.free64)
-    free_bounds = (bounds.free_torch, bounds.free_jax, bounds.free_torch64, bounds.free_jax64)
-    for field in ("losses", "gradients", "weights"):
-        yield from _stage_cases("trajectory", field, free, free_bounds)
-    yield from (_last(case) for case in _stage_cases("final weights", "weights", free, free_bounds))
-
-
-Four = tuple[Trace, Trace, Trace, Trace]
-
-
-def _stage_cases(stage: str, field: str, runs: Four, bounds: Four) -> Iterator[_Case]:
-    for tensor in _tensors(field, runs):
-        values = [_values(run, field, tensor) for run in runs]
-        limits = [_values(bound, field, tensor) for bound in bounds]
-        (torch, steps), (jax, _), (torch64, _), (jax64, _) = values
-        name = f"{tensor}.grad" if (stage, field) == ("trajectory", "gradients") else tensor
-        yield _Case(
-            stage, name, torch, jax, torch64, jax64, limits[0][0], limits[1][0], limits[2][0] + limits[3][0], steps
-        )
-
-
-def _tensors(field: str, runs: Four) -> list[str]:
-    if field in ("predictions", "losses"):
-        return ["loss" if field == "losses" else field]
-    if field == "state":
-        shared = [key for key in runs[0].state if key in runs[1].state]
-        return [f"{key}/{name}" for key in shared for name in runs[0].state[key] if name in runs[1].state[key]]
-    return list(getattr(runs[0], field))
-
-
-def _values(run: Trace, field: str, tensor: str) -> tuple[Array, Array]:
-    """One tensor over all steps as rows, and the step of each row. Predictions may differ in shape between steps."""
-    if field == "predictions":
-        rows = [values.reshape(-1) for values in run.predictions]
-        steps = np.repeat(np.arange(len(rows)), [row.size for row in rows])
-        return np.concatenate(rows)[:, None], steps
-    if field == "losses":
-        values: Any = run.losses
-    elif field == "state":
-        key, _, name = tensor.partition("/")
-        values = run.state[key][name]
-    else:
-        values = getattr(run, field)[tensor]
-    return values.reshape(len(values), -1), np.arange(len(values))
-
-
-def _last(case: _Case) -> _Case:
-    cut = {
-        field.name: getattr(case, field.name)[-1:]
-        for field in dataclasses.fields(case)
-        if field.name not in ("stage", "tensor")
-    }
-    return dataclasses.replace(case, **cut)
+def _unlike(gap: Gap) -> Finding:
+    """What was given is compared to the last bit: there is nothing yet that could round."""
+    return Finding(
+        stage=gap.stage,
+        tensor=gap.tensor,
+        same_program=False,
+        torch_within=True,
+        jax_within=False,
+        difference=_largest(gap.distance),
+        ulps=_largest(gap.ulps),
+        float64_difference=_largest(gap.distance) / gap.size,
+        float64_bound=0.0,
+        torch_used=0.0,
+        jax_used=np.inf,
+        step=gap.step,
+        message=gap.message,
+    )
 
 
 # -- comparing
-
-
-def ulps(a: Array, b: Array) -> Array:
-    """How many representable numbers lie between ``a`` and ``b``, as float64; NaN where either is not finite."""
-    integer = np.dtype(f"i{a.dtype.itemsize}")
-
-    def ordered(values: Array) -> Array:
-        bits = np.ascontiguousarray(values).view(integer)
-        # Negative numbers count downwards from zero, so that neighbours are one apart everywhere.
-        return np.where(bits < 0, np.iinfo(integer).min - bits, bits).astype(np.float64)
-
-    both = np.isfinite(a) & np.isfinite(b)
-    return np.where(both, np.abs(ordered(a) - ordered(b.astype(a.dtype))), np.nan)
 
 
 def _largest(values: Array) -> float:
@@ -230,6 +145,15 @@ def _within(value: Array, exact: Array, bound: Array, largest: float) -> Array:
     return np.where(np.isfinite(exact), near | overflown, ~np.isfinite(value))
 
 
+def _both_or_none_finite(a: Array, b: Array) -> Array:
+    """Whether float64 runs leave the finite numbers together, but where the one still there is about to as well."""
+    info = np.finfo(np.float64)
+    edge = float(info.max) * float(info.eps)
+    with np.errstate(invalid="ignore"):
+        about_to = (np.abs(a) > edge) | (np.abs(b) > edge)
+    return (np.isfinite(a) == np.isfinite(b)) | about_to
+
+
 def _used(value: Array, exact: Array, bound: Array, within: Array) -> float:
     """The largest share of the bound that the error uses, where there is a bound and it did not overflow duly."""
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
@@ -239,14 +163,18 @@ def _used(value: Array, exact: Array, bound: Array, within: Array) -> float:
     return float(np.nan_to_num(share, nan=np.inf).max(initial=0.0))
 
 
-def _find(case: _Case) -> Finding:
+def _likely(value: Array, exact: Array, case: Case, within: Array) -> float:
+    return 0.0 if case.likely is None else _used(value, exact, case.likely + case.bound64, within)
+
+
+def _find(case: Case) -> Finding:
     wide = {name: np.asarray(getattr(case, name), np.float64) for name in ("torch", "jax", "torch64", "jax64")}
     exact = wide["torch64"]
     torch_bound, jax_bound = case.torch_bound + case.bound64, case.jax_bound + case.bound64
     largest, largest64 = float(np.finfo(case.torch.dtype).max), float(np.finfo(np.float64).max)
     torch_ok = _within(wide["torch"], exact, torch_bound, largest)
     jax_ok = _within(wide["jax"], exact, jax_bound, largest)
-    same = _within(wide["jax64"], exact, case.bound64, largest64)
+    same = _within(wide["jax64"], exact, case.bound64, largest64) & _both_or_none_finite(wide["jax64"], exact)
     bad = np.flatnonzero(~(torch_ok & jax_ok & same).all(1))
     size = np.abs(exact[np.isfinite(exact)]).max(initial=0.0) or 1.0
     with np.errstate(invalid="ignore"):
@@ -265,6 +193,8 @@ def _find(case: _Case) -> Finding:
         jax_used=_used(wide["jax"], exact, jax_bound, jax_ok),
         step=int(case.steps[bad[0]]) if bad.size else None,
         message="",
+        torch_likely=_likely(wide["torch"], exact, case, torch_ok),
+        jax_likely=_likely(wide["jax"], exact, case, jax_ok),
     )
     if finding.holds:
         return finding
@@ -277,9 +207,18 @@ def _find(case: _Case) -> Finding:
 
 def _explain(finding: Finding, at: dict[str, float]) -> str:
     """What is wrong at the first element that does not hold."""
+    endless = [side for side in ("torch", "jax") if not np.isfinite(at[side])]
+    if len(endless) == 1:
+        side, name = endless[0], {"torch": "PyTorch", "jax": "JAX"}[endless[0]]
+        other = "jax" if side == "torch" else "torch"
+        return (
+            f"{name} has {at[side]:g} where the other side has {at[other]:.9g}: what is not finite appears on {name}'s "
+            "side first, and here. Look for a division by zero, a logarithm of zero, or an overflow in what comes "
+            "before this stage"
+        )
     if finding.off == "program":
         gap = abs(at["jax64"] - at["torch64"])
-        apart = f"{gap:.3g} apart" if np.isfinite(gap) else "one of them not finite"
+        apart = f"{gap:.3g} apart"
         ratio = at["jax64"] / at["torch64"] if at["torch64"] else np.inf
         factor = f", a factor of {ratio:.6g}" if np.isfinite(ratio) and abs(ratio - 1) > 1e-6 else ""
         return (

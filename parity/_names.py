@@ -1,128 +1,213 @@
-"""How PyTorch's parameter names map onto a port's parameters: given, or found from names and shapes."""
+"""How PyTorch's parameters and buffers map onto a port's leaves: given, or found from names and shapes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from parity import _layout, _matching, _ports
 from parity._errors import PortError
+from parity._layout import Leaf, Place, Shape
+from parity._ports import Port
+from parity._recording import Array, Recording
 
-Shape = tuple[int, ...]
-# What other libraries call PyTorch's parameters. A Flax kernel is stored (in, out), PyTorch's weight (out, in).
-_SAME_ROLE = {"weight": ("weight", "kernel", "w", "scale", "embedding"), "bias": ("bias", "b")}
-_TRANSPOSED_ROLES = ("kernel", "w")
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where the port keeps one parameter: the leaf's path, and whether it is PyTorch's transposed."""
-
-    path: str
-    transposed: bool
-
-    def __str__(self) -> str:
-        return f"{self.path}.T" if self.transposed else self.path
+Given = Mapping[str, str | Sequence[str]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Names:
-    """A resolved mapping; both directions can be traced by JAX."""
+    """A resolved mapping; both directions can be traced by JAX.
+
+    Attributes:
+        places: by PyTorch's name, where the port keeps it.
+        paths: all leaves of the port's tree, in the tree's order.
+        structure: of the tree.
+        buffers: the same for the model's own state, where the port has one.
+    """
 
     places: Mapping[str, Place]
     paths: tuple[str, ...]
     structure: Any
+    buffers: Names | None = None
 
-    def to_port(self, weights: Mapping[str, Any]) -> Any:
-        """PyTorch's weights by name, in the port's structure and layout."""
-        by_path = {
-            place.path: weights[name].T if place.transposed else weights[name] for name, place in self.places.items()
-        }
+    def to_port(self, tensors: Mapping[str, Any], rest: Any = None) -> Any:
+        """PyTorch's tensors by name, in the port's structure and layout; other leaves are those of ``rest``."""
+        by_path = {} if rest is None else dict(zip(self.paths, self.structure.flatten_up_to(rest), strict=True))
+        for name, place in self.places.items():
+            if rest is None or name in tensors:
+                by_path.update(place.to_port(tensors[name]))
         return jax.tree.unflatten(self.structure, [by_path[path] for path in self.paths])
 
-    def from_port(self, params: Any, is_hole: Callable[[Any], bool] = lambda _: False) -> dict[str, Any]:
-        """A tree like the port's parameters, by PyTorch's names and in its layout; holes stay as they are."""
-        leaves = dict(zip(self.paths, self.structure.flatten_up_to(params), strict=True))
-        found = {name: (leaves[place.path], place.transposed) for name, place in self.places.items()}
-        return {name: leaf.T if turned and not is_hole(leaf) else leaf for name, (leaf, turned) in found.items()}
+    def from_port(self, tree: Any, is_hole: Callable[[Any], bool] = lambda _: False) -> dict[str, Any]:
+        """A tree like the port's, by PyTorch's names and in its layout; holes stay as they are."""
+        leaves = dict(zip(self.paths, self.structure.flatten_up_to(tree), strict=True))
+        found = {}
+        for name, place in self.places.items():
+            held = [leaves[leaf.path] for leaf in place.leaves]
+            hole = next((value for value in held if is_hole(value)), None)
+            found[name] = hole if hole is not None else place.from_port(held, _joined)
+        return found
 
 
-def resolve(shapes: Mapping[str, Shape], params: Any, names: Mapping[str, str] | None) -> Names:
-    """Match PyTorch's parameters, given by name and shape, with the leaves of ``params``.
+def _joined(parts: Sequence[Any]) -> Any:
+    return np.concatenate(parts) if all(isinstance(part, np.ndarray) for part in parts) else jnp.concatenate(parts)
+
+
+def of(port: Port, recording: Recording) -> Names:
+    """The mapping between a recording's parameters and buffers and a port's.
 
     Raises:
         PortError: they cannot be matched, or in more than one way; the message says what to write.
     """
-    flat, structure = jax.tree_util.tree_flatten_with_path(params)
-    leaves = {jax.tree_util.keystr(path, simple=True, separator="."): tuple(np.shape(leaf)) for path, leaf in flat}
+    shapes = {name: values.shape for name, values in recording.initial.items()}
+    given = None if port.names is None else {n: p for n, p in port.names.items() if n not in recording.initial_buffers}
+    names = resolve(shapes, port.params, given or None)
+    return dataclasses.replace(names, buffers=_of_buffers(port, recording))
+
+
+def resolve(shapes: Mapping[str, Shape], params: Any, names: Given | None) -> Names:
+    """Match PyTorch's parameters, given by name and shape, with the floating leaves of ``params``.
+
+    Raises:
+        PortError: they cannot be matched, or in more than one way; the message says what to write.
+    """
+    leaves, structure = _leaves(_ports.parameters(params))
     places = _given(shapes, leaves, names) if names is not None else _found(shapes, leaves)
-    used = [place.path for place in places.values()]
-    if sorted(used) != sorted(leaves):
-        raise PortError(_mismatch("the port's parameters and PyTorch's do not pair up one to one", shapes, leaves))
+    used = [leaf.path for place in places.values() for leaf in place.leaves]
+    twice = next((path for path in used if used.count(path) > 1), None)
+    if twice is not None:
+        raise PortError(_mismatch(f"names puts two of PyTorch's parameters at {twice!r}", shapes, leaves))
+    extra = [path for path in leaves if path not in used]
+    if extra:
+        what = f"the port's parameters and PyTorch's do not pair up one to one: nothing in names goes to {extra[0]!r}"
+        raise PortError(_mismatch(what, shapes, leaves))
     return Names(places, tuple(leaves), structure)
 
 
-def _given(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape], names: Mapping[str, str]) -> dict[str, Place]:
+def _leaves(tree: Any) -> tuple[dict[str, Shape], Any]:
+    flat, structure = jax.tree_util.tree_flatten_with_path(tree)
+    keystr = jax.tree_util.keystr
+    return {keystr(path, simple=True, separator="."): tuple(np.shape(leaf)) for path, leaf in flat}, structure
+
+
+# -- the model's own state
+
+
+def _of_buffers(port: Port, recording: Recording) -> Names | None:
+    """Those buffers that training changes must have a place; constants and counts of batches need none."""
+    floating = {n: b for n, b in recording.initial_buffers.items() if np.issubdtype(b.dtype, np.floating)}
+    changing = {name: values for name, values in floating.items() if _changes(name, values, recording)}
+    if port.state is None:
+        if changing:
+            listed = ", ".join(changing)
+            raise PortError(
+                f"PyTorch's model has state of its own that training changes ({listed}), and the port has none. "
+                "Give the Port state=..., and an apply(params, state, inputs) that returns predictions and the next "
+                "state"
+            )
+        return None
+    leaves, structure = _leaves(_ports.arrays(port.state))
+    kept = {path: shape for path, shape in leaves.items() if _is_floating(port.state, path)}
+    given = {name: path for name, path in (port.names or {}).items() if name in recording.initial_buffers}
+    # Constants have a place where the port keeps them too, as a BatchNorm in eval mode does.
+    wanted = changing if given or len(changing) >= len(kept) else floating
+    shapes = {name: values.shape for name, values in wanted.items()}
+    try:
+        places = _places_of_buffers(shapes, leaves, kept, given, recording)
+    except PortError as error:
+        raise PortError(f"the model's own state, which PyTorch keeps in buffers: {error}") from None
+    unused = kept.keys() - {leaf.path for place in places.values() for leaf in place.leaves}
+    if unused:
+        what = f"the port's state {sorted(unused)[0]!r} is no buffer of PyTorch's model"
+        raise PortError(_mismatch(what, shapes, kept))
+    return Names(places, tuple(leaves), structure)
+
+
+def _places_of_buffers(
+    shapes: Mapping[str, Shape],
+    leaves: Mapping[str, Shape],
+    kept: Mapping[str, Shape],
+    given: Given,
+    recording: Recording,
+) -> dict[str, Place]:
+    if not given:
+        return _found(shapes, kept)
+    named = {name: recording.initial_buffers[name].shape for name in given}
+    return _given({**named, **shapes}, leaves, given)
+
+
+def _changes(name: str, initial: Array, recording: Recording) -> bool:
+    after = recording.observed.buffers.get(name)
+    return after is not None and not all(np.array_equal(initial, row, equal_nan=True) for row in after)
+
+
+def _is_floating(state: Any, path: str) -> bool:
+    flat, _ = jax.tree_util.tree_flatten_with_path(_ports.arrays(state))
+    values = {jax.tree_util.keystr(where, simple=True, separator="."): leaf for where, leaf in flat}
+    return bool(jnp.issubdtype(jnp.result_type(values[path]), jnp.inexact))
+
+
+# -- given, and found
+
+
+def _given(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape], names: Given) -> dict[str, Place]:
     places = {}
+    unknown = [name for name in names if name not in shapes]
+    if unknown:
+        raise PortError(_mismatch(f"names has {unknown[0]!r}, which PyTorch's model has not", shapes, leaves))
     for name, shape in shapes.items():
         if name not in names:
             raise PortError(_mismatch(f"names leaves out PyTorch's parameter {name!r}", shapes, leaves))
-        text = names[name]
-        place = Place(text, False) if text in leaves else Place(text.removesuffix(".T"), text.endswith(".T"))
-        if place.path not in leaves:
-            raise PortError(_mismatch(f"names puts {name!r} at {text!r}, which the port does not have", shapes, leaves))
-        if leaves[place.path] != (shape[::-1] if place.transposed else shape):
-            raise PortError(_mismatch(f"{name!r} {shape} does not fit {text!r} {leaves[place.path]}", shapes, leaves))
-        places[name] = place
+        value = names[name]
+        texts = [value] if isinstance(value, str) else list(value)
+        paths = [text if text in leaves else text.removesuffix(".T") for text in texts]
+        for text, path in zip(texts, paths, strict=True):
+            if path not in leaves:
+                what = f"names puts {name!r} at {text!r}, which the port does not have"
+                raise PortError(_mismatch(what, shapes, leaves))
+        has = [leaves[path] for path in paths]
+        turns = [text not in leaves for text in texts]
+        sources = [shape] if len(texts) == 1 and _layout.fits(shape, has[0], turns[0]) else None
+        if len(texts) > 1:
+            sources = _layout.fused(shape, has, turns)
+        if sources is None:
+            held = ", ".join(f"{text!r} {size}" for text, size in zip(texts, has, strict=True))
+            raise PortError(_mismatch(f"{name!r} {shape} does not fit {held}", shapes, leaves))
+        places[name] = Place(tuple(map(Leaf, paths, turns, has, sources)))
     return places
 
 
 def _found(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> dict[str, Place]:
-    places: dict[str, Place] = {}
-    for name, shape in shapes.items():
-        fits = [path for path in leaves if leaves[path] in (shape, shape[::-1])]
-        for narrower in (_same_owner, _same_role):
-            fits = [path for path in fits if narrower(name, path)] or fits
-        if len(fits) != 1:
-            what = "fits no parameter of the port" if not fits else f"could be {' or '.join(map(repr, fits))}"
-            raise PortError(_mismatch(f"{name!r} {what}", shapes, leaves))
-        places[name] = Place(fits[0], _is_transposed(name, shape, fits[0], leaves, shapes))
+    try:
+        paths = _matching.find(shapes, leaves)
+    except _matching.UnmatchedError as problem:
+        raise PortError(_mismatch(str(problem), shapes, leaves)) from None
+    places = {}
+    for name, path in paths.items():
+        transposed = _matching.is_transposed(shapes[name], path, leaves[path])
+        if transposed is None:
+            what = f"{name!r} is square, so {path!r} could be it or its transpose"
+            raise PortError(_mismatch(what, shapes, leaves))
+        places[name] = Place((Leaf(path, transposed, leaves[path], shapes[name]),))
     return places
-
-
-def _is_transposed(
-    name: str, shape: Shape, path: str, leaves: Mapping[str, Shape], shapes: Mapping[str, Shape]
-) -> bool:
-    if len(shape) != 2 or leaves[path] != shape:
-        return leaves[path] != shape
-    if shape[0] != shape[1]:
-        return False
-    last = path.rpartition(".")[2]
-    if last in _TRANSPOSED_ROLES:
-        return True
-    if last == "weight":
-        return False
-    raise PortError(_mismatch(f"{name!r} is square, so {path!r} could be it or its transpose", shapes, leaves))
-
-
-def _same_owner(name: str, path: str) -> bool:
-    return name.rpartition(".")[0] == path.rpartition(".")[0]
-
-
-def _same_role(name: str, path: str) -> bool:
-    role = name.rpartition(".")[2]
-    return path.rpartition(".")[2] in _SAME_ROLE.get(role, (role,))
 
 
 def _mismatch(what: str, shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> str:
     def listed(items: Mapping[str, Shape]) -> str:
         return ", ".join(f"{name} {shape}" for name, shape in items.items()) or "none"
 
-    example = dict.fromkeys(shapes, "...")
+    example = _matching.suggestion(shapes, leaves)
+    advice = (
+        f"Write names={example} in the Port, if that is what you mean"
+        if "..." not in example.values()
+        else f'Write names={example} in the Port, each "..." a path of the port'
+    )
     return (
-        f"{what}. PyTorch has {listed(shapes)}; the port has {listed(leaves)}. "
-        f'Write names={example} in the Port, each "..." a path of the port, with ".T" where it is transposed'
+        f"{what}. PyTorch has {listed(shapes)}; the port has {listed(leaves)}. {advice}: '.T' where it is transposed, "
+        "a list of paths where the port keeps a parameter in several"
     )

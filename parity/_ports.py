@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
-# PyTorch's name of an optimizer's state, and the fields that Optax transformations keep it in.
-STATE_FIELDS = {"momentum_buffer": ("momentum_buffer", "trace"), "exp_avg": ("mu",), "exp_avg_sq": ("nu",)}
+from parity import _nnx
+from parity._errors import PortError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,8 +21,10 @@ class Port:
     """The JAX counterpart of a PyTorch training, from any JAX library.
 
     Attributes:
-        params: a tree of arrays, the initial parameters.
-        apply: ``apply(params, inputs)`` to predictions; pure.
+        params: a tree of arrays, the initial parameters. Any registered tree will do, an Equinox module too: its
+            floating arrays are the parameters, other leaves (functions, settings) stay as they are.
+        apply: ``apply(params, inputs)`` to predictions; pure. What PyTorch's model was given as several positional
+            arguments comes as a tuple, what it was given by keyword as a dict.
         loss: ``loss(predictions, targets)`` to a scalar.
         optimizer: an Optax transformation.
         state: the model's own state where it has one, such as BatchNorm's running statistics, as a tree of arrays; then
@@ -28,8 +32,12 @@ class Port:
         batches: the port's own data, one ``(inputs, targets)`` a step, where the data's way is to be proved too;
             ``None``: it is fed what was recorded.
         names: where the port keeps each of PyTorch's parameters, such as ``{"weight": "kernel.T", "bias": "bias"}``:
-            the path to a leaf of ``params``, joined with dots, and ``.T`` where it is transposed. ``None``: found from
-            names and shapes.
+            the path to a leaf of ``params``, joined with dots, and ``.T`` where it is transposed: a matrix (out, in)
+            to (in, out), a convolution's kernel (out, in, height, width) to (height, width, in, out). The leaf may
+            have an axis split in several, as attention's heads are. A parameter that the port keeps in several
+            leaves, one after the other along PyTorch's first axis, has a list of them: ``{"attn.in_proj_weight":
+            ["query.kernel.T", "key.kernel.T", "value.kernel.T"]}``. Buffers of the model, such as ``running_mean``,
+            go to leaves of ``state`` likewise. ``None``: found from names and shapes.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -45,9 +53,11 @@ class Port:
     apply: Callable[..., Any]
     loss: Callable[[Any, Any], Any]
     optimizer: optax.GradientTransformation
-    names: Mapping[str, str] | None = None
+    names: Mapping[str, str | Sequence[str]] | None = None
     state: Any = None
     batches: Sequence[tuple[Any, Any]] | None = None
+    # The module that the port was made from, where there is one: it can be put into another mode and made a port anew.
+    _module: Any = dataclasses.field(default=None, repr=False, kw_only=True)
 
     @classmethod
     def from_nnx(
@@ -55,7 +65,7 @@ class Port:
         model: nnx.Module,
         loss: Callable[[Any, Any], Any],
         optimizer: optax.GradientTransformation,
-        names: Mapping[str, str] | None = None,
+        names: Mapping[str, str | Sequence[str]] | None = None,
     ) -> Port:
         """A port from a Flax NNX module, whose :class:`flax.nnx.Param` values are the parameters.
 
@@ -67,31 +77,61 @@ class Port:
             >>> sorted(port.params)
             ['bias', 'kernel']
         """
-        graph, state, rest = nnx.split(model, nnx.Param, ...)
-
-        def apply(params: Any, inputs: Any) -> Any:
-            return nnx.merge(graph, nnx.State(params), rest)(inputs)
-
-        return cls(nnx.to_pure_dict(state), apply, loss, optimizer, names)
+        params, state, apply = _nnx.parts(model)
+        return cls(params, apply, loss, optimizer, names, state, _module=model)
 
 
-def optimizer_state(state: Any) -> dict[str, Any]:
-    """Those parts of an Optax state that PyTorch keeps too, by PyTorch's key; each a tree like the parameters.
+def is_parameter(leaf: Any) -> bool:
+    """Whether a leaf of ``Port.params`` is trained: a floating array, or the shape of one."""
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype") and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
-    Where parameters are partitioned over several transformations, each keeps a part and a hole for the rest.
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct | bool | int | float)
+
+
+def parameters(params: Any) -> Any:
+    """``params`` with its floating arrays alone; in the place of every other leaf is ``None``, which is no leaf."""
+    return jax.tree.map(lambda leaf: leaf if is_parameter(leaf) else None, params)
+
+
+def arrays(state: Any) -> Any:
+    """``state`` with its arrays and numbers alone, of whatever dtype."""
+    return jax.tree.map(lambda leaf: leaf if _is_array(leaf) else None, state)
+
+
+def of_arrays(port: Port) -> Port:
+    """The same port with nothing but arrays in ``params`` and ``state``, so that JAX can trace it; at most once."""
+    if isinstance(port.apply, _Rejoined):
+        return port
+    params, state = parameters(port.params), None if port.state is None else arrays(port.state)
+    return dataclasses.replace(port, params=params, state=state, apply=_Rejoined(port))
+
+
+class _Rejoined:
+    """``apply`` of a port whose trees had more than arrays in them, or none to speak of: given back before the call.
+
+    It always takes the state and gives it back, ``None`` where the model has none.
     """
-    found = {}
-    for key, fields in STATE_FIELDS.items():
-        values = [value for field in fields for _, value in optax.tree.get_all_with_path(state, field)]
-        if values:
-            found[key] = jax.tree.map(_whole, *values, is_leaf=is_hole)
-    return found
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+
+    def __call__(self, params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
+        port = self._port
+        whole = _joined(params, port.params)
+        if port.state is None:
+            return port.apply(whole, inputs), None
+        made = port.apply(whole, _joined(state, port.state), inputs)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise PortError(
+                f"apply gives a {type(made).__name__}; with a state in the Port, apply(params, state, inputs) returns "
+                "two things: the predictions and the next state"
+            )
+        return made[0], arrays(made[1])
 
 
-def is_hole(value: Any) -> bool:
-    """Whether a leaf is kept elsewhere, or nowhere."""
-    return isinstance(value, optax.MaskedNode)
-
-
-def _whole(*parts: Any) -> Any:
-    return next((part for part in parts if not is_hole(part)), parts[0])
+def _joined(some: Any, template: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, original: original if leaf is None else leaf, some, template, is_leaf=lambda leaf: leaf is None
+    )

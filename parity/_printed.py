@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax import tree
 
 from parity._recording import PrintedLine, Recording
 from parity._replay import Replay
@@ -60,18 +61,22 @@ def _values(line: PrintedLine, recording: Recording, replay: Replay) -> Iterator
     if line.evaluations:
         place = line.evaluations - 1
         yield from _elements(recording.evaluations[place].outputs, replay.evaluations[place])
+    # A step whose tensors were left out of the recording has none to show.
+    row = int(np.searchsorted(recording.kept, line.step - 1))
+    if line.step and (row == len(recording.kept) or recording.kept[row] != line.step - 1):
+        return
     for name, initial in recording.initial.items():
         if line.step:
-            yield from _elements(
-                recording.observed.weights[name][line.step - 1], replay.free.weights[name][line.step - 1]
-            )
+            yield from _elements(recording.observed.weights[name][row], replay.free.weights[name][row])
         else:
             yield from _elements(initial, replay.initial[name])
 
 
 def _elements(torch: Any, jax: Any) -> Iterator[tuple[Any, Any]]:
-    if torch.size <= _SEARCHED:
-        yield from zip(torch.ravel(), jax.ravel(), strict=True)
+    """Element beside element of two trees; none of an array that is too large, or that the port gives otherwise."""
+    for a, b in zip(tree.leaves(torch), tree.leaves(jax), strict=False):
+        if np.size(a) <= _SEARCHED and np.shape(a) == np.shape(b):
+            yield from zip(np.ravel(a), np.ravel(b), strict=True)
 
 
 def _counterpart(text: str, pairs: list[tuple[Any, Any]]) -> str | None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from parity import _arbiter, _run_program
 from parity._hooks import Observer
-from parity._recording import PrintedLine, Recording
+from parity._recording import PrintedLine, Recording, fresh_state
 from parity._run_program import Program
+from parity._seen import Seen
 
 
-def record(program: Program, *, seed: int | None = None, argv: Sequence[str] = ()) -> Recording:
+def record(
+    program: Program,
+    *,
+    seed: int | None = None,
+    argv: Sequence[str] = (),
+    dropout: bool = True,
+    memory_limit: float = 2**30,
+) -> Recording:
     """Run a PyTorch training program and record it.
 
     The program is not edited and computes just what it computes alone: forward hooks of modules and step hooks of
@@ -25,6 +31,9 @@ def record(program: Program, *, seed: int | None = None, argv: Sequence[str] = (
         program: path of a script, run as ``python script.py`` would, or a callable without arguments.
         seed: used in place of the number the program gives to ``torch.manual_seed``; ``None`` keeps the program's.
         argv: the script's command-line arguments.
+        dropout: ``False`` switches dropout off for the run: no two frameworks drop the same values.
+        memory_limit: bytes for all tensors that are kept, those of the float64 runs among them. Where they are more,
+            losses are kept of every step and tensors of the first steps, every k-th and the last.
 
     Returns:
         A :class:`Recording`: NumPy arrays and plain values.
@@ -50,10 +59,20 @@ def record(program: Program, *, seed: int | None = None, argv: Sequence[str] = (
     """
     name, source = _run_program.describe(program)
     printed: list[PrintedLine] = []
-    with Observer(name) as observer:
-        _run_program.run(program, lambda text: printed.append(observer.at(text)), seed=seed, argv=argv)
+    with Observer(name, dropout=dropout, memory_limit=memory_limit) as observer:
+
+        def on_line(text: str) -> None:
+            if not observer.stopped:
+                printed.append(observer.at(text))
+
+        _run_program.run(program, on_line, seed=seed, argv=argv)
     seen = observer.finish()
-    locked, free = _arbiter.rerun(seen)
+    rates = {name: np.array(values, np.float64) for name, values in seen.learning_rates.items()}
+    observed, starts = seen.keeper.finish(
+        np.array(seen.losses), lambda key, name, like: fresh_state(key, seen.rules[name], rates[name][0], like)
+    )
+    locked, free = _arbiter.rerun(seen, observed, starts)
+    kept = seen.keeper.kept
     return Recording(
         name=name,
         source=source,
@@ -62,19 +81,33 @@ def record(program: Program, *, seed: int | None = None, argv: Sequence[str] = (
         loss=seen.loss,
         optimizer=seen.optimizer,
         rules=seen.rules,
-        learning_rates={name: np.array(rates, np.float64) for name, rates in seen.learning_rates.items()},
+        learning_rates=rates,
         initial=seen.initial,
         batches=tuple(seen.pool.batches),
         batch_of_step=np.array(seen.batch_of_step, np.int64),
-        observed=seen.steps.stacked(),
+        observed=observed,
         arbiter_locked=locked,
         arbiter_free=free,
         evaluations=tuple(seen.evaluations),
         printed=tuple(observer.settle(line) for line in printed),
-        environment={
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "device": seen.device,
-            "threads": torch.get_num_threads(),
+        environment={**seen.environment, "seconds": observer.seconds},
+        initial_buffers={
+            name: values for name, values in seen.initial_buffers.items() if np.issubdtype(values.dtype, np.floating)
         },
+        thinned=None if starts is None else np.array(kept, np.int64),
+        starts=starts,
+        notes=(*seen.notes, *_notes(seen, dropout, starts is not None)),
     )
+
+
+def _notes(seen: Seen, dropout: bool, thinned: bool) -> list[str]:
+    notes = []
+    if not dropout:
+        notes.append("Dropout was switched off for the recording.")
+    if thinned:
+        kept = seen.keeper.kept
+        notes.append(
+            f"Tensors were kept of {len(kept):,} of {len(seen.batch_of_step):,} steps, to stay within the memory limit "
+            f"of {seen.keeper.limit:,.0f} bytes; losses were kept of every step."
+        )
+    return notes

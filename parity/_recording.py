@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity import _archive
+from parity import _archive, _content, _trees
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = Mapping[str, Array]
@@ -32,7 +33,8 @@ class Trace:
         gradients: by PyTorch's parameter name, shape ``(k, *parameter shape)``.
         state: optimizer state *after* each step, by PyTorch's key (``"momentum_buffer"``) and parameter name.
         weights: the weights *after* each step, by parameter name, shape ``(k, *parameter shape)``.
-        buffers: the model's own state *after* each step (``"bn.running_mean"``), by PyTorch's buffer name.
+        buffers: the model's own state *after* each step (``"bn.running_mean"``), by PyTorch's buffer name: the floating
+            buffers that changed; one that never did is a constant, and in ``initial_buffers`` alone.
     """
 
     predictions: tuple[Tree, ...]
@@ -54,21 +56,28 @@ class Starts:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step was fed: the model's input and the loss's target, each an array or a tree of arrays.
+    """What one step was fed: the model's input and what the loss took beside its output, each a tree of arrays.
+
+    One tensor that the model was called with is an array, several are a tuple, and with any given by name all are a
+    dict by name. One target is an array, several are a tuple in the order in which the loss takes them, none ``()``.
 
     ``parts`` are the rows of each backward pass, where gradients of several are added up before the step.
     """
 
-    inputs: Array
-    targets: Array
+    inputs: Tree
+    targets: Tree
     parts: tuple[int, ...]
 
-    def passes(self) -> list[tuple[Array, Array]]:
+    def passes(self) -> list[tuple[Tree, Tree]]:
         """Inputs and targets of each backward pass."""
-        ends = np.cumsum(self.parts)[:-1]
-        if not ends.size:
+        ends = np.cumsum((0, *self.parts)).tolist()
+        if len(self.parts) < 2:
             return [(self.inputs, self.targets)]
-        return list(zip(np.split(self.inputs, ends), np.split(self.targets, ends), strict=True))
+        whole = (self.inputs, self.targets)
+        return [
+            _trees.mapped(lambda leaf: leaf[first:end], whole)  # noqa: B023
+            for first, end in itertools.pairwise(ends)
+        ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,8 +91,8 @@ class Evaluation:
     """
 
     step: int
-    inputs: Array
-    outputs: Array
+    inputs: Tree
+    outputs: Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,12 +133,13 @@ class Recording:
         batch_of_step: shape ``(steps,)``, which of them each step was fed.
         observed: the run itself.
         arbiter_locked: PyTorch in float64, every step from the recorded state: forward, loss and gradient at the
-            recorded weights, the optimizer fed the recorded gradients.
+            recorded weights, the optimizer fed the recorded gradients. Where steps were left out, the optimizer starts
+            each kept one from the recorded state, and the losses of the others are NaN.
         arbiter_free: PyTorch in float64 from the initial weights, on its own.
         evaluations: calls of the model outside the training steps.
         printed: the program's output, line by line.
         environment: versions, device, threads; strings and numbers.
-        initial_buffers: the model's own state before the first step, by PyTorch's buffer name.
+        initial_buffers: the model's floating buffers before the first step, by PyTorch's name, constants among them.
         thinned: the steps whose tensors were kept, where a memory limit left others out; see :attr:`kept`.
         starts: what those steps started from; ``None`` where every step was kept.
         notes: what was left out of the recording, in sentences.
@@ -203,6 +213,55 @@ class Recording:
             return dict(self.starts.buffers)
         return _shifted(self.initial_buffers, self.observed.buffers)
 
+    def state_before(self) -> dict[str, dict[str, Array]]:
+        """The optimizer state each kept step started from, by PyTorch's key and parameter name.
+
+        Before the first step a state is what PyTorch makes it: zero, but for Adagrad's sum and Rprop's step size.
+        """
+        if self.starts is not None:
+            return {key: dict(tensors) for key, tensors in self.starts.state.items()}
+        return {
+            key: _shifted({name: self._fresh(key, name, values[0]) for name, values in tensors.items()}, tensors)
+            for key, tensors in self.observed.state.items()
+        }
+
+    def _fresh(self, key: str, name: str, like: Array) -> Array:
+        return fresh_state(key, self.rules[name], float(self.learning_rates[name][0]), like)
+
+    def first(self, steps: int) -> Recording:
+        """The recording of its first ``steps`` steps alone.
+
+        Raises:
+            ValueError: there are not as many, or none of those was asked for.
+        """
+        if not 1 <= steps <= self.steps:
+            raise ValueError(f"expected 1 to {self.steps} steps, got {steps}")
+        if steps == self.steps:
+            return self
+        used, places = np.unique(self.batch_of_step[:steps], return_inverse=True)
+        kept = self.kept[self.kept < steps]
+        whole, rows = len(kept) == steps, len(kept)
+        starts = self.starts
+        return dataclasses.replace(
+            self,
+            learning_rates={name: rates[:steps] for name, rates in self.learning_rates.items()},
+            batches=tuple(self.batches[place] for place in used),
+            batch_of_step=places.reshape(-1),
+            observed=_first(self.observed, steps, rows),
+            arbiter_locked=_first(self.arbiter_locked, steps, rows),
+            arbiter_free=_first(self.arbiter_free, steps, rows),
+            evaluations=tuple(one for one in self.evaluations if one.step <= steps),
+            printed=tuple(line for line in self.printed if line.step <= steps and line.losses <= steps),
+            thinned=None if whole else kept,
+            starts=None
+            if whole or starts is None
+            else Starts(
+                _cut(starts.weights, rows),
+                {key: _cut(tensors, rows) for key, tensors in starts.state.items()},
+                _cut(starts.buffers, rows),
+            ),
+        )
+
     def save(self, path: str | Path) -> None:
         """Write the recording to one ``.npz`` file, without pickle; whole or not at all.
 
@@ -220,14 +279,42 @@ class Recording:
         """Read a recording that :meth:`save` wrote.
 
         Raises:
-            RecordingError: there is no such file, or it is not a recording of this version.
+            RecordingError: there is no such file, or it is not a recording of this version, whole and unchanged.
         """
-        return _archive.read(Path(path), cls)
+        recording = _archive.read(Path(path), cls)
+        _content.check(recording, str(path))
+        return recording
 
     def __repr__(self) -> str:
-        rows = sum(batch.inputs.shape[0] for batch in self.batches[:1])
+        first = self.batches[0].inputs
+        leaves = _trees.leaves(first)
+        rows = (
+            f"{leaves[0].shape[0]:,} rows" if len(leaves) == 1 and leaves[0].ndim else f"inputs {_trees.shapes(first)}"
+        )
         parts = f"{self.model}, {self.loss}, {self.optimizer}"
-        return f"Recording({self.name!r}: {parts}, {self.steps:,} steps, {rows:,} rows)"
+        kept = "" if self.thinned is None else f" ({len(self.thinned):,} kept)"
+        return f"Recording({self.name!r}: {parts}, {self.steps:,} steps{kept}, {rows})"
+
+
+def fresh_state(key: str, rule: Mapping[str, Any], rate: float, like: Array) -> Array:
+    """What PyTorch's optimizers make of a state before the first step."""
+    value = {"sum": rule.get("initial_accumulator_value", 0.0), "step_size": rate}.get(key, 0.0)
+    return np.full_like(like, value)
+
+
+def _cut(tensors: Tensors, rows: int) -> dict[str, Array]:
+    return {name: values[:rows] for name, values in tensors.items()}
+
+
+def _first(trace: Trace, steps: int, rows: int) -> Trace:
+    return Trace(
+        predictions=trace.predictions[:rows],
+        losses=trace.losses[:steps],
+        gradients=_cut(trace.gradients, rows),
+        state={key: _cut(tensors, rows) for key, tensors in trace.state.items()},
+        weights=_cut(trace.weights, rows),
+        buffers=_cut(trace.buffers, rows),
+    )
 
 
 def _shifted(first: Tensors, after: Tensors) -> dict[str, Array]:

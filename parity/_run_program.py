@@ -69,6 +69,7 @@ def _torch_put_back(seed: int | None) -> Iterator[None]:
     """Give the program its seed, and leave torch's and Python's global settings as they were found."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     dtype, threads, grad = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+    precision = torch.get_float32_matmul_precision()
     own_seed = torch.manual_seed
     try:
         if seed is not None:
@@ -84,6 +85,7 @@ def _torch_put_back(seed: int | None) -> Iterator[None]:
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
         torch.set_grad_enabled(grad)
+        torch.set_float32_matmul_precision(precision)
 
 
 @contextlib.contextmanager

@@ -1,32 +1,33 @@
-"""What an observed run showed: the calls, the losses, and the steps as they are gathered."""
+"""What an observed run showed: the calls, the passes, and what is known of the training as a whole."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-from collections.abc import Callable, Container, Mapping, Sequence
+import platform
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from parity._recording import MSE, Array, Batch, Evaluation, Part, Trace
+from parity import _trees
+from parity._inputs import Arguments, to_array
+from parity._loss import Loss
+from parity._recording import Array, Batch, Evaluation, Part, Tree
+from parity._thinning import Keeper
 
-Rows = list[dict[str, Array]]
 # Of a parameter group: what is recorded on its own, and what decides how torch does the work but not what it computes.
-_NOT_SETTINGS = ("lr", "initial_lr", "foreach", "fused", "differentiable", "capturable")
-
-
-def to_array(tensor: torch.Tensor) -> Array:
-    """A tensor's values as a NumPy array of their own."""
-    return np.array(tensor.detach().cpu().numpy())
+_NOT_SETTINGS = ("params", "lr", "initial_lr", "foreach", "fused", "differentiable", "capturable", "param_names")
+_PLAIN = bool | int | float | str | None
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings that are plain values and say what is computed."""
-    kinds = bool | int | float | str | None
-    return {key: value for key, value in settings.items() if isinstance(value, kinds) and key not in _NOT_SETTINGS}
+    """Those settings that are plain values, or tuples of them, and say what is computed."""
+    return {key: value for key, value in settings.items() if key not in _NOT_SETTINGS and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _PLAIN) or (isinstance(value, list | tuple) and all(map(_is_plain, value)))
 
 
 def part(thing: Any, settings: Mapping[str, Any]) -> Part:
@@ -43,14 +44,21 @@ def module_part(module: torch.nn.Module) -> Part:
     return part(module, settings)
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
-    """The optimizer's tensors that belong to a parameter each, by PyTorch's key and parameter name."""
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
+) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Any]]]:
+    """The optimizer's tensors that belong to a parameter each, by PyTorch's key and parameter name, and all else."""
     kept: dict[str, dict[str, Array]] = {}
+    others: dict[str, dict[str, Any]] = {}
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.is_floating_point():
+            if not isinstance(value, torch.Tensor):
+                others.setdefault(name, {})[key] = value
+            elif key != "step" and value.shape == parameter.shape and value.is_floating_point():
                 kept.setdefault(key, {})[name] = to_array(value)
-    return kept
+            else:
+                others.setdefault(name, {})[key] = to_array(value)
+    return kept, others
 
 
 def gradients(parameters: Mapping[str, torch.nn.Parameter], trained: Container[str]) -> dict[str, Array]:
@@ -61,36 +69,74 @@ def gradients(parameters: Mapping[str, torch.nn.Parameter], trained: Container[s
     }
 
 
+def environment(device: str) -> dict[str, Any]:
+    """Versions, and the settings of torch that decide how it computes."""
+    found = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "deterministic": bool(torch.are_deterministic_algorithms_enabled()),
+        "cuda_device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
+    }
+    try:
+        found["matmul_precision"] = torch.get_float32_matmul_precision()
+        found["allow_tf32"] = bool(torch.backends.cuda.matmul.allow_tf32)
+        found["cudnn_allow_tf32"] = bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError as error:  # torch refuses to say where its older and newer settings were mixed
+        found.setdefault("matmul_precision", f"unknown: {error}".partition("\n")[0])
+    return found
+
+
 @dataclasses.dataclass(eq=False)
 class Call:
-    """One call of a module with parameters: an outermost one, or one of a linear layer inside.
+    """One call of an outermost module with parameters, or of the linear layer that it comes to.
 
-    ``output`` is dropped once no loss can be taken of it.
+    Attributes:
+        module: what was called.
+        step: number of optimizer steps made before it.
+        buffers: the module's own state before it, by name.
+        modes: which of the modules inside were in training mode, of those for which it matters.
+        inputs, outputs: trees of arrays; let go of when the step is over and the call is no evaluation.
+        arguments: what it was called with beside the tensors.
+        chance: the function inside that drew random numbers, and the module that called it; empty where none did.
+        evaluation: whether it is kept as one: an optimizer step was made and it had no part in it.
     """
 
     module: torch.nn.Module
-    inputs: Array | None
-    output: Any
-    values: Array
     step: int
-    trained_on: bool = False
+    buffers: dict[str, Array] = dataclasses.field(default_factory=dict)
+    modes: tuple[tuple[str, bool], ...] = ()
+    inputs: Tree = None
+    outputs: Tree = None
+    arguments: Arguments = dataclasses.field(default_factory=lambda: Arguments((), {}))
+    chance: str = ""
+    evaluation: bool = False
 
 
-@dataclasses.dataclass(eq=False)
-class Loss:
-    """One loss, whether a module's or written out, and how it was differentiated.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pass:
+    """One backward pass: the loss, how a recording names it, and what the model gave and was given for it.
 
-    ``function`` computes it from predictions and targets, and ``predictions`` are what it was given.
+    Attributes:
+        layer: whether the call is that of a linear layer whose output, reshaped, went into a squared error.
+        predictions: what a recording keeps as the prediction.
+        value: the loss, as the gradient was taken of it.
+        uncleared: identities of parameters whose gradients were there before.
     """
 
+    loss: Loss
     part: Part
-    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    call: Call | None
-    predictions: Array | None
-    targets: Array | None
-    value: Any
-    backward_seed: float = 1.0
-    uncleared: frozenset[int] = frozenset()  # identities of parameters whose gradients were there before
+    layer: bool
+    predictions: Tree
+    targets: Tree
+    value: Array
+    uncleared: frozenset[int]
+
+    @property
+    def call(self) -> Call:
+        call: Call = self.loss.call
+        return call
 
 
 class BatchPool:
@@ -98,118 +144,91 @@ class BatchPool:
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
+        self.size = 0
         self._places: dict[bytes, int] = {}
         self._last = 0
 
-    def place(self, batch: Batch) -> int:
-        """The index of this batch, which is added if it is new."""
-        inputs, targets = batch.inputs, batch.targets
+    def place(self, batch: Batch, limit: float = float("inf")) -> int | None:
+        """The index of this batch, which is added if it is new; ``None`` where that would be over the limit."""
+        tree = (batch.inputs, batch.targets)
         if self.batches:
             last = self.batches[self._last]
-            if last.parts == batch.parts and _same(last.inputs, inputs) and _same(last.targets, targets):
+            if last.parts == batch.parts and _trees.same((last.inputs, last.targets), tree):
                 return self._last
-        digest = hashlib.blake2b(repr(batch.parts).encode())
-        for array in (inputs, targets):
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(array.tobytes())
-        self._last = self._places.setdefault(digest.digest(), len(self.batches))
-        if self._last == len(self.batches):
+        digest = repr(batch.parts).encode() + _trees.digest(tree)
+        if digest not in self._places:
+            size = _trees.size(tree)
+            if self.size + size > limit:
+                return None
+            self._places[digest] = len(self.batches)
             self.batches.append(batch)
+            self.size += size
+        self._last = self._places[digest]
         return self._last
-
-
-def _same(a: Array, b: Array) -> bool:
-    """Bit for bit, so that a NaN is itself; quicker than a digest, and nearly always the answer is yes."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    first, second = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (a, b))
-    return bool(np.array_equal(first, second))
-
-
-@dataclasses.dataclass(eq=False)
-class Steps:
-    """A trace in the making, one entry a step."""
-
-    predictions: list[Array] = dataclasses.field(default_factory=list)
-    losses: list[Any] = dataclasses.field(default_factory=list)
-    gradients: Rows = dataclasses.field(default_factory=list)
-    state: list[dict[str, dict[str, Array]]] = dataclasses.field(default_factory=list)
-    weights: Rows = dataclasses.field(default_factory=list)
-
-    def stacked(self) -> Trace:
-        """The steps as arrays with a leading axis."""
-
-        def over_steps(rows: Rows) -> dict[str, Array]:
-            return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-        return Trace(
-            predictions=tuple(self.predictions),
-            losses=np.array(self.losses),
-            gradients=over_steps(self.gradients),
-            state={key: over_steps([row[key] for row in self.state]) for key in self.state[0]},
-            weights=over_steps(self.weights),
-        )
 
 
 @dataclasses.dataclass(eq=False)
 class Seen:
-    """A whole run; ``live`` is a joint copy of model and optimizer from before the first step, and the loss."""
+    """A whole run; ``live`` is a joint copy of model and optimizer from before the first step.
+
+    ``passes`` are the losses and the arguments of each batch, which the float64 run takes up again.
+    """
 
     model: Part
     loss: Part
     optimizer: Part
     live: tuple[torch.nn.Module, torch.optim.Optimizer]
-    loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     initial: dict[str, Array]
-    device: str
+    initial_buffers: dict[str, Array]
+    environment: dict[str, Any]
+    keeper: Keeper
+    first: Pass
+    dropout: bool
+    rules: dict[str, dict[str, Any]]
+    learning_rates: dict[str, list[float]]
     pool: BatchPool = dataclasses.field(default_factory=BatchPool)
-    steps: Steps = dataclasses.field(default_factory=Steps)
-    rules: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    learning_rates: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    passes: list[list[tuple[Loss, Arguments, tuple[int, ...] | None]]] = dataclasses.field(default_factory=list)
     batch_of_step: list[int] = dataclasses.field(default_factory=list)
+    losses: list[Any] = dataclasses.field(default_factory=list)
     evaluations: list[Evaluation] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
-    def add_passes(self, passes: Sequence[tuple[Loss, Call]]) -> None:
-        """Take up what one step was fed and gave: one backward pass, or several whose gradients add up."""
-        rows = tuple(np.atleast_1d(loss.predictions).shape[0] for loss, _ in passes)  # type: ignore[arg-type]
+    def place(self, passes: Sequence[Pass], limit: float) -> bool:
+        """Take up what a step is fed: one backward pass, or several whose gradients add up. Was there room?"""
         batch = Batch(
-            inputs=_joined([call.inputs for _, call in passes]),
-            targets=_joined([loss.targets for loss, _ in passes]),
-            parts=rows,
+            inputs=joined([one.call.inputs for one in passes]),
+            targets=joined([one.targets for one in passes]),
+            parts=tuple(_rows(one) for one in passes),
         )
-        self.batch_of_step.append(self.pool.place(batch))
-        self.steps.predictions.append(_joined([loss.predictions for loss, _ in passes]))
-        # A loss that was scaled before backward() is the scaled one: its gradient is what the optimizer gets.
-        total = sum(loss.backward_seed * float(loss.value) for loss, _ in passes)
-        self.steps.losses.append(passes[0][0].value.dtype.type(total))
-        for _, call in passes:
-            call.trained_on = True
+        place = self.pool.place(batch, limit)
+        if place is None:
+            return False
+        if place == len(self.passes):
+            # What the tape holds of tensors is needed no longer: the batch has their values.
+            self.passes.append(
+                [
+                    (
+                        dataclasses.replace(one.loss, call=None, targets=()),
+                        one.call.arguments,
+                        one.predictions.shape if one.layer else None,
+                    )
+                    for one in passes
+                ]
+            )
+        self.batch_of_step.append(place)
+        total = sum(float(one.value) for one in passes)
+        self.losses.append(passes[0].value.dtype.type(total) if len(passes) > 1 else passes[0].value[()])
+        return True
 
 
-def _joined(arrays: Sequence[Array | None]) -> Array:
-    known = [array for array in arrays if array is not None]
-    return known[0] if len(known) == 1 else np.concatenate(known)
+def _rows(one: Pass) -> int:
+    """The rows of one pass: those of its first input, or of its prediction where it has none."""
+    known = _trees.leaves(one.predictions if one.layer or not _trees.leaves(one.call.inputs) else one.call.inputs)
+    return int(np.atleast_1d(known[0]).shape[0])
 
 
-def scaled(loss: Loss) -> Part:
-    """The loss with the factor it was multiplied by before ``backward``, where there is one.
-
-    A sum that was divided by its number of elements is a mean, whatever the size of the batch.
-    """
-    factor, settings = loss.backward_seed, loss.part.settings
-    if factor == 1.0:
-        return loss.part
-    if loss.part.type == MSE and settings["reduction"] == "sum" and loss.targets is not None:
-        share = factor * loss.targets.size
-        # The division was rounded once, and so was the product here.
-        if abs(share - 1.0) <= 2 * float(np.finfo(loss.targets.dtype).eps):
-            return Part(MSE, {"reduction": "mean"})
-    return dataclasses.replace(loss.part, settings={**settings, "scale": factor})
-
-
-def function_of(loss: Loss) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The loss as a function, without the factor."""
-    part = scaled(loss)
-    if part.type == MSE:
-        return functools.partial(torch.nn.functional.mse_loss, reduction=part.settings["reduction"])
-    return loss.function
+def joined(trees: Sequence[Tree]) -> Tree:
+    """The rows of several trees, one after the other."""
+    if len(trees) == 1:
+        return trees[0]
+    return _trees.mapped(lambda *arrays: np.concatenate(arrays), *trees)

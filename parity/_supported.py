@@ -8,42 +8,94 @@ from typing import Any
 import numpy as np
 import torch
 
+from parity import _trees
 from parity._errors import UnsupportedError
-from parity._recording import Array
-from parity._seen import Call, Loss, scaled
+from parity._inputs import constants
+from parity._recording import MSE, Array
+from parity._seen import Call, Pass
 
 
-def the_losses(
-    differentiated: Sequence[Loss], optimizer: torch.optim.Optimizer, arguments: Sequence[Any]
-) -> list[tuple[Loss, Call]]:
-    """The losses whose gradients a step uses, and the calls of the model they were taken of."""
+def the_passes(
+    differentiated: Sequence[Pass], optimizer: torch.optim.Optimizer, arguments: Sequence[Any]
+) -> Sequence[Pass]:
+    """The backward passes whose gradients a step uses."""
     if any(argument is not None for argument in arguments):
         raise UnsupportedError("optimizer.step() is given a closure; call backward() before step() instead")
     if not differentiated:
         raise UnsupportedError(
-            "backward() was not called on a loss that parity knows. Use a torch loss module such as "
-            "torch.nn.MSELoss(), torch.nn.functional.mse_loss, or a mean or sum of squared differences"
+            "backward() was not called on a loss since the last step. Call it once before every optimizer.step()"
         )
     # What was differentiated before the gradients were last cleared is gone.
     moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    cleared = [index for index, loss in enumerate(differentiated) if not loss.uncleared & moved]
+    cleared = [index for index, one in enumerate(differentiated) if not one.uncleared & moved]
     if not cleared:
         raise UnsupportedError(
             "gradients of earlier steps are added up. Call optimizer.zero_grad() once between two steps"
         )
-    used = [(loss, loss.call) for loss in differentiated[cleared[-1] :]]
-    first = used[0][0]
-    for loss, call in used:
-        if call is None or call.inputs is None or loss.predictions is None:
+    used = differentiated[cleared[-1] :]
+    for one in used:
+        check_alike(used[0], one, "different losses are added up in one step. Add them up as one loss of one kind")
+        if one.call.chance:
             raise UnsupportedError(
-                f"{loss.part} was not given what one module returned from one tensor: something is done between model "
-                "and loss that parity cannot see. Do it inside the model"
+                f"{one.call.chance} draws random numbers in the training, which no two frameworks draw alike. "
+                "Record with dropout=False (--no-dropout) where it is dropout; draw them outside the model otherwise"
             )
-        if scaled(loss) != scaled(first):
-            raise UnsupportedError("different losses are added up in one step. Add them up as one loss of one kind")
-        if len(used) > 1 and (call.inputs.ndim < 2 or len(call.inputs) != len(loss.predictions)):
-            raise UnsupportedError("gradients are added up over passes that are not rows of one table. Use rows")
-    return [(loss, call) for loss, call in used if call is not None]
+    if len(used) > 1:
+        _check_rows(used)
+    return used
+
+
+def _check_rows(passes: Sequence[Pass]) -> None:
+    """Passes are put together as rows of one table, so every tensor needs to have a row for each."""
+    trees = [(one.call.inputs, one.targets, one.predictions) for one in passes]
+    rows = [{leaf.shape[0] if leaf.ndim else None for leaf in _trees.leaves(tree)} for tree in trees]
+    rank = min(leaf.ndim for tree in trees for leaf in _trees.leaves(tree[0]))
+    rest = {repr(_trees.form(_trees.mapped(lambda leaf: leaf[:0], tree))) for tree in trees if None not in rows[0]}
+    if any(len(one) != 1 or None in one for one in rows) or len(rest) != 1 or rank < 2:
+        raise UnsupportedError(
+            "gradients are added up over passes that are not rows of one table. Use rows: every tensor that goes into "
+            "the model and the loss with the same leading axis"
+        )
+
+
+def check_alike(first: Pass, now: Pass, message: str) -> None:
+    """A later pass must take the same loss of the same arguments; constants may change with the shapes only."""
+    what = _difference(first, now)
+    if what:
+        raise UnsupportedError(f"{message}: {what}")
+
+
+def _difference(first: Pass, now: Pass) -> str:
+    if first.part.type == MSE or now.part.type == MSE:
+        return "" if first.part == now.part else f"{now.part}, and {first.part} at first"
+    if first.loss.wiring != now.loss.wiring:
+        return f"the loss is {_lines(now)}, and {_lines(first)} at first"
+    if _forms(first) == _forms(now):
+        for (name, then), (_, later) in zip(first.loss.constants, now.loss.constants, strict=True):
+            if then != later:
+                return f"{name} is given {later}, and {then} at first. Only tensors may change"
+        if not _equal(_constants(first), _constants(now)):
+            return "the model is called with other arguments beside the tensors than at first"
+    return ""
+
+
+def _constants(one: Pass) -> Any:
+    return constants((one.call.arguments.args, one.call.arguments.kwargs))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    try:
+        return bool(a is b or a == b)
+    except Exception:  # an object of the program that cannot be compared is trusted to be the same
+        return True
+
+
+def _forms(one: Pass) -> Any:
+    return _trees.form((one.call.inputs, one.targets, one.predictions))
+
+
+def _lines(one: Pass) -> str:
+    return ", ".join(line.name for line in one.loss.lines) or "what the model returned"
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
@@ -56,7 +108,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) ->
             f"the optimizer holds {len(used - owned)} parameters that no recorded module owns: the loss was taken of "
             f"{name}, which has {len(owned)} of its own. Give the optimizer that model's parameters() alone"
         )
-    if any(optimizer.state.values()):
+    if any(state and float(state.get("step", 1)) > 0 for state in optimizer.state.values()):
         raise UnsupportedError("the optimizer starts with a state of its own. Record a training from its start")
 
 
@@ -83,6 +135,26 @@ def check_settings(now: Mapping[str, Mapping[str, Any]], at_start: Mapping[str, 
                     f"the optimizer's {key} changes from {value!r} to {now[name][key]!r}. "
                     "Keep it constant; the learning rate may change"
                 )
+
+
+def check_modes(first: Call, now: Call) -> None:
+    """A layer that does something else in training mode stays in the mode it was in."""
+    for name, training in sorted(set(now.modes) - set(first.modes)):
+        mode, other = ("training", "evaluation") if training else ("evaluation", "training")
+        raise UnsupportedError(
+            f"{name or 'the model'} is in {mode} mode and was in {other} mode at first. Call model.train() before "
+            "every step, and model.eval() only around evaluations"
+        )
+
+
+def check_buffers(after_last_step: Mapping[str, Array], now: Mapping[str, Array]) -> None:
+    """The model's own state is changed by the forward passes of the steps alone."""
+    for name, values in now.items():
+        if not _trees.same_array(after_last_step[name], values):
+            raise UnsupportedError(
+                f"{name} was changed since the last step, by a call of the model in training mode that no step follows "
+                "or by the program. Call model.eval() before evaluations"
+            )
 
 
 def check_untouched(after_last_step: Mapping[str, Array], now: Mapping[str, Array]) -> None:

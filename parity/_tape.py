@@ -2,95 +2,190 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-# Functions that change a tensor's shape and none of its values.
-_RESHAPING = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "contiguous"}
-_FOLLOWED = _RESHAPING | {"sub", "pow", "square", "mul", "mean", "sum"}
+from parity import _chance
+from parity._inputs import tensors_of
+from parity._trees import Path
 
 
-class SquaredError(NamedTuple):
-    """A mean or a sum of squared differences of two tensors, however it was written."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Output:
+    """A tensor that a call of the model returned, at ``path`` in its output.
 
-    first: torch.Tensor
-    second: torch.Tensor
-    reduction: str
+    ``inner`` is how it was made inside, where the model is one linear layer with a shell about it.
+    """
+
+    call: Any
+    path: Path
+    inner: Any = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outside:
+    """A tensor that came from elsewhere: a target, a mask, a weight. ``version`` tells whether it was changed since."""
+
+    tensor: torch.Tensor
+    version: int
+
+    @property
+    def changed(self) -> bool:
+        return self.tensor._version != self.version
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Operation:
+    """One torch function that was called; tensors among its arguments are an Output, an Outside or an Item."""
+
+    number: int
+    function: Callable[..., Any]
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    in_place: bool
+    chance: str | None
+    module: torch.nn.Module | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Item:
+    """A tensor that an operation gave, at ``path`` in what it returned."""
+
+    operation: Operation
+    path: Path
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lost:
+    """A tensor whose past is not known any more."""
+
+    reason: str
+
+
+Value = Output | Outside | Item | Lost
 
 
 class Tape(TorchFunctionMode):
-    """Notes how tensors that carry a gradient were made, for as long as they live, and tells of squared errors.
+    """Notes every torch function of tensors that derive from the model's output, until :meth:`forget`.
 
     Args:
-        on_loss: called with each scalar that is a squared error, as soon as it is made.
+        on_backward: called after ``backward()`` with the value it was called on, that tensor and the gradient given.
+        on_chance: called with the name of each function that draws random numbers.
+        dropout: whether dropout stays on.
     """
 
-    def __init__(self, on_loss: Callable[[torch.Tensor, SquaredError], None]) -> None:
+    def __init__(
+        self, on_backward: Callable[[Any, Any, Any], None], on_chance: Callable[[str], None], *, dropout: bool = True
+    ) -> None:
         super().__init__()
-        self._on_loss = on_loss
-        self._made: Any = WeakIdKeyDictionary()
+        self._on_backward, self._on_chance, self._dropout = on_backward, on_chance, dropout
+        self._values: Any = WeakIdKeyDictionary()
+        self._numbers = itertools.count()
+        self.off = False  # inside the model, where nothing is noted
+        self.module: torch.nn.Module | None = None  # the innermost module outside the model, such as a loss
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor) and out.requires_grad:
-            name = getattr(func, "__name__", "")
-            # An operation in place gives the tensor it was given: its past is no longer its own.
-            if name in _FOLLOWED and not (args and out is args[0]):
-                self._made[out] = (name, args, kwargs or {})
-            error = self._squared_error(name, args, kwargs or {}) if out.ndim == 0 else None
-            if error:
-                self._on_loss(out, error)
+        kwargs = kwargs or {}
+        name = _name(func)
+        if name == "backward":
+            return self._backward(func, args, kwargs)
+        chance = _chance.draws(name, args, kwargs)
+        if chance and chance.dropout and not self._dropout:
+            func, args, kwargs = _chance.without_dropout(func, name, args, kwargs)
+            chance = None
+        if chance:
+            self._on_chance(chance.name)
+        if self.off or not self._values or not self._derives(args, kwargs):
+            return func(*args, **kwargs)
+        # Taken before the function runs: it may change its arguments.
+        noted = self._noted(args), self._noted(kwargs)
+        out = func(*args, **kwargs)
+        if name == "__get__" and not isinstance(out, torch.Tensor):
+            return out
+        self._note(out, func, name, noted, args, chance.name if chance else None)
         return out
 
-    def origins(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        """``tensor``, and what it was reshaped from, and what that was, to the first that was not reshaped."""
-        yield tensor
-        while self._made_by(tensor) in _RESHAPING:
-            tensor = self._made[tensor][1][0]
-            yield tensor
+    def returned(self, call: Any, output: Any, *, shell: bool) -> None:
+        """Take up what a call of the model returned; a shell's inside stays known."""
+        for path, tensor in tensors_of(output):
+            self._put(tensor, Output(call, path, self.value(tensor) if shell else None))
 
-    def _made_by(self, tensor: Any) -> str:
-        entry = self._made.get(tensor) if isinstance(tensor, torch.Tensor) else None
-        return entry[0] if entry else ""
+    def value(self, tensor: torch.Tensor) -> Any:
+        """What is known of a tensor; ``Outside`` where that is nothing."""
+        entry = self._values.get(tensor)
+        if entry is None:
+            return Outside(tensor, tensor._version)
+        value, version = entry
+        return value if tensor._version == version else Lost("a tensor was changed in place through a view of it")
 
-    def _squared_error(self, name: str, args: Any, kwargs: Any) -> SquaredError | None:
-        if name == "mse_loss":
-            return _functional(*args, **kwargs)
-        if name not in ("mean", "sum") or len(args) != 1 or kwargs:
-            return None
-        difference = self._square_root(args[0])
-        if self._made_by(difference) != "sub":
-            return None
-        _, operands, options = self._made[difference]
-        if options or len(operands) != 2 or not all(isinstance(operand, torch.Tensor) for operand in operands):
-            return None
-        return SquaredError(operands[0], operands[1], name)
+    def forget(self) -> None:
+        """Let go of all that was noted."""
+        self._values = WeakIdKeyDictionary()
 
-    def _square_root(self, tensor: Any) -> Any:
-        """What was squared to give ``tensor``, if it was."""
-        how = self._made_by(tensor)
-        if how not in ("pow", "square", "mul"):
-            return None
-        operands = self._made[tensor][1]
-        squared = (
-            how == "square" or (how == "pow" and operands[1] == 2) or (how == "mul" and operands[0] is operands[1])
-        )
-        return operands[0] if squared else None
+    def _put(self, tensor: torch.Tensor, value: Any) -> None:
+        self._values[tensor] = (value, tensor._version)
+
+    def _derives(self, args: Any, kwargs: Any) -> bool:
+        return any(tensor in self._values for tensor in _tensors((args, kwargs)))
+
+    def _noted(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self.value(value)
+        if isinstance(value, dict):
+            return {key: self._noted(item) for key, item in value.items() if key != "out"}
+        if isinstance(value, list | tuple) and type(value) in (list, tuple):
+            items = [self._noted(item) for item in value]
+            return items if isinstance(value, list) else tuple(items)
+        return value
+
+    def _note(self, out: Any, func: Any, name: str, noted: Any, args: Any, chance: str | None) -> None:
+        first = args[0] if args else None
+        setting = name in ("__setitem__", "__set__")
+        in_place = setting or (isinstance(first, torch.Tensor) and out is first)
+        operation = Operation(next(self._numbers), func, name, noted[0], noted[1], in_place, chance, self.module)
+        if setting and isinstance(first, torch.Tensor):
+            known = name == "__setitem__"
+            self._put(first, Item(operation, ()) if known else Lost("an attribute of a tensor was set"))
+            return
+        for path, tensor in tensors_of(out):
+            self._put(tensor, Item(operation, path))
+
+    def _backward(self, func: Any, args: Any, kwargs: Any) -> Any:
+        first = args[0] if args else kwargs.get("tensors")
+        roots = [first] if isinstance(first, torch.Tensor) else list(first)
+        given = args[1] if len(args) > 1 else kwargs.get("gradient", kwargs.get("grad_tensors"))
+        seeds = given if isinstance(given, list | tuple) else [given] * len(roots)
+        values = [self.value(root) for root in roots]
+        for root, seed, value in zip(roots, seeds, values, strict=True):
+            self._on_backward(value, root, seed)
+        return func(*args, **kwargs)
 
 
-def _functional(
-    input: torch.Tensor,
-    target: torch.Tensor,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-    weight: Any = None,
-) -> SquaredError | None:
-    """The arguments of ``torch.nn.functional.mse_loss``, by its own names."""
-    if size_average is not None or reduce is not None or weight is not None or reduction not in ("mean", "sum"):
-        return None
-    return SquaredError(input, target, reduction)
+def _name(func: Any) -> str:
+    name = getattr(func, "__name__", type(func).__name__)
+    if name == "__get__":  # an attribute, such as x.T
+        attribute = getattr(getattr(func, "__self__", None), "__name__", None)
+        return attribute if attribute and attribute not in ("grad",) else name
+    return str(name)
+
+
+def _tensors(values: Any) -> Sequence[torch.Tensor]:
+    """The tensors among arguments, however deep in lists, tuples and dicts."""
+    found: list[torch.Tensor] = []
+    waiting = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+    return found

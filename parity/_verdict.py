@@ -15,9 +15,15 @@ from parity import _document, _judge, _printed
 from parity._bounds import Bounds
 from parity._errors import DivergenceError
 from parity._judge import Finding
+from parity._matrix import Matrix
 from parity._recording import Recording
 from parity._replay import Replay
 from parity._timing import Timing
+
+# Tensors that a sentence names.
+_NAMED = 4
+# Judging that takes more seconds than this, and so many times the training, is said to.
+_SLOW, _OFTEN = 10.0, 20.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -33,6 +39,11 @@ class Verdict:
         jax_code: the JAX side as source, where parity wrote it.
         axes: what the data's input and target are called.
         timing: how long both trainings take, where that was measured.
+        causes: what explains the divergence, each tested by replaying with it; the likeliest first. Each has a
+            ``name``, a ``sentence``, a ``fix`` in a line, and where it shows: ``stage``, ``tensor``, ``step``.
+        warnings: what does not break parity and should be known.
+        costs: seconds that the recorded ``"training"`` took, and judging it: ``"replay"`` and ``"bounds"``.
+        matrix: the same steps on other platforms and at other precisions, where that was asked for.
     """
 
     recording: Recording
@@ -44,6 +55,10 @@ class Verdict:
     jax_code: str = ""
     axes: tuple[str, str] = ("input", "target")
     timing: Timing | None = None
+    causes: tuple[Any, ...] = ()
+    warnings: tuple[str, ...] = ()
+    matrix: Matrix | None = None
+    costs: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -76,17 +91,37 @@ class Verdict:
     @property
     def sentences(self) -> tuple[str, ...]:
         """The verdict in words."""
-        first = self.first_divergence
+        first, notes = self.first_divergence, self.recording.notes
         if first is not None:
             failing = sum(not finding.holds for finding in self.findings)
-            return (f"{failing} of {len(self.findings)} checks do not hold.", *self._diverging())
-        return (self._in_float64(), self._in_own_precision(), self._at_the_end(), *self._on_print(), *self._diverging())
+            return (f"{failing:,} of {len(self.findings):,} checks do not hold.", *notes, *self._diverging())
+        told = (self._in_float64(), self._in_own_precision(), self._at_the_end())
+        return (*told, *self._open(), *notes, *self._on_print(), *self._diverging(), *self._on_cost())
+
+    @property
+    def explanation(self) -> str:
+        """Where the sides part, why, and what to change: a few lines, for a failing test. The headline where it holds.
+
+        Causes that were found stand before the numbers.
+        """
+        first = self.first_divergence
+        if first is None:
+            return "\n".join([self.headline, *self.sentences])
+        causes = [line for cause in self.causes for line in _told(cause)]
+        where = f"stage: {first.stage}, tensor: {first.tensor}, step: {first.step:,}"
+        warnings = [f"Warning: {warning}" for warning in self.warnings]
+        lines = [self.headline, *causes, where, *([first.message] if first.message else [])]
+        return "\n".join([*lines, *self.sentences, *warnings])
 
     def _in_float64(self) -> str:
         worst = max(finding.float64_difference for finding in self.findings)
+        steps, kept = self.recording.steps, len(self.recording.kept)
+        what = f"every prediction, loss, gradient and weight of all {steps:,} steps"
+        if kept < steps:
+            what = f"every loss, and every prediction, gradient and weight of the {kept:,} of {steps:,} steps kept,"
         return (
-            f"In float64, every prediction, loss, gradient and weight of all {self.recording.steps:,} steps agrees "
-            f"within {worst:.1e} of its tensor's largest element, and within what rounding explains."
+            f"In float64, {what} agrees within {worst:.1e} of its tensor's largest element, and within what rounding "
+            "explains."
         )
 
     def _in_own_precision(self) -> str:
@@ -97,10 +132,38 @@ class Verdict:
             f"{torch:.0%} of it, JAX {own:.0%}."
         )
 
+    def _open(self) -> list[str]:
+        """From where on a free training proves nothing, since rounding alone could lead it anywhere."""
+        start = self.bounds.open_from
+        if start is None:
+            return []
+        start64 = self.bounds.open_from64
+        until = "to the end" if start64 is None else f"until step {start64:,}"
+        return [
+            f"From step {start:,} on, rounding alone could move the loss of a training in {self.recording.dtype} by "
+            f"more than its size, in float64 {until} it could not. Beyond, the steps from the recorded state are the "
+            "proof."
+        ]
+
+    def _on_cost(self) -> list[str]:
+        """Where judging takes long, how long, and for what."""
+        training = self.costs.get("training", 0.0)
+        replayed, bounds = self.costs.get("replay", 0.0), self.costs.get("bounds", 0.0)
+        if not training or replayed + bounds < max(_SLOW, _OFTEN * training):
+            return []
+        return [
+            f"Judging took {(replayed + bounds) / training:,.0f} times the recorded training's {training:.1f} s: "
+            f"{replayed:.1f} s for the replays, {bounds:.1f} s for the rounding bounds, compilation included."
+        ]
+
     def _at_the_end(self) -> str:
         last = {finding.tensor: finding.ulps for finding in self.findings if finding.stage == "final weights"}
-        apart = ", ".join(f"{name} {distance:,.0f} ULP" for name, distance in last.items())
-        return f"After {self.recording.steps:,} steps on their own, the two are this far apart: {apart}."
+        worst = sorted(last, key=lambda name: -last[name])[:_NAMED]
+        apart = ", ".join(f"{name} {last[name]:,.0f} ULP" for name in last if name in worst)
+        told = (
+            "the two are this far apart" if len(last) <= _NAMED else f"of {len(last):,} tensors the furthest apart are"
+        )
+        return f"After {self.recording.steps:,} steps on their own, {told}: {apart}."
 
     def _on_print(self) -> list[str]:
         """What is to be said of printed lines that differ though all is well, and of those that were not compared."""
@@ -122,12 +185,13 @@ class Verdict:
         """A training that leaves the finite numbers is no fault of the port; it is said which side does, and when."""
         sides = {"PyTorch": self.recording.observed, "JAX": self.replay.free}
         first = {}
+        kept = self.recording.kept
         for side, run in sides.items():
-            bad = ~np.isfinite(run.losses)
+            bad = set(np.flatnonzero(~np.isfinite(run.losses)).tolist())
             for values in run.weights.values():
-                bad = bad | ~np.isfinite(values).reshape(len(bad), -1).all(1)
-            if bad.any():
-                first[side] = int(bad.argmax())
+                bad.update(int(step) for step, row in zip(kept, values, strict=True) if not np.isfinite(row).all())
+            if bad:
+                first[side] = min(bad)
         if not first:
             return []
         told = " and ".join(f"{side}'s from step {step:,}" for side, step in first.items())
@@ -137,6 +201,12 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain values, as ``report.json`` holds each program."""
         return _document.program(self)
+
+    def to_markdown(self) -> str:
+        """The verdict as compact Markdown, such as for a comment on a pull request."""
+        from parity.report import markdown
+
+        return markdown.comment(self.to_dict())
 
     def files(self) -> Mapping[str, bytes]:
         """What goes beside a report so that the JAX side can be run: its code and the recording."""
@@ -167,11 +237,10 @@ class Verdict:
         """Raise where the sides part.
 
         Raises:
-            DivergenceError: with the headline and the explanation.
+            DivergenceError: with the headline, the causes found and their fixes, and the first divergence.
         """
         if not self.ok:
-            first = self.first_divergence
-            raise DivergenceError("\n".join([self.headline, first.message if first else "", *self.sentences]))
+            raise DivergenceError(self.explanation)
 
     def __repr__(self) -> str:
         from parity.report import text
@@ -182,6 +251,10 @@ class Verdict:
         from parity.report import html
 
         return html.fragment(self.to_dict())
+
+
+def _told(cause: Any) -> list[str]:
+    return [f"Cause: {cause.name}: {cause.sentence}", *([f"Fix: {cause.fix}"] if cause.fix else [])]
 
 
 def recording_file(name: str) -> str:

@@ -28,10 +28,17 @@ exit codes:
 
 examples:
   parity report                          the two built-in programs, into parity-report/
-  parity report train.py -o out          a program of yours: Linear, MSELoss and SGD are ported by themselves
+  parity report train.py -o out          a program of yours: a linear layer, squared error and SGD are ported unasked
   parity check train.py --port port.py:port
-                                         a program with a port of yours: a parity.Port, or a function that makes one
+                                         any program with a port of yours: port.py defines port, a parity.Port or a
+                                         function from the Recording to one, such as
+                                           def port(recording):
+                                               return parity.Port.from_nnx(model, loss, optimizer)
   parity check train.py --json -         the verdict as JSON, for another program to read
+  parity check train.py --markdown -     the verdict as Markdown, for a comment on a pull request
+  parity check train.py --matrix         also on every platform JAX finds here, at each precision of products
+
+In tests of yours, with pytest:           def test_port(parity): parity.check("train.py", port=build)
 """
 
 
@@ -92,12 +99,25 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
 
     check = commands.add_parser(
-        "check", help="judge one program, in the terminal only", description="Judge one program and print the verdict."
+        "check",
+        help="judge one program, in the terminal only",
+        description="Judge one program and print the verdict: where the two sides first part, why, and what to change.",
     )
     check.add_argument("program", metavar="PROGRAM", help="a PyTorch script, or the name of a built-in one")
     _common(check)
     check.add_argument(
         "--json", metavar="FILE", help="also write the verdict as JSON; - prints it in place of the table"
+    )
+    check.add_argument(
+        "--markdown",
+        metavar="FILE",
+        help="also write the verdict as Markdown for a pull request; - prints it in place of the table",
+    )
+    check.add_argument(
+        "--matrix",
+        action="store_true",
+        help="also replay every step on each platform JAX finds here, at each precision of matrix products: highest, "
+        "high (TF32), the platform's default, and bfloat16",
     )
     check.set_defaults(run=_check)
 
@@ -108,9 +128,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--port", metavar="FILE.py:NAME", help="your JAX side: a parity.Port, or a function from the Recording to one"
+        "--port",
+        metavar="FILE.py:NAME",
+        help="your JAX side, of any model: a parity.Port, or a function from the Recording to one",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="use N in place of the program's own torch.manual_seed")
+    parser.add_argument(
+        "--no-dropout",
+        dest="dropout",
+        action="store_false",
+        help="switch dropout off for the run: no two frameworks drop the same values",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress lines")
 
 
@@ -162,22 +190,32 @@ def _show(verdict: Verdict) -> None:
 
 
 def _check(arguments: argparse.Namespace, words: list[str]) -> int:
-    if arguments.json not in (None, "-"):
-        _check_file(Path(arguments.json))
+    wanted = {"--json": arguments.json, "--markdown": arguments.markdown}
+    if list(wanted.values()).count("-") > 1:
+        raise OutputError("--json - and --markdown - would print into one another; give one of them a file")
+    for file in wanted.values():
+        if file not in (None, "-"):
+            _check_file(Path(file))
     arguments.repeats = 0
     verdict = _judge(_chosen([arguments.program])[0], arguments)
     if arguments.json is not None:
-        from parity import _archive
         from parity.report import numbers
 
-        content = json.dumps(numbers.encode(verdict.to_dict()), indent=1, allow_nan=False) + "\n"
-        if arguments.json == "-":
-            sys.stdout.write(content)
-        else:
-            _archive.write(Path(arguments.json), content.encode())
-    if arguments.json != "-":
+        _put(arguments.json, json.dumps(numbers.encode(verdict.to_dict()), indent=1, allow_nan=False) + "\n")
+    if arguments.markdown is not None:
+        _put(arguments.markdown, verdict.to_markdown())
+    if "-" not in wanted.values():
         _show(verdict)
-    return HOLDS if verdict.ok else PARTS
+    return HOLDS if verdict.ok and (verdict.matrix is None or verdict.matrix.ok) else PARTS
+
+
+def _put(file: str, content: str) -> None:
+    from parity import _archive
+
+    if file == "-":
+        sys.stdout.write(content)
+    else:
+        _archive.write(Path(file), content.encode())
 
 
 def _list(arguments: argparse.Namespace, words: list[str]) -> int:
@@ -219,9 +257,15 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
     from parity._check import check, make_port
 
     port = _load_port(arguments.port) if arguments.port else None
-    verdict = check(program.path, port, seed=arguments.seed, title=program.title, progress=say)
+    verdict = check(
+        program.path, port, seed=arguments.seed, dropout=arguments.dropout, title=program.title, progress=say
+    )
     verdict = dataclasses.replace(verdict, axes=program.axes)
     repeats = arguments.repeats if arguments.repeats is not None else (_REPEATS if program.about else 0)
+    if getattr(arguments, "matrix", False):
+        from parity._across import with_matrix
+
+        verdict = with_matrix(verdict, port, say)
     if repeats:
         made = make_port(verdict.recording, port)
         timing = _measure.measure(program.path, verdict.recording, made, repeats=repeats, seed=arguments.seed)

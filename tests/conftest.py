@@ -6,6 +6,8 @@ import hypothesis
 import jax
 from jaxtyping import install_import_hook
 
+pytest_plugins = ["pytester"]
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -20,9 +22,7 @@ _SHAPED = [
     "jaxreg._batches",
     "jaxreg._plans.minibatch",
     "jaxreg._plans.stepwise",
-    "parity._linear_bounds",
-    "parity._sgd_bounds",
+    "parity._carried",
 ]
 with install_import_hook(_SHAPED, "beartype.beartype"):
-    import parity._linear_bounds
-    import parity._sgd_bounds  # noqa: F401
+    import parity._carried  # noqa: F401

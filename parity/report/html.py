@@ -15,7 +15,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup, escape
 
-from parity.report import charts, drawn, numbers, view
+from parity.report import charts, drawn, grid, numbers, view
 from parity.report.highlight import highlight
 from parity.report.plain import visible
 
@@ -51,6 +51,15 @@ def fragment(program: Mapping[str, Any]) -> str:
         for name, spec in charts.specs(program).items()
     ]
     return _environment().get_template("fragment.html.j2").render(program=program, drawings=drawings)
+
+
+def matrix_alone(held: Mapping[str, Any]) -> str:
+    """Render the matrix that ``held`` has under ``matrix`` for a notebook, without a program around it."""
+    words = (
+        '{% import "parts.html.j2" as parts %}<div class="parity-matrix"><p>{{ matrix_note() }}</p>'
+        "{{ parts.matrix(matrix_rows(held), matrix_stages(held)) }}</div>"
+    )
+    return _environment().from_string(words).render(held=held)
 
 
 def _figures(program: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -120,6 +129,13 @@ def _environment() -> jinja2.Environment:
         printed=view.printed,
         printed_summary=view.printed_summary,
         findings=_findings,
+        shown=_shown,
+        folded=view.folded,
+        causes=view.causes,
+        warnings=view.warnings,
+        matrix_rows=grid.rows,
+        matrix_stages=grid.stages,
+        matrix_note=grid.note,
         timing=view.timing,
         divergence=view.divergence,
         agreeing=view.agreeing,
@@ -127,12 +143,17 @@ def _environment() -> jinja2.Environment:
         share=_share,
         highlight=highlight,
         long_list=_long_list,
+        long_table=lambda rows: len(rows) > 60,
     )
     return environment
 
 
 def _findings(program: Mapping[str, Any]) -> list[view.Finding]:
     return view.findings(program["findings"], style=numbers.typeset)
+
+
+def _shown(program: Mapping[str, Any]) -> list[view.Finding]:
+    return view.shown(program, style=numbers.typeset)
 
 
 def _share(value: Any, *others: Any) -> float:

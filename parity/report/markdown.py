@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parity.report import charts, numbers, view
+from parity.report import fold, grid, numbers, view
 from parity.report.plain import visible
 
 Json = Mapping[str, Any]
@@ -56,13 +56,16 @@ def _mark(ok: bool) -> str:
 def _program(program: Json) -> list[str]:
     verdict = program["verdict"]
     parts = [f"## {escape(program['title'])}", f"{_mark(verdict['ok'])} **{escape(verdict['headline'])}**"]
+    parts += _causes(program)
     parts += [escape(sentence) for sentence in verdict["sentences"]]
     if parting := view.divergence(program):
         parts.append(f"> {escape(parting)}")
+    parts += _warnings(program)
     if program["facts"]:
         parts.append("\n".join(f"- {escape(fact['label'])}: {escape(fact['value'])}" for fact in program["facts"]))
     if program["findings"]:
-        parts.append(_findings(program["findings"]))
+        parts += _folded(program)
+    parts += _matrix(program)
     if program["printed"]:
         parts += [view.printed_summary(program["printed"]), _printed(program["printed"])]
     if program["final"]:
@@ -72,9 +75,65 @@ def _program(program: Json) -> list[str]:
     return parts + _images(program)
 
 
-def _findings(rows: Sequence[Json]) -> str:
+def comment(program: Json) -> str:
+    """Render one program as a comment on a pull request: the verdict, what explains it, and a line for each stage.
+
+    Args:
+        program: one entry of the document's ``programs``, encoded or not.
+    """
+    program = numbers.encode(program)
+    verdict = program["verdict"]
+    parts = [f"### {_mark(verdict['ok'])} {escape(program['title'])}: {escape(verdict['headline'])}"]
+    parts += _causes(program)
+    if parting := view.divergence(program):
+        parts.append(f"> {escape(parting)}")
+    if verdict["ok"]:
+        parts += [escape(sentence) for sentence in verdict["sentences"]]
+    if program["findings"]:
+        parts.append(_findings(view.findings(fold.by_stage(program["findings"]), style=numbers.typeset)))
+    parts += [*_matrix(program), *_warnings(program)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _causes(program: Json) -> list[str]:
+    parts = []
+    for cause in view.causes(program):
+        parts.append(f"**Cause: {escape(cause.name)}.** {escape(cause.sentence)}")
+        if cause.fix:
+            parts.append(f"**Fix:** {escape(cause.fix)}")
+    return parts
+
+
+def _warnings(program: Json) -> list[str]:
+    return ["\n".join(f"- ⚠️ {escape(text)}" for text in warnings)] if (warnings := view.warnings(program)) else []
+
+
+def _folded(program: Json) -> list[str]:
+    table = _findings(view.shown(program, style=numbers.typeset))
+    if not (note := view.folded(program)):
+        return [table]
+    every = _findings(view.findings(program["findings"], style=numbers.typeset))
+    summary = f"<details>\n<summary>All {len(program['findings']):,} checks</summary>"
+    return [note, table, summary, every, "</details>"]
+
+
+def _matrix(program: Json) -> list[str]:
+    if not (rows := grid.rows(program)):
+        return []
+    heads = ["platform", "precision", *grid.stages(program)]
+    lines = [f"| {' | '.join(map(escape, heads))} |", f"| {' | '.join('---' for _ in heads)} |"]
+    for row in rows:
+        cells = [f"{_mark(cell.holds)} {escape(cell.used)}, {escape(cell.error)}" for cell in row.cells]
+        if row.failure:
+            cells = ["–"] * len(row.cells)
+        lines.append(f"| {' | '.join([escape(row.platform), escape(row.precision), *cells])} |")
+    failures = [f"- {escape(row.failure)}" for row in rows if row.failure]
+    return [escape(grid.note()), "\n".join(lines), *(["\n".join(failures)] if failures else [])]
+
+
+def _findings(rows: Sequence[view.Finding]) -> str:
     lines = [_HEADER, _ALIGN]
-    for cells in view.findings(rows, style=numbers.typeset):
+    for cells in rows:
         used = f"{cells.used['torch']} / {cells.used['jax']}"
         holds = f"{_mark(cells.holds)} {cells.where}".strip()
         shown = [cells.stage, cells.tensor, cells.difference, cells.ulps, cells.float64, used, holds]
@@ -107,6 +166,8 @@ def _final(rows: Sequence[Json]) -> str:
 
 
 def _images(program: Json) -> list[str]:
+    from parity.report import charts  # takes a second to import, which a comment does not need
+
     return [
         f"![{escape(spec['title'])}](charts/{program['name']}-{name}.svg)"
         for name, spec in charts.specs(program).items()

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from parity.report import numbers, view
+from parity.report import grid, numbers, view
 from parity.report.plain import visible
 
 _PYTORCH, _JAX, _GOOD, _BAD = "dark_orange", "cyan", "green", "bold magenta"
@@ -28,7 +28,11 @@ def renderable(program: Mapping[str, Any]) -> RenderableType:
     program = numbers.encode(program)
     parts: list[RenderableType] = [_verdict(program)]
     if program["findings"]:
-        parts += [Text(), _findings(program["findings"])]
+        parts += [Text(), _findings(program)]
+        if note := view.folded(program):
+            parts.append(Text(f"{note} The JSON has them all.", style="dim"))
+    if cells := grid.rows(program):
+        parts += [Text(), Text(grid.note()), Text(), matrix(cells, grid.stages(program))]
     if program["printed"]:
         parts += [Text(), _printed(program["printed"])]
     if program["timing"] is not None:
@@ -43,11 +47,21 @@ def table(program: Mapping[str, Any], *, width: int | None = None) -> str:
         program: one entry of the document's ``programs``, encoded or not.
         width: columns to fill; 80 by default.
     """
+    return plain(renderable(program), width)
+
+
+def matrix_alone(held: Mapping[str, Any], *, width: int | None = None) -> str:
+    """Write the matrix that ``held`` has under ``matrix``, without a program around it, as plain text."""
+    return plain(Group(Text(grid.note()), Text(), matrix(grid.rows(held), grid.stages(held))), width)
+
+
+def plain(what: RenderableType, width: int | None = None) -> str:
+    """Write what rich prints as plain text, without colours and whatever the surroundings are."""
     console = Console(
         file=io.StringIO(), width=width or _DEFAULT_WIDTH, color_system=None, force_terminal=False, _environ={}
     )
     with console.capture() as capture:
-        console.print(renderable(program))
+        console.print(what)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
@@ -59,13 +73,23 @@ def _verdict(program: Mapping[str, Any]) -> RenderableType:
     verdict = program["verdict"]
     head = Text.assemble(_mark(verdict["ok"]), " ", (visible(program["title"]), "bold"))
     headline = Text(visible(verdict["headline"]), style=_GOOD if verdict["ok"] else _BAD)
-    lines = [headline, *(Text(visible(sentence)) for sentence in verdict["sentences"])]
+    lines = [headline, *_causes(program), *(Text(visible(sentence)) for sentence in verdict["sentences"])]
     if parting := view.divergence(program):
         lines.append(Text(parting))
+    lines += [Text(f"Warning: {warning}", style="yellow") for warning in view.warnings(program)]
     return Group(head, Padding(Group(*lines), (0, 0, 0, 2)))
 
 
-def _findings(rows: list[Mapping[str, Any]]) -> Table:
+def _causes(program: Mapping[str, Any]) -> list[Text]:
+    lines = []
+    for cause in view.causes(program):
+        lines.append(Text.assemble((f"Cause: {cause.name}", "bold"), f": {cause.sentence}"))
+        if cause.fix:
+            lines.append(Text.assemble(("Fix", "bold"), f": {cause.fix}"))
+    return lines
+
+
+def _findings(program: Mapping[str, Any]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     grid.add_column("stage", no_wrap=True)
     grid.add_column("tensor", overflow="fold", min_width=11)
@@ -74,7 +98,7 @@ def _findings(rows: list[Mapping[str, Any]]) -> Table:
     grid.add_column("bound used\ntorch / jax", justify="right", no_wrap=True)
     grid.add_column("holds", no_wrap=True)
     previous = None
-    for cells in view.findings(rows, digits=2):
+    for cells in view.shown(program, digits=2):
         grid.add_row(
             Text("" if cells.stage == previous else cells.stage),
             Text(cells.tensor),
@@ -92,10 +116,29 @@ def _used(cells: view.Finding) -> Text:
     shares = []
     for side in ("torch", "jax"):
         share = cells.used[side].removesuffix("%").replace(" ", "")
-        if len(share) > 4:  # how far beyond matters less here than that the table stays in its columns
+        if share.startswith("<"):
+            share = "<.01"
+        elif len(share) > 4:  # how far beyond matters less here than that the table stays in its columns
             share = ">999"
         shares.append(Text(share, style="" if cells.within[side] else _BAD))
     return Text(" / ").join(shares) + Text("%")
+
+
+def matrix(rows: list[grid.Row], stages: list[str]) -> Table:
+    """Build the table of platforms and precisions."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in ("platform", "precision", *stages):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        cells = [_mark(cell.holds) + Text(f" {cell.used}\n  {cell.error}") for cell in row.cells]
+        if row.failure:
+            cells = [Text("–", style="dim") for _ in stages]
+        table.add_row(Text(row.platform), Text(row.precision), *cells)
+    failures = {row.failure for row in rows if row.failure}
+    if failures:
+        table.caption = Text("\n".join(sorted(failures)), style="dim")
+        table.caption_justify = "left"
+    return table
 
 
 def _printed(rows: list[Mapping[str, Any]]) -> Table:

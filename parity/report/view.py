@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from parity.report import numbers
+from parity.report import fold, numbers
 from parity.report.plain import visible
 
 Json = Mapping[str, Any]
@@ -75,6 +75,38 @@ def findings(rows: Sequence[Json], digits: int = 3, style: Callable[[str], str] 
         replace(cell, message="" if cell.message == after else cell.message)
         for cell, after in zip(cells, messages, strict=True)
     ]
+
+
+def shown(program: Json, digits: int = 3, style: Callable[[str], str] = str) -> list[Finding]:
+    """Format the findings that are worth showing: all of a short table, a few for each stage of a long one."""
+    return findings(fold.fold(program["findings"]), digits, style)
+
+
+def folded(program: Json) -> str:
+    """Say that a long table is folded; empty where it is not."""
+    rows = program["findings"]
+    if not fold.is_long(rows):
+        return ""
+    return f"Of {len(rows):,} checks, each stage's first that fail and its worst are shown."
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What explains a divergence, and what to change."""
+
+    name: str
+    sentence: str
+    fix: str
+
+
+def causes(program: Json) -> list[Cause]:
+    """The causes that were found, the likeliest first."""
+    return [Cause(*(visible(row[key]) for key in ("name", "sentence", "fix"))) for row in program.get("causes", [])]
+
+
+def warnings(program: Json) -> list[str]:
+    """What does not break parity and should be known."""
+    return [visible(text) for text in program.get("warnings", [])]
 
 
 def _fill(fraction: Any) -> float:

@@ -24,7 +24,7 @@ def bound(
     input_bounds: Any = None,
     products: str | None = None,
     narrow: bool = True,
-    probabilistic: bool = False,
+    probabilistic: bool | jax.Array = False,
 ) -> Callable[..., tuple[Any, Any]]:
     """A function of the same arguments that returns ``(values, bounds)``, both of the shape of ``function``'s result.
 
@@ -52,7 +52,8 @@ def bound(
             in ``precision``; None if they do not. Not to be given beside a :class:`Format`, which says it itself.
         narrow: whether values that the function itself makes narrower are rounded accordingly.
         probabilistic: sums take the bound that holds but for one chance in 1e9 an element where roundings are
-            independent with mean zero, in place of the worst case; it grows with the root of their length.
+            independent with mean zero, in place of the worst case; it grows with the root of their length. It may be
+            traced.
 
     Raises (when called):
         UnsupportedError: the function uses a primitive for which no rule is known; the message names it.
@@ -70,13 +71,13 @@ def bound(
         form = Format.of(precision, products)
 
     @jax.jit
-    def run(form: Format, off: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
-        context = Context(form, narrow, probabilistic, walk)
+    def run(form: Format, likely: Any, off: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+        context = Context(form, narrow, False if probabilistic is False else likely, walk)
         with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
             arguments = jax.tree.map(_exact, arguments)
             closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
             outputs = walk(context, closed.jaxpr, context.constants(closed), _paired(arguments, off))
-            tree = jax.tree.structure(shape)
+            tree: Any = jax.tree.structure(shape)
             values = [jnp.asarray(x.value) for x in outputs]
             bounds = [jnp.broadcast_to(context.reported(x), x.shape) for x in outputs]
             return tree.unflatten(values), tree.unflatten(bounds)
@@ -84,7 +85,7 @@ def bound(
     def bounded(*arguments: Any) -> tuple[Any, Any]:
         with jax.enable_x64(True):
             fields = Format(*(lax.convert_element_type(field, np.float64) for field in form))
-            return run(fields, input_bounds, arguments)
+            return run(fields, probabilistic, input_bounds, arguments)
 
     return bounded
 
@@ -96,6 +97,8 @@ def _exact(argument: Any) -> Any:
 
 def _paired(arguments: tuple[Any, ...], off: Any) -> list[Value]:
     """The arguments with their bounds, which may stop at any depth of the tree."""
+    leaves: list[Any]
+    tree: Any
     leaves, tree = jax.tree.flatten(arguments)
     if off is None:
         return [Value(leaf) for leaf in leaves]

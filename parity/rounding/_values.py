@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -21,7 +20,7 @@ _DOUBLE = np.finfo(np.float64)
 
 def floating(dtype: Any) -> bool:
     """Whether values of a dtype are rounded; keys of random generators are not numbers at all."""
-    return bool(jax.dtypes.issubdtype(dtype, np.floating))
+    return bool(jnp.issubdtype(dtype, np.floating))
 
 
 class Value:
@@ -68,10 +67,10 @@ class Value:
         least = self.value if self.error is None else self.value - self.error
         if self._floor is None:
             return least
-        if callable(self._floor):
-            # Worked out only where a root, a logarithm or a division asks.
-            self._floor = self._floor()
-        return jnp.maximum(jnp.where(jnp.isnan(least), -jnp.inf, least), self._floor)
+        # Worked out only where a root, a logarithm or a division asks.
+        known: Array = self._floor() if callable(self._floor) else self._floor
+        self._floor = known
+        return jnp.maximum(jnp.where(jnp.isnan(least), -jnp.inf, least), known)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Context:
 
     format: Format
     narrow: bool
-    probabilistic: bool
+    probabilistic: Any
     walk: Callable[[Context, Any, Sequence[Value], Sequence[Value]], list[Value]]
 
     def at(self, dtype: Any) -> Format:
@@ -91,16 +90,17 @@ class Context:
 
     def gamma(self, count: Any, form: Format, terms: Any = None) -> Any:
         """What ``count`` roundings can do, relative, or what they do but for one chance in 1e9."""
-        if self.probabilistic:
-            return likely_gamma(count, form.unit, count if terms is None else terms)
-        return gamma(count, form.unit)
+        if self.probabilistic is False:
+            return gamma(count, form.unit)
+        likely = likely_gamma(count, form.unit, count if terms is None else terms)
+        return jnp.where(self.probabilistic, likely, gamma(count, form.unit))
 
     def error(self, x: Value, form: Format | None = None) -> Array:
         """The error as an array; an exact number too small to be normal may be taken for zero."""
         if x.error is not None:
             return x.error
         form = form or self.format
-        if isinstance(x.value, (np.ndarray, np.generic)) and x.value.ndim == 0 and not 0 < abs(x.value) < 1e-4:
+        if isinstance(x.value, (np.ndarray, np.generic)) and x.value.ndim == 0 and not 0 < abs(float(x.value)) < 1e-4:
             return jnp.zeros(x.shape)
         size = jnp.abs(x.value)
         return jnp.where(size < form.tiny, size, 0.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 
 import parity
 from parity import Recording, _archive
+from parity._recording import Evaluation
+from tests.parity.any_programs import KINDS
 from tests.parity.torch_programs import minibatches, regression, small
 
 
@@ -21,8 +25,8 @@ def _same(a: Any, b: Any) -> bool:
         return type(a) is type(b) and all(_same(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
     if isinstance(a, dict):
         return list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, tuple | list):
+        return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
     return bool(a == b) and type(a) is type(b)
 
 
@@ -56,7 +60,7 @@ def test_another_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(_archive, "VERSION", 99)
     recording.save(tmp_path / "new.npz")
     monkeypatch.undo()
-    with pytest.raises(parity.RecordingError, match=r"of version 99; this parity reads .* of version 1"):
+    with pytest.raises(parity.RecordingError, match=r"of version 99; this parity reads .* of version 2"):
         Recording.load(tmp_path / "new.npz")
 
 
@@ -72,3 +76,113 @@ def test_a_place_that_cannot_be_written_keeps_nothing(tmp_path: Path) -> None:
     with pytest.raises(parity.OutputError, match=r"cannot write .*Name a file in a folder you can write to"):
         recording.save(tmp_path / "no" / "such" / "kept.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+def _rewritten(content: bytes, change: Any, *, sealed: bool) -> bytes:
+    """A file with its header and arrays changed; ``sealed`` with a checksum that fits."""
+    with np.load(io.BytesIO(content)) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    header = json.loads(str(arrays.pop("header")))
+    change(header["body"], arrays)
+    if sealed:
+        named = list(_archive._named(header["body"]))
+        header["checksum"] = _archive._checksum(header["body"], {key: arrays[key] for key in named if key in arrays})
+    buffer = io.BytesIO()
+    np.savez(buffer, header=np.array(json.dumps(header)), **arrays)
+    return buffer.getvalue()
+
+
+def _set(key: str, value: Any) -> Any:
+    return lambda body, arrays: arrays.update({key: value})
+
+
+def _cut_losses(body: Any, arrays: Any) -> None:
+    place = body["observed"]["losses"]["array"]
+    arrays[place] = arrays[place][:-1]
+
+
+def _renamed(body: Any, arrays: Any) -> None:
+    body["arbiter_free"]["weights"]["other"] = body["arbiter_free"]["weights"].pop("weight")
+
+
+def _reshaped(body: Any, arrays: Any) -> None:
+    place = body["observed"]["gradients"]["weight"]["array"]
+    arrays[place] = arrays[place].swapaxes(1, 2)
+
+
+def _without_a_step(body: Any, arrays: Any) -> None:
+    body["arbiter_locked"]["predictions"].pop()
+
+
+def _other_batch(body: Any, arrays: Any) -> None:
+    arrays[body["batch_of_step"]["array"]][0] = 7
+
+
+@pytest.mark.parametrize(
+    ("change", "sealed", "message"),
+    [
+        (_set("array3", np.zeros(2)), False, "was changed since it was written"),
+        (lambda body, arrays: body.update(name="mine"), False, "was changed since it was written"),
+        (lambda body, arrays: arrays.pop("array3"), True, "is not whole: array3 is missing"),
+        (_cut_losses, True, r"observed has losses of shape \(2,\), and there are 3 steps"),
+        (_renamed, True, "arbiter_free: weights are of bias, other, and weight, bias was expected"),
+        (_reshaped, True, r"gradients of weight have shape \(3, 3, 2\), and \(3, 2, 3\) was expected"),
+        (_without_a_step, True, "arbiter_locked has predictions of 2 steps, and 3 were kept"),
+        (_other_batch, True, "a step was fed batch 7, and it has 1"),
+    ],
+)
+def test_tampering_is_noticed(tmp_path: Path, change: Any, sealed: bool, message: str) -> None:
+    content = parity.record(regression(small(3))).to_bytes()
+    (tmp_path / "kept.npz").write_bytes(_rewritten(content, lambda body, arrays: None, sealed=False))
+    assert Recording.load(tmp_path / "kept.npz").steps == 3
+    (tmp_path / "kept.npz").write_bytes(_rewritten(content, change, sealed=sealed))
+    with pytest.raises(parity.RecordingError, match=message):
+        Recording.load(tmp_path / "kept.npz")
+
+
+def test_every_cut_and_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
+    whole = parity.record(regression(small(2))).to_bytes()
+    file = tmp_path / "bad.npz"
+    for end in range(0, len(whole), max(1, len(whole) // 60)):
+        file.write_bytes(whole[:end])
+        with pytest.raises(parity.RecordingError):
+            Recording.load(file)
+    expected = Recording.load(_written(file, whole))
+    for place in range(0, len(whole), max(1, len(whole) // 200)):
+        try:
+            read = Recording.load(_written(file, whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :]))
+        except parity.RecordingError:
+            continue
+        assert _same(read, expected), place  # a byte that says nothing, such as a file's date
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_trees_of_every_kind_survive(tmp_path: Path) -> None:
+    tree = {
+        "array": np.arange(3),
+        "list": [np.float32(1.5), None, (np.array(np.nan), {})],
+        "scalar": {"scalar": "text"},
+        "one": {"array": np.zeros((0, 2))},
+        "whole": {0: np.int64(3), (1, 2)[0]: True},
+        "plain": (1, 2.5, float("nan"), float("inf"), "text"),
+    }
+    recording = parity.record(regression(small(1)))
+    evaluation = Evaluation(0, tree, (np.ones(1), [np.ones(2)]))
+    dataclasses.replace(recording, evaluations=(evaluation,)).save(tmp_path / "tree.npz")
+    read = Recording.load(tmp_path / "tree.npz").evaluations[0]
+    assert repr(read) == repr(evaluation)
+    assert type(read.inputs["list"][0]) is np.float32
+    assert isinstance(read.inputs["list"], list)
+
+
+@pytest.mark.parametrize("name", ["attention", "two", "conv"])
+def test_any_recording_there_and_back(tmp_path: Path, name: str) -> None:
+    recording = parity.record(KINDS[name].program(2))
+    recording.save(tmp_path / "kept.npz")
+    read = Recording.load(tmp_path / "kept.npz")
+    assert repr(read) == repr(recording)
+    assert _same(read, recording)

@@ -95,6 +95,27 @@ def test_check_prints_a_table_or_json(folder: Path, capsys: pytest.CaptureFixtur
     assert _left(folder) == ["verdict.json"]
 
 
+def test_check_writes_markdown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "train.py", "-q", "--markdown", "-"]) == 0
+    assert capsys.readouterr().out.startswith("### ✅ train.py: Parity holds")
+    words = ["--port", "port.py:wrong", "--markdown", "comment.md", "--json", "-"]
+    assert cli.main(["check", "train.py", "-q", *words]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["matrix"] is None
+    comment = Path("comment.md").read_text(encoding="utf-8")
+    assert comment.startswith("### ❌ train.py: The sides part at step 0: update, weight.")
+    assert "| update | 2 of 2 tensors, first weight |" in comment
+
+
+def test_check_shows_the_matrix(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "train.py", "--matrix"]) == 0
+    out, err = capsys.readouterr()
+    assert "train: replayed it on cpu at highest" in err
+    rows = [line.split() for line in out.splitlines() if line.startswith("cpu ")]
+    assert [row[1] for row in rows] == ["highest", "high", "default", "BF16_BF16_F32"]
+    assert all(row[2::2] == ["✓"] * 4 for row in rows)
+
+
 def test_a_port_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "train.py", "-q", "--port", "port.py:right"]) == 0
     assert cli.main(["check", "train.py", "-q", "--port", "port.py:wrong"]) == 1
@@ -123,6 +144,9 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "exit codes:" in text
     assert "parity check train.py --port port.py:port" in text
+    assert "def test_port(parity)" in text
+    assert "--markdown FILE" in text
+    assert "--matrix" in text
 
 
 NO_STEP = "import torch\ntorch.nn.Linear(1, 1)(torch.ones(1, 1))\n"
@@ -162,6 +186,8 @@ STRANGER = GOOD.replace("model.parameters()", "[torch.nn.Parameter(torch.zeros(3
         (None, ["report", "train.py", "-o", "train.py"], "train.py"),
         (None, ["report", "train.py", "-o", "train.py/inside"], "train.py"),
         (None, ["check", "train.py", "--json", "no/such/folder.json"], "cannot write no/such/folder.json"),
+        (None, ["check", "train.py", "--markdown", "no/such/folder.md"], "cannot write no/such/folder.md"),
+        (None, ["check", "train.py", "--json", "-", "--markdown", "-"], "give one of them a file"),
         (None, ["check", "train.py", "--port", "port.py"], "--port takes FILE.py:NAME, such as port.py:build"),
         (None, ["check", "train.py", "--port", "gone.py:build"], "there is no file gone.py"),
         (None, ["check", "train.py", "--port", "port.py:gone"], "port.py has no 'gone'; it defines"),

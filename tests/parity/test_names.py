@@ -88,3 +88,97 @@ def test_what_does_not_match_says_what_to_write(shapes: Any, params: Any, names:
     assert message in str(error.value)
     assert "Write names={" in str(error.value)
     assert "PyTorch has weight" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "leaf", "text"),
+    [
+        ((5, 4, 3, 2), (3, 2, 4, 5), "m.T"),
+        ((5, 1, 3), (3, 1, 5), "m.T"),
+        ((6, 4), (4, 2, 3), "m.T"),
+        ((6,), (2, 3), "m"),
+        ((4, 6), (2, 3, 4), "m.T"),
+        ((5, 4, 3), (5, 4, 3), "m"),
+    ],
+)
+def test_layouts_there_and_back(shape: tuple[int, ...], leaf: tuple[int, ...], text: str) -> None:
+    values = np.arange(np.prod(shape)).reshape(shape)
+    names = resolve({"weight": shape}, _tree(m=leaf), {"weight": text})
+    kept = names.to_port({"weight": values})["m"]
+    assert kept.shape == leaf
+    turned = np.moveaxis(values, (0, 1), (-1, -2)) if text.endswith(".T") else values
+    np.testing.assert_array_equal(kept, turned.reshape(leaf))
+    np.testing.assert_array_equal(names.from_port({"m": kept})["weight"], values)
+
+
+def test_a_fused_parameter_is_kept_in_parts() -> None:
+    shapes = {"in_proj_weight": (12, 4), "in_proj_bias": (12,)}
+    params = {part: _tree(kernel=(4, 2, 2), bias=(2, 2)) for part in ("key", "query", "value")}
+    given_names = {
+        "in_proj_weight": [f"{part}.kernel.T" for part in ("query", "key", "value")],
+        "in_proj_bias": [f"{part}.bias" for part in ("query", "key", "value")],
+    }
+    names = resolve(shapes, params, given_names)
+    random = np.random.default_rng(0)
+    values = {name: random.normal(size=shape) for name, shape in shapes.items()}
+    kept = names.to_port(values)
+    x = random.normal(size=4)
+    mapped = x @ kept["key"]["kernel"].reshape(4, 4) + kept["key"]["bias"].reshape(4)
+    np.testing.assert_allclose(mapped, (values["in_proj_weight"] @ x + values["in_proj_bias"])[4:8], rtol=1e-12)
+    back = names.from_port(kept)
+    assert all((back[name] == values[name]).all() for name in values)
+    with pytest.raises(
+        PortError, match=r"'in_proj_bias' \(12,\) does not fit 'query.bias' \(2, 2\), 'key.bias' \(2, 2"
+    ):
+        resolve(shapes, params, given_names | {"in_proj_bias": ["query.bias", "key.bias"]})
+
+
+@st.composite
+def _models(draw: st.DrawFn) -> tuple[dict[str, Any], Any, dict[str, str]]:
+    """Layers by PyTorch's names, the port's tree with some of them renamed, and what is true of them."""
+    shapes: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
+    truth: dict[str, str] = {}
+    keep = draw(st.sampled_from(["same", "beginning", "counted", "fresh"]))
+    count = draw(st.integers(1, 5))
+    skipped = 0
+    for index in range(count):
+        skipped += draw(st.integers(0, 1))
+        # A Sequential counts its activations too, which a port's list may leave out.
+        owner = f"net.{index + skipped}"
+        other = {"same": owner, "beginning": f"layers_{index + skipped}", "counted": f"layers.{index}"}.get(
+            keep, "abcdef"[index]
+        )
+        width = st.integers(2, 3)
+        kind = draw(st.sampled_from(["linear", "conv", "norm"]))
+        rank = {"linear": 2, "conv": 4, "norm": 1}[kind]
+        shape = tuple(draw(width) for _ in range(rank))
+        turned = (*shape[2:], shape[1], shape[0]) if rank > 1 else shape
+        role = draw(st.sampled_from(["kernel", "w"] if rank > 1 else ["scale", "gamma"]))
+        shapes[f"{owner}.weight"] = shape
+        tree[f"{other}.{role}"] = np.zeros(turned)
+        truth[f"{owner}.weight"] = f"{other}.{role}.T" if rank > 1 else f"{other}.{role}"
+        if draw(st.booleans()):
+            shapes[f"{owner}.bias"] = shape[:1]
+            tree[f"{other}.bias"] = np.zeros(shape[:1])
+            truth[f"{owner}.bias"] = f"{other}.bias"
+    return shapes, dict(draw(st.permutations(list(tree.items())))), truth
+
+
+@given(_models())
+def test_models_are_matched_rightly_or_refused(model: tuple[dict[str, Any], Any, dict[str, str]]) -> None:
+    shapes, tree, truth = model
+    try:
+        places = resolve(shapes, tree, None).places
+    except PortError:
+        return
+    assert {name: str(place) for name, place in places.items()} == truth
+
+
+def test_equal_layers_of_other_names_are_refused_with_a_proposal() -> None:
+    shapes = {"fc1.weight": (4, 4), "fc2.weight": (4, 4), "fc1.bias": (4,), "fc2.bias": (4,)}
+    params = {f"Dense_{n}": _tree(kernel=(4, 4), bias=(4,)) for n in range(2)}
+    with pytest.raises(PortError) as error:
+        resolve(shapes, params, None)
+    assert "'fc1.weight' could be 'Dense_0.kernel' or 'Dense_1.kernel'" in str(error.value)
+    assert "names={'fc1.weight': 'Dense_0.kernel.T', 'fc2.weight': 'Dense_1.kernel.T', 'fc1.bias'" in str(error.value)

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from parity.report.write import render
-from tests.report import sample
+from tests.report import large, sample
 
 MAKERS: dict[str, Callable[[], sample.Document]] = {
     "holding": sample.holding,
     "failing": sample.failing,
     "diverging": sample.diverging,
     "hostile": sample.hostile,
+    "large": large.large,
 }
 
 

@@ -250,6 +250,32 @@ def holding() -> Document:
     return dict(numbers.encode(document))
 
 
+def cause(**changes: Any) -> Document:
+    """What explains the failing program."""
+    return {
+        "name": "half loss",
+        "sentence": "With its gradients doubled the two agree within 1e-15: the loss is half of PyTorch's.",
+        "fix": "use 2 * optax.l2_loss, or jaxreg.mse_loss",
+        "stage": "gradient",
+        "tensor": "weight",
+        "step": 1,
+        "agreement": 1e-15,
+        **changes,
+    }
+
+
+def matrix() -> Document:
+    """A CPU where all holds, and a GPU that rounds its products' operands or has not the precision."""
+    cells = []
+    for platform, precision, error in [("cpu", "highest", 1e-8), ("gpu", "highest", 1e-8), ("gpu", "high", 1e-4)]:
+        used = {"holds": error < 1e-6, "tensor": "weight", "bound_used": error * 1e7, "relative_error": error}
+        stages = [{"stage": stage, **used} for stage in ("forward", "gradient", "update")]
+        where = {"platform": platform, "device": f"a {platform}", "precision": precision, "failure": ""}
+        cells.append({**where, "holds": error < 1e-6, "stages": stages})
+    lacking = {"platform": "gpu", "device": "a gpu", "precision": "BF16_BF16_F32", "failure": "not | supported here"}
+    return {"holds": True, "cells": [*cells, {**lacking, "holds": False, "stages": []}]}
+
+
 def failing() -> Document:
     """One program holds; the other's port has a gradient of the wrong size."""
     document = holding()
@@ -269,6 +295,9 @@ def failing() -> Document:
         if row["stage"] in ("trajectory", "final weights"):
             row.update(out, difference=0.12, ulps=1006633, step=2, message="follows from the gradient")
     program["first_divergence"] = {"stage": "gradient", "tensor": "weight", "step": 1, "message": message}
+    program["causes"] = [cause()]
+    program["warnings"] = ["The probabilistic bound is exceeded at 2 of 1,000 steps."]
+    program["matrix"] = matrix()
     program["printed"] = [{"torch": "Estimated weight: 1.9984", "jax": "Estimated weight: 1.8611", "same": False}]
     program["timing"] = None
     for row in program["series"]["weights"]:

@@ -24,7 +24,7 @@ def specs(document: Document) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_chart_is_drawn_with_marks(rendered: dict[str, dict[str, bytes]], name: str) -> None:
     drawings = {path: data for path, data in rendered[name].items() if path.startswith("charts/")}
-    assert len(drawings) == 5 * (1 if name == "diverging" else 2)
+    assert len(drawings) == 5 * (1 if name in ("diverging", "large") else 2)
     for data in drawings.values():
         root = xml.etree.ElementTree.fromstring(data)
         assert root.find(f"{SVG}rect[@fill='white']") is not None

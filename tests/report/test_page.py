@@ -55,6 +55,8 @@ FRAMES = {
         ("diverging", NARROW),
         ("hostile", NARROW),
         ("hostile", WIDE),
+        ("large", NARROW),
+        ("large", WIDE),
     ]
 }
 

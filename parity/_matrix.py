@@ -1,0 +1,192 @@
+"""The matrix: a recording's locked steps replayed on every JAX platform present, at each precision of its products."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import tree
+
+from parity import _judge, _replay
+from parity._bounds import Bounds
+from parity._errors import PortError
+from parity._ports import Port
+from parity._recording import Recording, Trace
+from parity._replay import Replay
+
+# The precisions asked for where none are named, by the names of jax.default_matmul_precision, from the highest down:
+# float32; TF32 on a GPU, three bfloat16 passes on a TPU; what the platform takes by itself; bfloat16 products
+# with float32 sums. A CPU has one way to multiply and gives the same at each.
+PRECISIONS = ("highest", "high", "default", "BF16_BF16_F32")
+HIGHEST = ("highest", "float32")
+_PLATFORMS = ("cpu", "gpu", "tpu")
+# The stages that products go into, and the fields of a trace that they look at.
+_FIELDS = {"forward": "predictions", "loss": "losses", "gradient": "gradients", "update": "weights"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """How one stage of the locked replay fares on one platform at one precision.
+
+    Attributes:
+        stage: its name.
+        holds: whether every value is within its rounding bound of the float64 one.
+        tensor: the one that uses the most of its bound.
+        bound_used: the largest share of its bound that an error uses.
+        relative_error: the largest error against float64, relative to its tensor's largest element at that step.
+    """
+
+    stage: str
+    holds: bool
+    tensor: str
+    bound_used: float
+    relative_error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One platform at one precision; ``failure`` says why it could not run there, and is empty where it ran."""
+
+    platform: str
+    device: str
+    precision: str
+    stages: tuple[Stage, ...]
+    failure: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it ran and every stage holds."""
+        return not self.failure and all(stage.holds for stage in self.stages)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Matrix:
+    """What holds where: a cell for each platform and precision. It prints as a table and draws itself in a notebook."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether it holds at the highest precision on every platform. Lower ones are asked for to be looked at."""
+        return all(cell.holds for cell in self.cells if cell.precision in HIGHEST)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The matrix as plain values, as ``report.json`` holds it."""
+        cells = [{**dataclasses.asdict(cell), "stages": [*map(dataclasses.asdict, cell.stages)]} for cell in self.cells]
+        told = [{**plain, "holds": cell.holds} for plain, cell in zip(cells, self.cells, strict=True)]
+        return {"holds": self.ok, "cells": told}
+
+    def __repr__(self) -> str:
+        from parity.report import text
+
+        return text.matrix_alone({"matrix": self.to_dict()})
+
+    def _repr_html_(self) -> str:
+        from parity.report import html
+
+        return html.matrix_alone({"matrix": self.to_dict()})
+
+
+def platforms() -> list[Any]:
+    """The first device of every platform that JAX finds here."""
+    found = []
+    for name in _PLATFORMS:
+        try:
+            found.append(jax.devices(name)[0])
+        except RuntimeError:  # what JAX says of a platform that is not there
+            continue
+    return found
+
+
+def run(
+    port: Port,
+    recording: Recording,
+    replayed: Replay,
+    bounds: Bounds,
+    precisions: Sequence[str] = PRECISIONS,
+    progress: Callable[[str], None] | None = None,
+) -> Matrix:
+    """Replay ``recording`` with ``port`` on each platform and at each precision.
+
+    Args:
+        port, recording: what is replayed.
+        replayed, bounds: the replay that the verdict was made from, and its bounds: both hold wherever it runs.
+        precisions: names that ``jax.default_matmul_precision`` takes.
+        progress: called with a line after each cell.
+    """
+    _check(precisions)
+    cells = []
+    for device in platforms():
+        for precision in precisions:
+            cells.append(_cell(port, recording, replayed, bounds, device, precision))
+            if progress is not None:
+                progress(f"replayed it on {device.platform} at {precision}")
+    return Matrix(tuple(cells))
+
+
+def _check(precisions: Sequence[str]) -> None:
+    for precision in precisions:
+        try:
+            with jax.default_matmul_precision(precision):
+                pass
+        except Exception as error:
+            message = f"expected names that jax.default_matmul_precision takes, such as 'high', got {precision!r}"
+            raise PortError(message) from error
+
+
+def _cell(port: Port, recording: Recording, replayed: Replay, bounds: Bounds, device: Any, precision: str) -> Cell:
+    where = (device.platform, device.device_kind, precision)
+    try:
+        locked = _locked(port, recording, device, precision)
+    except PortError as error:  # a precision that this platform has not, or more memory than it has
+        return Cell(*where, (), str(error.__cause__ or error).strip().partition("\n")[0])
+    findings = _judge.judge(recording, dataclasses.replace(replayed, locked=locked), bounds)
+    return Cell(*where, tuple(_stage(stage, findings, recording, locked, replayed.locked) for stage in _FIELDS))
+
+
+def _locked(port: Port, recording: Recording, device: Any, precision: str) -> Trace:
+    """The locked replay in the recording's dtype, there and so."""
+    if (locked_run := getattr(_replay, "locked_run", None)) is not None:
+        made: Trace = locked_run(port, recording, device=device, precision=precision)
+        return made
+    with jax.default_device(device), jax.default_matmul_precision(precision):
+        return _replay.replay(port, recording).locked
+
+
+def _stage(stage: str, findings: Sequence[_judge.Finding], recording: Recording, locked: Trace, usual: Trace) -> Stage:
+    own = [finding for finding in findings if finding.stage == stage]
+    worst = max(own, key=lambda finding: (not finding.jax_within, finding.jax_used))
+    values = [getattr(trace, _FIELDS[stage]) for trace in (locked, recording.arbiter_locked, usual)]
+    error = _relative_error(recording, values)
+    return Stage(stage, all(finding.jax_within for finding in own), worst.tensor, worst.jax_used, error)
+
+
+def _relative_error(recording: Recording, values: Sequence[Any]) -> float:
+    """The largest error of any array at any step, relative to that array's largest element at that step.
+
+    ``values`` are those of the cell, the float64 ones, and those of the replay that was judged.
+    """
+    trees = [tree.leaves(each) for each in values]
+    if not isinstance(
+        values[0], tuple
+    ):  # predictions are a tree a step; all else is an array a tensor, with a row a step
+        trees = [[row for leaf in leaves for row in _kept(leaf, recording)] for leaves in trees]
+    return max((_worst(*(np.asarray(row, np.float64) for row in rows)) for rows in zip(*trees, strict=True)), default=0)
+
+
+def _kept(values: Any, recording: Recording) -> Any:
+    """The rows of the kept steps, of losses that may be of all steps."""
+    kept = recording.kept
+    return values[kept] if len(values) == recording.steps != len(kept) else values
+
+
+def _worst(own: Any, exact: Any, usual: Any) -> float:
+    if not np.isfinite(exact).all() or not np.isfinite(usual).all():
+        return 0.0  # not finite by the program itself, or a step whose optimizer could not be given its state
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        error = float(np.max(np.abs(own - exact), initial=0.0))
+        relative = error / np.float64(np.max(np.abs(exact), initial=0.0)) if error else np.float64(0.0)
+    return float(np.nan_to_num(relative, nan=np.inf, posinf=np.inf))

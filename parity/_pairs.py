@@ -1,0 +1,218 @@
+"""What is held against what: the tensors of both sides, paired up stage by stage as arrays with a row for each step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from parity._bounds import Bounds
+from parity._recording import Array, Recording, Trace
+from parity._replay import Replay
+
+# The field of a trace that each locked stage looks at.
+LOCKED_FIELDS = {
+    "forward": "predictions",
+    "loss": "losses",
+    "gradient": "gradients",
+    "model state": "buffers",
+    "optimizer state": "state",
+    "update": "weights",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gap:
+    """A tensor that both sides were given, and that is not the same on both."""
+
+    stage: str
+    tensor: str
+    step: int
+    distance: Array
+    ulps: Array
+    size: float
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """One tensor of one stage: a row of each array is a step, or a part of one."""
+
+    stage: str
+    tensor: str
+    torch: Array
+    jax: Array
+    torch64: Array
+    jax64: Array
+    torch_bound: Array
+    jax_bound: Array
+    bound64: Array
+    steps: Array
+    likely: Array | None = None
+
+
+def initial(recording: Recording, replay: Replay) -> Iterator[Gap]:
+    """Weights, and what else a model keeps, that the port starts from and PyTorch did not."""
+    both = {**recording.initial, **recording.initial_buffers}
+    own = {**replay.initial, **getattr(replay, "initial_buffers", {})}
+    for name, torch in both.items():
+        if name not in own or np.array_equal(torch, _as(own[name], torch), equal_nan=True):
+            continue
+        message = "the port starts from other weights: {name} differs by up to {gap:.3g}. Start it from the recorded "
+        source = "recording.initial" if name in recording.initial else "recording.initial_buffers"
+        yield _gap("initial weights", name, 0, torch, own[name], message + f"ones, {source}")
+
+
+def data(recording: Recording, replay: Replay) -> Iterator[Gap]:
+    """What a port that brings its own data was fed, where it is not what PyTorch was fed: the first step of each."""
+    fed = getattr(replay, "data", None)
+    if fed is None:
+        return
+    message = (
+        "the port was fed other {name} than PyTorch: they differ by up to {gap:.3g}. Compare the order of its rows"
+    )
+    for field, which in (("inputs", 0), ("targets", 1)):
+        for step, place in enumerate(recording.batch_of_step):
+            torch, own = (dict(_leaves(tree)) for tree in (getattr(recording.batches[place], field), fed[step][which]))
+            apart = [
+                (torch[name], own[name])
+                for name in torch
+                if torch[name].shape != own[name].shape or not np.array_equal(torch[name], _as(own[name], torch[name]))
+            ]
+            if apart:
+                yield _gap("data", field, step, *apart[0], message)
+                break
+
+
+def _as(values: Any, like: Array) -> Array:
+    return np.asarray(values).astype(like.dtype)
+
+
+def _gap(stage: str, name: str, step: int, torch: Array, own: Any, message: str) -> Gap:
+    if np.shape(own) != torch.shape:
+        distance = np.array([np.inf])
+        return Gap(stage, name, step, distance, distance, 1.0, message.format(name=name, gap=np.inf))
+    jax_side = _as(own, torch)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(np.asarray(jax_side, np.float64) - np.asarray(torch, np.float64))
+    size = float(np.abs(np.asarray(torch, np.float64)).max(initial=0.0)) or 1.0
+    largest = float(np.nanmax(distance, initial=0.0))
+    apart = ulps(torch, jax_side) if torch.dtype.kind == "f" else distance
+    return Gap(stage, name, step, distance, apart, size, message.format(name=name, gap=largest))
+
+
+# -- what was computed
+
+
+Four = tuple[Trace, Trace, Trace, Trace]
+
+
+def cases(recording: Recording, replay: Replay, bounds: Bounds) -> Iterator[Case]:
+    """Every tensor of every stage that both sides have."""
+    kept = recording.kept
+    locked = (recording.observed, replay.locked, recording.arbiter_locked, replay.locked64)
+    locked_bounds = (bounds.locked, bounds.locked, bounds.locked64, bounds.locked64)
+    if not replay.judged.all():
+        # Where the port's optimizer could not be given its state, its stages are judged at the first steps alone.
+        first = int(replay.judged.sum())
+        locked = (locked[0], _cut(locked[1], first), locked[2], _cut(locked[3], first))
+    for stage, field in LOCKED_FIELDS.items():
+        yield from _stage(stage, field, locked, locked_bounds, kept, kept, bounds.likely)
+    free = (recording.observed, replay.free, recording.arbiter_free, replay.free64)
+    free_bounds = (bounds.free, bounds.free, bounds.free64, bounds.free64)
+    for field in ("losses", "gradients", "weights"):
+        yield from _stage("trajectory", field, free, free_bounds, kept, np.arange(recording.steps))
+    yield from (_last(case) for case in _stage("final weights", "weights", free, free_bounds, kept, kept))
+
+
+def _stage(
+    stage: str, field: str, runs: Four, bounds: Four, kept: Array, scalars: Array, likely: Trace | None = None
+) -> Iterator[Case]:
+    for tensor, key in _tensors(field, runs):
+        values = [_values(run, field, key, kept, scalars) for run in runs]
+        limits = [_values(bound, field, key, kept, scalars)[0] for bound in bounds]
+        (torch, steps), (own, _), (torch64, _), (jax64, _) = values
+        rows = min(len(own), len(torch))
+        name = f"{tensor}.grad" if (stage, field) == ("trajectory", "gradients") else tensor
+        sharper = None if likely is None else _values(likely, field, key, kept, scalars)[0][:rows]
+        yield Case(
+            stage=stage,
+            tensor=name,
+            torch=torch[:rows],
+            jax=own[:rows],
+            torch64=torch64[:rows],
+            jax64=jax64[:rows],
+            torch_bound=limits[0][:rows],
+            jax_bound=limits[1][:rows],
+            bound64=(limits[2] + limits[3])[:rows],
+            steps=steps[:rows],
+            likely=sharper,
+        )
+
+
+def _cut(trace: Trace, rows: int) -> Trace:
+    def first(tree: Any) -> Any:
+        return jax.tree.map(lambda values: values[:rows], tree)
+
+    return dataclasses.replace(trace, state=first(trace.state), weights=first(trace.weights))
+
+
+Key = tuple[Any, ...]
+
+
+def _tensors(field: str, runs: Four) -> list[tuple[str, Key]]:
+    """Names of a field's tensors, and where they are: both sides' trees of predictions are paired leaf by leaf."""
+    if field == "losses":
+        return [("loss", ())]
+    if field == "predictions":
+        return [(name, (place,)) for place, (name, _) in enumerate(_leaves(runs[0].predictions[0]))]
+    if field == "state":
+        shared = [key for key in runs[0].state if key in runs[1].state]
+        return [
+            (f"{key}/{name}", (key, name))
+            for key in shared
+            for name in runs[0].state[key]
+            if name in runs[1].state[key]
+        ]
+    return [(name, (name,)) for name in getattr(runs[0], field) if name in getattr(runs[1], field)]
+
+
+def _values(run: Trace, field: str, key: Key, kept: Array, scalars: Array) -> tuple[Array, Array]:
+    """One tensor over its steps as rows, and the step of each row. Predictions may differ in shape between steps."""
+    if field == "predictions":
+        rows = [np.asarray(jax.tree.leaves(tree)[key[0]]).reshape(-1) for tree in run.predictions]
+        steps = np.repeat(kept[: len(rows)], [row.size for row in rows])
+        return np.concatenate(rows)[:, None], steps
+    if field == "losses":
+        losses = run.losses if len(run.losses) == len(scalars) else run.losses[scalars]
+        return losses.reshape(-1, 1), scalars
+    values: Any = getattr(run, field)
+    for part in key:
+        values = values[part]
+    return values.reshape(len(values), -1), kept[: len(values)]
+
+
+def _leaves(tree: Any, name: str = "predictions") -> list[tuple[str, Array]]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(f"{name}{jax.tree_util.keystr(path)}", np.asarray(leaf)) for path, leaf in flat]
+
+
+def _last(case: Case) -> Case:
+    arrays = [field.name for field in dataclasses.fields(case) if field.name not in ("stage", "tensor", "likely")]
+    return dataclasses.replace(case, **{name: getattr(case, name)[-1:] for name in arrays})
+
+
+def ulps(a: Array, b: Array) -> Array:
+    """How many representable numbers lie between ``a`` and ``b``, as float64; NaN where either is not finite."""
+    integer = np.dtype(f"i{a.dtype.itemsize}")
+
+    def ordered(values: Array) -> Array:
+        bits = np.ascontiguousarray(values).view(integer)
+        # Negative numbers count downwards from zero, so that neighbours are one apart everywhere.
+        return np.where(bits < 0, np.iinfo(integer).min - bits, bits).astype(np.float64)
+
+    both = np.isfinite(a) & np.isfinite(b)
+    return np.where(both, np.abs(ordered(a) - ordered(b.astype(a.dtype))), np.nan)

@@ -1,0 +1,143 @@
+"""What the charts draw: curves of a verdict, thinned to what a page can show and computed for nothing else."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity._recording import LINEAR, Array, Recording, Tensors
+
+if TYPE_CHECKING:
+    from parity._verdict import Verdict
+
+Json = dict[str, Any]
+# Points of a curve, elements of the weights, tensors with a distance, and points of the data that a page draws.
+_CURVE, _ELEMENTS, _TENSORS, _POINTS = 240, 6, 8, 400
+
+
+def series(verdict: Verdict) -> Json:
+    """The curves of the losses, of a few weights, of the distances of the tensors most apart, and the data."""
+    return {
+        "loss": _losses(verdict),
+        "weights": _weights(verdict),
+        "distance": _distances(verdict),
+        "data": _data(verdict),
+    }
+
+
+def thinned(length: int) -> Array:
+    """Places worth drawing: closer at the start, where things move, and evenly to the end."""
+    if length <= _CURVE:
+        return np.arange(length)
+    early, even = np.geomspace(1, length, _CURVE // 2) - 1, np.linspace(0, length - 1, _CURVE // 2)
+    return np.unique(np.concatenate([early, even]).astype(int))
+
+
+def _losses(verdict: Verdict) -> list[Json]:
+    torch, own = verdict.recording.observed.losses, verdict.replay.free.losses
+    steps = np.arange(len(torch)) if len(own) == len(torch) else verdict.recording.kept
+    torch = torch[steps] if len(own) != len(torch) else torch
+    at = thinned(len(steps))
+    return [{"step": int(steps[i]), "torch": float(torch[i]), "jax": float(own[i])} for i in at]
+
+
+def _places(recording: Recording) -> list[tuple[int, int]]:
+    """Where the drawn curves have a point: the number of steps made, and the row of the tensors; -1 for the start."""
+    made = np.concatenate([[0], recording.kept + 1])
+    return [(int(made[i]), int(i) - 1) for i in thinned(len(made))]
+
+
+def _weights(verdict: Verdict) -> list[Json]:
+    recording, replay = verdict.recording, verdict.replay
+    every = ((name, index) for name, values in recording.initial.items() for index in np.ndindex(values.shape))
+    rows: list[Json] = []
+    for name, index in itertools.islice(every, _ELEMENTS):
+        for step, row in _places(recording):
+            torch = _after(recording.initial, recording.observed.weights, name, row)[index]
+            own = _after(replay.initial, replay.free.weights, name, row)[index]
+            rows.append({"tensor": f"{name}{list(index)}", "step": step, "torch": float(torch), "jax": float(own)})
+    return rows
+
+
+def _distances(verdict: Verdict) -> list[Json]:
+    recording, replay = verdict.recording, verdict.replay
+    bounds = verdict.bounds
+    rows: list[Json] = []
+    for name in _most_apart(verdict):
+        for step, row in _places(recording):
+            torch = _after(recording.initial, recording.observed.weights, name, row)
+            own = _after(replay.initial, replay.free.weights, name, row)
+            torch64 = _after(recording.initial, recording.arbiter_free.weights, name, row)
+            own64 = _after(replay.initial, replay.free64.weights, name, row)
+            limits = 2 * [_bound(bounds.free.weights, name, row)]
+            values = {"float32": _gap(torch, own), "float64": _gap(torch64, own64), "bound": _largest(*limits)}
+            rows.append({"tensor": name, "step": step, **values})
+    return rows
+
+
+def _most_apart(verdict: Verdict) -> list[str]:
+    """The tensors whose distance is drawn, in the program's order: those that fail, then those nearest to failing."""
+    names = list(verdict.recording.initial)
+    if len(names) <= _TENSORS:
+        return names
+    rank: dict[str, tuple[float, ...]] = {}
+    for finding in verdict.findings:
+        if finding.stage in ("trajectory", "final weights") and finding.tensor in verdict.recording.initial:
+            used = max(finding.torch_used, finding.jax_used)
+            own = (float(not finding.holds), used, finding.float64_difference)
+            rank[finding.tensor] = max(own, rank.get(finding.tensor, own))
+    chosen = sorted(names, key=lambda name: rank.get(name, (-1.0,)), reverse=True)[:_TENSORS]
+    return [name for name in names if name in chosen]
+
+
+def _after(initial: Tensors, weights: Tensors, name: str, row: int) -> Array:
+    return np.asarray(initial[name] if row < 0 else weights[name][row])
+
+
+def _bound(weights: Mapping[str, Any], name: str, row: int) -> Array:
+    """The bound on one side, which is none at the start and unknown where none was derived."""
+    if row < 0:
+        return np.zeros(())
+    values = weights.get(name)
+    return np.asarray(np.inf if values is None or len(values) <= row else values[row], np.float64)
+
+
+def _largest(torch: Array, own: Array) -> float:
+    return float(np.max(torch + own, initial=0.0))
+
+
+def _gap(a: Array, b: Array) -> float:
+    with np.errstate(invalid="ignore"):
+        return float(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)), initial=0.0))
+
+
+def _data(verdict: Verdict) -> Json | None:
+    """Points and fitted lines, where one input and one output make a picture of them."""
+    recording = verdict.recording
+    batch = recording.batches[0]
+    if not _is_line(recording, batch.inputs, batch.targets):
+        return None
+    x, y = (np.asarray(values, np.float64).ravel() for values in (batch.inputs, batch.targets))
+    chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), _POINTS)).astype(int))
+    ends = np.array([x.min(), x.max()])
+    lines = {}
+    for side, weights in (("torch", recording.observed.weights), ("jax", verdict.replay.free.weights)):
+        bias = weights["bias"][-1].item() if "bias" in weights else 0.0
+        lines[side] = weights["weight"][-1].item() * ends + bias
+    return {
+        "x_label": verdict.axes[0],
+        "y_label": verdict.axes[1],
+        "points": [{"x": float(x[i]), "y": float(y[i])} for i in chosen],
+        "lines": [
+            {"x": float(ends[i]), "torch": float(lines["torch"][i]), "jax": float(lines["jax"][i])} for i in (0, 1)
+        ],
+    }
+
+
+def _is_line(recording: Recording, inputs: Any, targets: Any) -> bool:
+    if recording.model.type != LINEAR or not (isinstance(inputs, np.ndarray) and isinstance(targets, np.ndarray)):
+        return False
+    return inputs.ndim > 0 and inputs.size == targets.size == len(inputs) > 0

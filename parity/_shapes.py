@@ -1,0 +1,71 @@
+"""Whether a port's loss and predictions have the form that the recording calls for, before anything is run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from parity import _feed
+from parity._errors import PortError
+from parity._names import Names
+from parity._ports import Port
+from parity._recording import Recording
+from parity._steps import free_start, pieces
+
+
+def check(port: Port, names: Names, recording: Recording) -> None:
+    """Look at one kept step for each shape of the batches.
+
+    Raises:
+        PortError: the loss is not a scalar, or predictions are not as many numbers as PyTorch's.
+    """
+    feed = _feed.recorded(recording, recording.dtype)
+    params, _, state = free_start(port, recording.dtype)
+    seen = set()
+    for row, step in enumerate(recording.kept):
+        place = feed.order[step]
+        batch, parts = feed.batches[place], feed.parts[place]
+        form = (*(leaf.shape for leaf in jax.tree.leaves(batch)), parts)
+        if form in seen:
+            continue
+        seen.add(form)
+        made = []
+        for inputs, targets in pieces(batch, parts):
+            predictions, _ = jax.eval_shape(port.apply, params, state, inputs)
+            made.append((predictions, targets))
+        flat = [jax.tree_util.tree_flatten_with_path(predictions)[0] for predictions, _ in made]
+        _check_predictions(flat, recording.observed.predictions[row], int(step))
+        for given in made:
+            _check_loss(jax.eval_shape(port.loss, *given), int(step))
+
+
+def _check_loss(loss: Any, step: int) -> None:
+    shape = getattr(loss, "shape", None)
+    if shape != ():
+        what = f"has shape {shape}" if shape is not None else f"is a {type(loss).__name__}"
+        raise PortError(
+            f"the port's loss {what} at step {step}, where one number is needed. Take its mean or its sum, as the "
+            "program does"
+        )
+
+
+def _check_predictions(made: list[Any], recorded: Any, step: int) -> None:
+    """Leaf by leaf the same number of elements: a program may reshape what its model gave before it takes the loss."""
+    theirs = [np.shape(leaf) for leaf in jax.tree.leaves(recorded)]
+    if len(made[0]) != len(theirs):
+        raise PortError(
+            f"the port predicts {len(made[0])} arrays at step {step}, and PyTorch's model {len(theirs)}: return them "
+            "in a tree like PyTorch's"
+        )
+    for place, shape in enumerate(theirs):
+        path, leaf = made[0][place]
+        total = sum(math.prod(one[place][1].shape) for one in made)
+        if total != math.prod(shape):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            which = f" {name!r}" if name else ""
+            raise PortError(
+                f"the port's predictions{which} have shape {leaf.shape} at step {step}, and PyTorch's {tuple(shape)}"
+            )

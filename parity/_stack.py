@@ -1,0 +1,115 @@
+"""The modules that are being called, one inside the other, and which of them is the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from parity import _trees
+from parity._inputs import taken, to_array, to_tree
+from parity._recording import Array
+from parity._seen import Call
+from parity._tape import Tape
+
+_BY_MODE = (
+    torch.nn.modules.batchnorm._NormBase,
+    torch.nn.modules.dropout._DropoutNd,
+    torch.nn.MultiheadAttention,
+    torch.nn.RNNBase,
+    torch.nn.RReLU,
+)
+
+
+class Stack:
+    """Follows modules as they are entered and left; the outermost with parameters is a model.
+
+    Args:
+        tape: told what the model returned, and switched off while it computes.
+        on_call: called with each call of a model, or of the one linear layer it comes to.
+        on_problem: called with a sentence where something cannot be recorded.
+    """
+
+    def __init__(self, tape: Tape, on_call: Callable[[Call], None], on_problem: Callable[[str], None]) -> None:
+        self._tape, self._on_call, self._on_problem = tape, on_call, on_problem
+        self._modules: list[torch.nn.Module] = []
+        self._model: Call | None = None
+        self._place = 0
+        self._layer: torch.nn.Module | None = None
+        self._last: dict[str, Array] = {}
+
+    def enter(self, module: torch.nn.Module, args: Any) -> None:
+        """A module is about to be called."""
+        self._modules.append(module)
+        if self._model is None and any(True for _ in module.parameters()):
+            self._place = len(self._modules)
+            self._layer = only_layer(module)
+            self._model = Call(module, 0, buffers=self.buffers(module), modes=_modes(module))
+            self._tape.off = self._layer is None or self._layer is module
+        elif self._model is None:
+            self._tape.module = module
+
+    def leave(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """A module has returned, or raised."""
+        self._modules.pop()
+        call, outermost = self._model, self._model is not None and len(self._modules) < self._place
+        if outermost:
+            self._model, self._tape.off = None, False
+        elif call is None:
+            self._tape.module = self._modules[-1] if self._modules else None
+        if output is None or call is None:
+            return
+        try:
+            if outermost:
+                self._take(call, args, kwargs, output, shell=self._layer not in (None, module))
+            elif module is self._layer:
+                self._take(Call(module, 0, chance=call.chance), args, kwargs, output, shell=False)
+        except TypeError as error:
+            self._on_problem(f"{type(module).__name__} computes in a dtype that NumPy lacks ({error})")
+
+    def _take(self, call: Call, args: Any, kwargs: Any, output: Any, *, shell: bool) -> None:
+        outputs = to_tree(output)
+        if outputs is None:
+            return
+        call.inputs, call.arguments = taken(call.module, args, kwargs)
+        call.outputs = outputs
+        self._tape.returned(call, output, shell=shell)
+        self._on_call(call)
+
+    def chance(self, function: str) -> None:
+        """A function draws random numbers; inside the model that is noted with the module that calls it."""
+        if self._model is not None and not self._model.chance:
+            names = {id(module): name for name, module in self._model.module.named_modules()}
+            name = names.get(id(self._modules[-1]), "")
+            where = f"{name} ({type(self._modules[-1]).__name__})" if name else type(self._modules[-1]).__name__
+            self._model.chance = f"{where}, by {function},"
+
+    def buffers(self, module: torch.nn.Module) -> dict[str, Array]:
+        """The module's own state by name; an array is the same object for as long as its values stay."""
+        kept = {}
+        for name, buffer in module.named_buffers():
+            key, values = f"{id(module)}.{name}", to_array(buffer)
+            last = self._last.get(key)
+            kept[name] = last if last is not None and _trees.same_array(last, values) else values
+            self._last[key] = kept[name]
+        return kept
+
+
+def only_layer(module: torch.nn.Module) -> torch.nn.Module | None:
+    """The linear layer that owns all parameters of ``module``, where there is one and no buffer beside it."""
+    own = {id(parameter) for parameter in module.parameters()}
+    for inner in module.modules():
+        if isinstance(inner, torch.nn.Linear) and own == {id(parameter) for parameter in inner.parameters()}:
+            return inner
+    return None
+
+
+def _modes(module: torch.nn.Module) -> tuple[tuple[str, bool], ...]:
+    return tuple((name, inner.training) for name, inner in module.named_modules() if _minds_mode(inner))
+
+
+def _minds_mode(module: torch.nn.Module) -> bool:
+    code = getattr(type(module).forward, "__code__", None)
+    own = not type(module).__module__.startswith("torch.nn.") and code is not None and "training" in code.co_names
+    return own or isinstance(module, _BY_MODE)

@@ -1,0 +1,91 @@
+"""Trees of arrays: what models take and give beside a single array, as tuples, lists and dicts of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+Path = tuple[Any, ...]
+
+
+def leaves(tree: Any) -> list[Any]:
+    """The arrays of a tree, depth first; ``None`` is an empty place."""
+    return [leaf for _, leaf in paths(tree)]
+
+
+def paths(tree: Any, at: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Each array of a tree with the keys and places that lead to it."""
+    if isinstance(tree, dict):
+        for key, item in tree.items():
+            yield from paths(item, (*at, key))
+    elif isinstance(tree, list | tuple):
+        for place, item in enumerate(tree):
+            yield from paths(item, (*at, place))
+    elif tree is not None:
+        yield at, tree
+
+
+def mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """``function`` of each array, and of those at the same place in ``others``, as a tree of the same form."""
+    if isinstance(tree, dict):
+        return {key: mapped(function, item, *(other[key] for other in others)) for key, item in tree.items()}
+    if isinstance(tree, list | tuple):
+        items = [mapped(function, *item) for item in zip(tree, *others, strict=True)]
+        return items if isinstance(tree, list) else tuple(items)
+    return None if tree is None else function(tree, *others)
+
+
+def found(tree: Any, path: Path) -> Any:
+    """What stands at ``path``."""
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def form(tree: Any) -> Any:
+    """Shapes and dtypes, to tell whether two trees are alike in all but their values."""
+    if isinstance(tree, dict):
+        return ("dict", tuple((key, form(item)) for key, item in tree.items()))
+    if isinstance(tree, list | tuple):
+        return (type(tree).__name__, tuple(form(item) for item in tree))
+    return None if tree is None else (tree.shape, str(tree.dtype))
+
+
+def size(tree: Any) -> int:
+    """Bytes of all arrays."""
+    return sum(leaf.nbytes for leaf in leaves(tree))
+
+
+def digest(tree: Any) -> bytes:
+    """A fingerprint of form and values."""
+    hasher = hashlib.blake2b(repr(form(tree)).encode())
+    for leaf in leaves(tree):
+        hasher.update(np.ascontiguousarray(leaf).tobytes())
+    return hasher.digest()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Bit for bit, so that a NaN is itself."""
+    return form(a) == form(b) and all(same_array(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
+
+
+def same_array(a: Any, b: Any) -> bool:
+    """Two arrays, bit for bit; an array that is itself is not looked at."""
+    if a is b:
+        return True
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    first, second = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (a, b))
+    return bool(np.array_equal(first, second))
+
+
+def shapes(tree: Any) -> str:
+    """The shapes, readable: ``(8, 3)``, ``{ids: (8, 12), mask: (8, 12)}``."""
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f"{key}: {shapes(item)}" for key, item in tree.items()) + "}"
+    if isinstance(tree, list | tuple):
+        return "[" + ", ".join(shapes(item) for item in tree) + "]"
+    return "None" if tree is None else str(tree.shape)

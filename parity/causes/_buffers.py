@@ -1,0 +1,124 @@
+"""Hypotheses about the model's own state: BatchNorm's running mean and variance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from parity._recording import Array
+from parity.causes._case import Case
+from parity.causes._cause import Cause
+from parity.causes._numbers import digits, shortest
+
+# The rounding of three steps of a running mean, on both sides, in units of float64's.
+_ROUNDINGS = 64 * 2.0**-53
+
+
+def buffers(case: Case) -> list[Cause]:
+    """What explains running statistics that differ."""
+    first = case.failing("model state")
+    torch, port = case.recording.arbiter_locked.buffers, case.replay.locked64.buffers
+    if first is None:
+        return []
+    before = case.recording.buffers_before()
+    means = [name for name in torch if name.endswith("running_mean") and name in port]
+    variances = [name for name in torch if name.endswith("running_var") and name in port]
+    if not means or not variances:
+        return []
+
+    def flat(names: list[str], source: object) -> Array:
+        return np.concatenate([np.asarray(source[name], np.float64).reshape(-1) for name in names])  # type: ignore[index]
+
+    mean = flat(means, before), flat(means, torch), flat(means, port)
+    variance = flat(variances, before), flat(variances, torch), flat(variances, port)
+    found = _momentum(mean) if not _same(mean) else None
+    cause = None
+    if found is not None:
+        cause = _as_convention(*found, variance)
+    elif _same(mean) and not _same(variance):
+        cause = _as_biased(*variance)
+    if cause is None:
+        return []
+    name, sentence, fix, agreement = cause
+    return [Cause(name, sentence, fix, first.stage, first.tensor, first.step or 0, agreement)]
+
+
+Sides = tuple[Array, Array, Array]
+
+
+def _same(sides: Sides) -> bool:
+    before, torch, port = sides
+    return bool((np.abs(torch - port) <= _ROUNDINGS * (np.abs(before) + np.abs(torch) + np.abs(port))).all())
+
+
+def _momentum(sides: Sides) -> tuple[float, float] | None:
+    """How many times as far as PyTorch's the port's mean moves, and the slack of that number."""
+    before, torch, port = sides
+    moved, other = torch - before, port - before
+    if not (moved @ moved) or moved.size < 2:
+        return None
+    size = np.abs(before) + np.abs(torch) + np.abs(port)
+    ratio = float(moved @ other / (moved @ moved))
+    if (np.abs(other - ratio * moved) > _ROUNDINGS * (1 + abs(ratio)) * size).any():
+        return None
+    with np.errstate(divide="ignore"):
+        slack = float((_ROUNDINGS * (1 + abs(ratio)) * size / np.abs(moved)).min())
+    return ratio, slack
+
+
+def _as_convention(ratio: float, slack: float, variance: Sides) -> tuple[str, str, str, float] | None:
+    """The same batch statistics, with another share of them taken in."""
+    before, torch, port = variance
+    # PyTorch's momentum m is the share of the new; Flax's is that of the old. The one for the other is (1 - m)/m.
+    own = 1 / (1 + ratio)
+    shown = shortest(own, slack)
+    if 0 < own < 1 and shown == float(f"{shown:.3g}"):
+        name = "BatchNorm momentum convention"
+        sentence = f"the port moves {digits(ratio, slack)} times as far as PyTorch: it takes {1 - shown:g} of each "
+        sentence += f"batch's statistics where PyTorch takes {shown:g}"
+        fix = f"set momentum={1 - shown:g} in Flax, the share of the old, for PyTorch's {shown:g}, the share of the new"
+    else:
+        name = "BatchNorm momentum"
+        sentence = f"the port's running statistics move {digits(ratio, slack)} times as far as PyTorch's"
+        fix = "set Flax's momentum to 1 - PyTorch's"
+    if ratio == 0:
+        return (
+            "BatchNorm in eval mode",
+            "the port's running statistics never move, as in evaluation, and PyTorch's do",
+            "train it in training mode: model.train(), or use_running_average=False",
+            0.0,
+        )
+    predicted = before + ratio * (torch - before)
+    agreement = float(np.abs(port - predicted).max() / (np.abs(port).max() or 1.0))
+    within = agreement <= _ROUNDINGS * (1 + abs(ratio))
+    if not within:
+        # The variance may be the biased one besides; the mean alone tells the momentum.
+        sentence += "; the variances differ in another way besides"
+    return name, sentence, fix, agreement
+
+
+def _as_biased(before: Array, torch: Array, port: Array) -> tuple[str, str, str, float] | None:
+    """The port's is a (N - 1)/N of PyTorch's batch variance: port = a torch + c before, with a = (N - 1)/N."""
+    design = np.stack([torch, before], 1)
+    (share, old), *_ = np.linalg.lstsq(design, port, rcond=None)
+    agreement = float(np.abs(design @ [share, old] - port).max() / (np.abs(port).max() or 1.0))
+    count = 1 / (1 - share) if share != 1 else np.inf
+    rounded = round(count) if np.isfinite(count) else 0
+    # PyTorch's N is a whole number, and the old keeps its own share: c = (1 - m)(1 - a).
+    if agreement > 1e-12 or rounded < 2 or abs(count - rounded) > 1e-6 * rounded or not 0 <= old * rounded < 1:
+        swapped = _swapped(share)
+        if swapped is None or agreement > 1e-12:
+            return None
+        rounded = swapped
+    momentum = 1 - old * rounded
+    sentence = (
+        f"the port's running variance is that of a biased batch variance, over N = {rounded} and not N - 1: with "
+    )
+    sentence += f"a share of {momentum:.3g} of each batch the two agree within {agreement:.0e}"
+    fix = "keep the unbiased variance, times N / (N - 1), as PyTorch does for running_var"
+    return "BatchNorm biased variance", sentence, fix, agreement
+
+
+def _swapped(share: float) -> int | None:
+    """PyTorch keeps the biased one, and the port the other: N where there is one."""
+    count = share / (share - 1) if share > 1 else 0.0
+    return round(count) if count >= 2 and abs(count - round(count)) <= 1e-6 * count else None

@@ -1,0 +1,178 @@
+"""What a hypothesis is tested on: the recording, the port, and single steps of the port in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parity import _names
+from parity._bounds import Bounds
+from parity._judge import STAGES, Finding
+from parity._ports import Port
+from parity._recording import Array, Recording
+from parity._replay import Replay
+
+# Steps that a hypothesis about one step is tested on.
+_PROBED = 3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Probe:
+    """One step of a port in float64 from the recorded state: its forward pass, loss and gradient."""
+
+    predictions: list[Array]
+    loss: float
+    gradients: dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A divergence to be explained.
+
+    Attributes:
+        recording, port, replay, bounds, findings: what was judged.
+        names: how PyTorch's names map onto the port's parameters.
+        rows: places of the kept steps that hypotheses about single steps are tested on.
+    """
+
+    recording: Recording
+    port: Port
+    replay: Replay
+    bounds: Bounds
+    findings: Sequence[Finding]
+    names: _names.Names
+    rows: tuple[int, ...]
+
+    @classmethod
+    def of(cls, recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> Case:
+        """The case, with the steps to look at: where it first parts, the first, and others with other batches."""
+        shapes = {name: values.shape for name, values in recording.initial.items()}
+        names = _names.resolve(shapes, port.params, port.names)
+        kept = recording.kept
+        starts = [int(f.step) for f in findings if f.step is not None and not f.same_program]
+        first = [int(min(np.searchsorted(kept, step), len(kept) - 1)) for step in sorted(starts)[:1]]
+        seen: set[Any] = set()
+        rows: list[int] = []
+        for row in [*first, *range(len(kept))]:
+            shape = _shapes(recording, row)
+            if shape not in seen and len(rows) < _PROBED:
+                seen.add(shape)
+                rows.append(row)
+        more = [row for row in (0, 1, len(kept) - 1) if row < len(kept) and row not in rows]
+        rows = (rows + more)[:_PROBED]
+        return cls(recording, port, replay, bounds, findings, names, tuple(dict.fromkeys(rows)))
+
+    def failing(self, *stages: str) -> Finding | None:
+        """The first finding of these stages where the two float64 sides differ, by step and then by stage."""
+        bad = [f for f in self.findings if f.stage in stages and not f.holds and not f.same_program]
+        return min(bad, key=lambda f: (f.step or 0, STAGES.index(f.stage)), default=None)
+
+    def probe(self, port: Port | None = None, names: _names.Names | None = None) -> list[Probe] | None:
+        """The port's steps at :attr:`rows`; ``None`` where it does not run that way."""
+        try:
+            return run(port or self.port, names or self.names, self.recording, self.rows)
+        except Exception:  # A hypothesis that does not fit the port raises whatever JAX raises of it.
+            return None
+
+    def agreement(
+        self, probes: Sequence[Probe] | None, *, factor: float = 1.0, only: Sequence[str] = ()
+    ) -> float | None:
+        """How near the probes come to PyTorch's float64 values, relative; ``None`` where rounding does not explain it.
+
+        Args:
+            probes: of a port that was changed.
+            factor: how much larger than the judged port's values theirs are: rounding is as much larger.
+            only: the fields to look at; all of them where left out.
+        """
+        if probes is None:
+            return None
+        worst = 0.0
+        for row, probe in zip(self.rows, probes, strict=True):
+            for name, value, exact, bound in self._pairs(row, probe):
+                if only and name not in only:
+                    continue
+                gap = _gap(value, exact, bound * max(1.0, abs(factor)))
+                if gap is None:
+                    return None
+                worst = max(worst, gap)
+        return worst
+
+    def _pairs(self, row: int, probe: Probe) -> Iterable[tuple[str, Any, Any, Any]]:
+        exact, bound = self.recording.arbiter_locked, self.bounds.locked64
+        step = int(self.recording.kept[row])
+        flat = [joined(tree) for tree in (probe.predictions, exact.predictions[row], bound.predictions[row])]
+        yield "predictions", flat[0], flat[1], 2 * flat[2]
+        loss_bound = bound.losses[step if len(bound.losses) == self.recording.steps else row]
+        yield "loss", np.float64(probe.loss), np.float64(exact.losses[step]), 2 * np.float64(loss_bound)
+        for name in exact.gradients:
+            if name in probe.gradients and name not in self.recording.frozen:
+                limit = 2 * np.asarray(bound.gradients[name][row], np.float64)
+                yield "gradients", probe.gradients[name], np.asarray(exact.gradients[name][row], np.float64), limit
+
+
+def joined(tree: Any) -> Array:
+    """All floating numbers of a tree in one row, float64."""
+    leaves = [np.asarray(leaf, np.float64).reshape(-1) for leaf in jax.tree.leaves(tree)]
+    return np.concatenate(leaves) if leaves else np.zeros(0)
+
+
+def _gap(value: Array, exact: Array, bound: Array) -> float | None:
+    if np.shape(value) != np.shape(exact) or not (np.isfinite(value) & np.isfinite(exact)).all():
+        return None
+    gap = np.abs(value - exact)
+    # A bound that says nothing cannot confirm anything either.
+    if not (gap <= bound).all() or not np.isfinite(bound).all():
+        return None
+    return float(gap.max(initial=0.0) / (np.abs(exact).max(initial=0.0) or 1.0))
+
+
+def _shapes(recording: Recording, row: int) -> Any:
+    batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
+    return tuple(np.shape(leaf) for leaf in jax.tree.leaves((batch.inputs, batch.targets))), batch.parts
+
+
+def double(tree: Any) -> Any:
+    """Floating arrays in float64, others as they are."""
+
+    def cast(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        return jnp.asarray(array, np.float64) if jnp.issubdtype(array.dtype, np.floating) else jnp.asarray(array)
+
+    return jax.tree.map(cast, tree)
+
+
+def objective(port: Port) -> Callable[..., Any]:
+    """``(params, state, inputs, targets)`` to the loss, and the predictions beside it."""
+
+    def compute(params: Any, state: Any, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        if port.state is None:
+            predictions = port.apply(params, inputs)
+        else:
+            predictions, _ = port.apply(params, state, inputs)
+        return port.loss(predictions, targets), predictions
+
+    return compute
+
+
+def run(port: Port, names: _names.Names, recording: Recording, rows: Sequence[int]) -> list[Probe]:
+    """Single steps of a port, in float64 and on the CPU."""
+    probes = []
+    before = recording.weights_before()
+    with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
+        compiled = jax.jit(jax.value_and_grad(objective(port), has_aux=True))
+        for row in rows:
+            params = names.to_port(double({name: values[row] for name, values in before.items()}))
+            batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
+            state = double(port.state)
+            made = [compiled(params, state, *double(piece)) for piece in batch.passes()]
+            total = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *[gradients for _, gradients in made])
+            loss = float(sum(np.float64(value) for (value, _), _ in made))
+            predictions = [joined([given for (_, given), _ in made])]
+            named = {name: np.asarray(leaf) for name, leaf in names.from_port(total).items()}
+            probes.append(Probe(predictions, loss, named))
+    return probes

@@ -1,0 +1,55 @@
+"""``find``: all hypotheses, in the order of the stages that they explain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from parity._bounds import Bounds
+from parity._judge import Finding
+from parity._ports import Port
+from parity._recording import Recording
+from parity._replay import Replay
+from parity.causes._buffers import buffers
+from parity.causes._case import Case
+from parity.causes._cause import Cause
+from parity.causes._data import feeds
+from parity.causes._finite import infinities
+from parity.causes._initial import initials
+from parity.causes._loss import losses
+from parity.causes._model import models
+from parity.causes._optimizer import optimizers
+from parity.causes._precision import precisions
+
+_Hypothesis = Callable[[Case], list[Cause]]
+# Groups of hypotheses about the same thing: the first that is confirmed stands for its group.
+_GROUPS: tuple[tuple[_Hypothesis, ...], ...] = (
+    (initials,),
+    (feeds,),
+    (infinities, losses, models),
+    (buffers,),
+    (optimizers,),
+    (precisions,),
+)
+
+
+def find(
+    recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]
+) -> tuple[Cause, ...]:
+    """The causes of a divergence that replaying with them confirms, the earliest first.
+
+    Args:
+        recording, port, replay, bounds, findings: what was judged.
+
+    Returns:
+        No more than what is confirmed; none where everything holds and no product looks coarse. Causes that this
+        recording cannot tell apart are marked as alternatives of one another.
+    """
+    case = Case.of(recording, port, replay, bounds, findings)
+    causes: list[Cause] = []
+    for group in _GROUPS:
+        for hypothesis in group:
+            found = hypothesis(case)
+            causes += [cause for cause in found if cause.name not in {known.name for known in causes}]
+            if found:
+                break
+    return tuple(causes)

@@ -1,0 +1,59 @@
+"""Values that are not finite on one side only: where they first appear, and on which side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from parity._recording import Array, Trace
+from parity.causes._case import Case, joined
+from parity.causes._cause import Cause
+
+
+def infinities(case: Case) -> list[Cause]:
+    """The first stage of the first step at which one side is finite and the other is not."""
+    pairs = (
+        (case.recording.arbiter_locked, case.replay.locked64, "float64"),
+        (case.recording.observed, case.replay.locked, str(case.recording.dtype)),
+    )
+    for row in range(len(case.recording.kept)):
+        step = int(case.recording.kept[row])
+        for torch, jax, dtype in pairs:
+            for stage, tensor, ours, theirs in _rows(torch, jax, row, step):
+                bad = ~np.isfinite(theirs), ~np.isfinite(ours)
+                if bad[0].shape != bad[1].shape or (bad[0] == bad[1]).all():
+                    continue
+                here = (bad[0] & ~bad[1]).any()
+                side, other = ("JAX", "PyTorch") if here else ("PyTorch", "JAX")
+                values = (theirs if here else ours)[bad[0] ^ bad[1]]
+                what = "NaN" if np.isnan(values).any() else "infinite"
+                sentence = f"{side}'s {tensor} is {what} at step {step}, in {values.size} of {bad[0].size} numbers and "
+                sentence += f"in {dtype}, where {other}'s is finite; all before it is finite on both sides"
+                fix = _FIX.get(stage, "look at what makes it, with jax.debug_nans(True)")
+                return [Cause("not finite", sentence, fix, stage, tensor, step, float("inf"))]
+    return []
+
+
+_FIX = {
+    "loss": "use the stable form of the loss, such as jax.nn.log_softmax; jax.debug_nans(True) shows where",
+    "gradient": "guard roots, logarithms and quotients before they are taken: jnp.where around their argument too",
+    "update": "look at the learning rate and the optimizer's divisions at that step",
+}
+
+
+def _rows(torch: Trace, jax: Trace, row: int, step: int) -> Iterator[tuple[str, str, Array, Array]]:
+    yield "forward", "predictions", joined(torch.predictions[row]), joined(jax.predictions[row])
+    losses = np.atleast_1d(np.asarray(torch.losses[step])), np.atleast_1d(np.asarray(jax.losses[step]))
+    yield "loss", "loss", *losses
+    for stage, field in (("gradient", "gradients"), ("model state", "buffers")):
+        for name, values in getattr(torch, field).items():
+            if name in getattr(jax, field) and np.issubdtype(np.asarray(values).dtype, np.floating):
+                yield stage, name, values[row], getattr(jax, field)[name][row]
+    for key, tensors in torch.state.items():
+        for name, values in tensors.items():
+            if name in jax.state.get(key, {}):
+                yield "optimizer state", f"{key}/{name}", values[row], jax.state[key][name][row]
+    for name, values in torch.weights.items():
+        if name in jax.weights:
+            yield "update", name, values[row], jax.weights[name][row]

@@ -1,0 +1,63 @@
+"""What is wrong with the weights that a port starts from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from parity._recording import Array
+from parity.causes._case import Case
+from parity.causes._cause import Cause
+
+_LOCKED = ("forward", "loss", "gradient", "model state", "optimizer state", "update")
+
+
+def initials(case: Case) -> list[Cause]:
+    """Initial weights that differ: one cause for all of them, or a transposed one by itself."""
+    failing = [finding for finding in case.findings if finding.stage == "initial weights" and not finding.holds]
+    pairs = {
+        finding.tensor: (np.asarray(case.replay.initial[finding.tensor]), case.recording.initial[finding.tensor])
+        for finding in failing
+        if finding.tensor in case.replay.initial
+    }
+    if not pairs:
+        return []
+    turned = [
+        name
+        for name, (port, torch) in pairs.items()
+        if torch.ndim == 2 and torch.shape[0] == torch.shape[1] and np.array_equal(port.astype(torch.dtype), torch.T)
+    ]
+    if len(turned) == len(pairs):
+        sentence = f"the port starts from the transpose of {', '.join(turned)}, to the last bit"
+        fix = 'PyTorch keeps (out, in), Flax (in, out): copy weight.T into a kernel, and write "kernel.T" in names'
+        return [Cause("transposed weight", sentence, fix, "initial weights", turned[0], 0, 0.0)]
+    locked = [finding for finding in case.findings if finding.stage in _LOCKED]
+    agreement = max((finding.float64_difference for finding in locked), default=0.0)
+    told = "; ".join(_told(name, port, torch) for name, (port, torch) in list(pairs.items())[:3])
+    sentence = f"the port starts from other weights: {told}"
+    if locked and all(finding.same_program for finding in locked):
+        sentence += f". From the recorded weights every step agrees, within {agreement:.0e}"
+    fix = "start from the recorded weights: recording.initial, or parity.port(recording).params"
+    return [Cause("initial weights", sentence, fix, "initial weights", next(iter(pairs)), 0, agreement)]
+
+
+def _told(name: str, port: Array, torch: Array) -> str:
+    """Whose default they look like, where they do."""
+    values, own = np.asarray(port, np.float64).reshape(-1), np.asarray(torch, np.float64).reshape(-1)
+    if not np.isfinite(values).all():
+        return f"{name} is not finite"
+    if not values.any():
+        return f"{name} is zero" + (", as Flax starts biases" if torch.ndim == 1 else "")
+    if own.any() and values.size > 1:
+        ratio = float(values @ own / (own @ own))
+        if np.allclose(values, ratio * own, rtol=1e-6, atol=0) and abs(ratio - 1) > 1e-6:
+            return f"{name} is {ratio:.6g} times PyTorch's"
+    inputs = torch[0].size if torch.ndim > 1 else 0
+    if inputs and values.size >= 16:
+        # LeCun's normal and PyTorch's uniform have variances 1/in and 1/(3 in): tell them by the nearer.
+        variance = float(values.var()) * inputs
+        if np.abs(values).max() > 1 / np.sqrt(inputs) and 0.5 < variance < 2:
+            return f"{name} has a variance of {variance:.2g}/{inputs}, as Flax's default (LeCun normal) draws it"
+        if np.abs(values).max() <= 1 / np.sqrt(inputs) and 0.2 < variance < 0.5:
+            return f"{name} is within ±1/√{inputs}, as PyTorch draws it, but with other numbers"
+    gap = float(np.abs(values - own).max())
+    return f"{name} differs by up to {gap:.3g}"

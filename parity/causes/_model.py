@@ -1,0 +1,176 @@
+"""Hypotheses about the model: weights the wrong way round, small constants, random parts, casts, statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from parity import _names
+from parity._ports import Port
+from parity.causes import _model_rules as rules
+from parity.causes._case import Case
+from parity.causes._cause import Cause, either
+from parity.causes._rewrite import Rule, rewritten
+
+_USUAL_EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4)
+_CUT = {
+    "float32": "float64 cut to float32",
+    "bfloat16": "bfloat16 products",
+    "float16": "float16 products",
+    "tensorfloat32": "TF32 products",
+}
+
+
+def models(case: Case) -> list[Cause]:
+    """What explains a forward pass that differs, or a gradient that does where the loss agrees."""
+    first = case.failing("forward", "loss", "gradient")
+    if first is None:
+        return []
+    groups = {
+        "forward": (_transposed, _gelu, _epsilons, _dropout, _casts, _statistics),
+        "loss": (_casts,),
+        "gradient": (_stopped, _casts),
+    }
+    for group in groups[first.stage]:
+        found = either(list(group(case)))
+        if found:
+            return [dataclasses.replace(c, stage=first.stage, tensor=first.tensor, step=first.step or 0) for c in found]
+    return []
+
+
+def _cause(name: str, sentence: str, fix: str, agreement: float) -> Cause:
+    return Cause(name, sentence, fix, "", "", 0, agreement)
+
+
+class _NothingToReplaceError(Exception):
+    """The rule answered for no equation: there is no use in compiling what is left."""
+
+
+def _with(port: Port, rule: Rule) -> Port:
+    """The port with the rule in both its model and its loss."""
+    loss = rewritten(port.loss, rule)
+
+    def applied(predictions: Any, targets: Any) -> Any:
+        value = loss(predictions, targets)
+        if not rule.count:
+            raise _NothingToReplaceError
+        return value
+
+    return dataclasses.replace(port, apply=rewritten(port.apply, rule), loss=applied)
+
+
+def _transposed(case: Case) -> Iterator[Cause]:
+    """One square weight, or all of them together."""
+    square = [
+        name for name, values in case.recording.initial.items() if values.ndim == 2 and len(set(values.shape)) == 1
+    ]
+    tried: list[tuple[str, ...]] = [(name,) for name in square if values_matter(case, name)]
+    if len(square) > 1:
+        tried.append(tuple(square))
+    for chosen in tried:
+        agreement = case.agreement(case.probe(names=turned(case.names, chosen)))
+        if agreement is not None:
+            which = ", ".join(chosen)
+            sentence = f"with {which} transposed the two agree within {agreement:.0e}: the port takes it the wrong way "
+            sentence += "round, which a square weight lets pass"
+            fix = 'PyTorch keeps (out, in), Flax (in, out): write "kernel.T" in names, or x @ weight.T in apply'
+            yield _cause("transposed weight", sentence, fix, agreement)
+
+
+def values_matter(case: Case, name: str) -> bool:
+    """Whether a weight is other than its own transpose."""
+    values = case.recording.initial[name]
+    return not np.array_equal(values, values.T)
+
+
+def turned(names: _names.Names, chosen: tuple[str, ...]) -> Any:
+    """The same mapping with some weights the other way round."""
+
+    class Turned:
+        def to_port(self, weights: Any) -> Any:
+            return names.to_port({name: v.T if name in chosen else v for name, v in weights.items()})
+
+        def from_port(self, params: Any, *rest: Any) -> Any:
+            return {name: v.T if name in chosen else v for name, v in names.from_port(params, *rest).items()}
+
+    return Turned()
+
+
+def _gelu(case: Case) -> Iterator[Cause]:
+    for rule, here, fix in (
+        (rules.ExactGelu(), "by tanh", "jax.nn.gelu(x, approximate=False)"),
+        (rules.TanhGelu(), "by erf", "jax.nn.gelu(x, approximate=True)"),
+    ):
+        agreement = case.agreement(case.probe(_with(case.port, rule)))
+        if agreement is not None:
+            other = "erf" if here == "by tanh" else "tanh"
+            sentence = f"with GELU by {other} the two agree within {agreement:.0e}: the port's is {here}"
+            yield _cause("GELU approximation", sentence, f"write {fix}", agreement)
+
+
+def _epsilons(case: Case) -> Iterator[Cause]:
+    seen = rules.Epsilon()
+    case.probe(_with(case.port, seen))
+    buffers = {values.size for name, values in case.recording.initial_buffers.items() if name.endswith("running_var")}
+    for old, sizes in seen.found.items():
+        for new in _USUAL_EPSILONS:
+            if abs(new - old) <= 1e-6 * old:
+                continue
+            agreement = case.agreement(case.probe(_with(case.port, rules.Epsilon(old, new))))
+            if agreement is not None:
+                layer = "BatchNorm" if sizes & buffers else "LayerNorm"
+                sentence = f"with an epsilon of {new:g} for {old:g} the two agree within {agreement:.0e}: the port's "
+                sentence += "normalisation has another one than PyTorch's"
+                yield _cause(f"{layer} epsilon", sentence, f"set epsilon={new:g}; Flax has 1e-06 by default", agreement)
+                return
+
+
+def _dropout(case: Case) -> Iterator[Cause]:
+    rule = rules.NoDropout()
+    agreement = case.agreement(case.probe(_with(case.port, rule)))
+    if agreement is not None:
+        sentence = f"with nothing dropped the two agree within {agreement:.0e}: the port drops at random, and PyTorch "
+        sentence += "does not"
+        fix = "switch it off: model.eval() in Flax NNX, deterministic=True in Linen"
+        yield _cause("dropout left on", sentence, fix, agreement)
+
+
+def _casts(case: Case) -> Iterator[Cause]:
+    rule = rules.Wide()
+    agreement = case.agreement(case.probe(_with(case.port, rule)))
+    if agreement is None or not rule.found:
+        return
+    narrowest = next(name for name in ("bfloat16", "float16", "tensorfloat32", "float32") if name in rule.found)
+    sentence = f"without the port's casts to {narrowest} the two agree within {agreement:.0e}: it computes in "
+    sentence += f"{narrowest} even where it is given float64"
+    yield _cause(_CUT[narrowest], sentence, "let dtypes follow the inputs: no astype, no dtype=...", agreement)
+
+
+def _statistics(case: Case) -> Iterator[Cause]:
+    if case.port.state is None:
+        return
+    first = len(jax.tree.leaves(case.port.params))
+    rule = rules.BatchStatistics(first, first + len(jax.tree.leaves(case.port.state)))
+    agreement = case.agreement(case.probe(_with(case.port, rule)))
+    if agreement is not None:
+        sentence = f"with the batch's own mean and variance the two agree within {agreement:.0e}: the port normalises "
+        sentence += "by running statistics, as in evaluation, while PyTorch trains"
+        fix = "train it in training mode: model.train(), or use_running_average=False"
+        yield _cause("BatchNorm in eval mode", sentence, fix, agreement)
+
+
+def _stopped(case: Case) -> Iterator[Cause]:
+    rule = rules.Differentiated()
+    probes, fixed = case.probe(), case.probe(_with(case.port, rule))
+    agreement = case.agreement(fixed)
+    if agreement is None or probes is None:
+        return
+    still = [name for name in probes[0].gradients if not any(probe.gradients[name].any() for probe in probes)]
+    if still:
+        sentence = f"with jax.lax.stop_gradient left out the two agree within {agreement:.0e}: no gradient reaches "
+        sentence += ", ".join(still)
+        yield _cause("frozen parameter", sentence, "take stop_gradient out of apply and loss", agreement)

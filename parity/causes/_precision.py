@@ -1,0 +1,203 @@
+"""Coarse products: whether rounding their operands to a short format explains a side's error, element by element.
+
+The format's rounding is put into every product of the port, in float64, which gives the error that it would make. Where
+a side's products are honest, its own error has nothing to do with that one, and is thousands of times smaller.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import special  # type: ignore[import-untyped]
+
+from parity._recording import Array, Trace
+from parity.causes import _model_rules as rules
+from parity.causes._case import Case, double, joined, objective
+from parity.causes._cause import Cause
+from parity.causes._rewrite import rewritten
+
+# The chance of an honest error that points the same way as the predicted one, at which it is named.
+_CHANCE = 1e-9
+_ROWS = 3
+_STEPS_LOOKED_AT = ("forward", "loss", "gradient")
+
+
+def _cut(value: Any) -> Any:
+    """TF32 by leaving bits away, as hardware that is fed float32 does."""
+    bits = jax.lax.bitcast_convert_type(value.astype(np.float32), np.uint32)
+    kept = jax.lax.bitcast_convert_type(bits & np.uint32(0xFFFFE000), np.float32)
+    return kept.astype(value.dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Format:
+    name: str
+    words: str
+    rounding: Callable[[Any], Any]
+    results: bool = False
+    forward_only: bool = False
+
+
+# The ways that are tried first, and others where none of those explains it.
+_FORMATS = (
+    _Format("TF32 products", "TF32 (10 bits)", rules.rounder(8, 10)),
+    _Format("bfloat16 products", "bfloat16 (7 bits)", rules.rounder(8, 7)),
+)
+_OTHERS = (
+    _Format("TF32 products", "TF32 (10 bits, cut)", _cut),
+    _Format("bfloat16 products", "bfloat16 (7 bits), and its results,", rules.rounder(8, 7), True),
+    _Format("float16 products", "float16 (10 bits), and its results,", rules.rounder(5, 10), True),
+    _Format("TF32 products", "TF32 (10 bits) in the forward pass", rules.rounder(8, 10), forward_only=True),
+    _Format("bfloat16 products", "bfloat16 (7 bits) in the forward pass", rules.rounder(8, 7), forward_only=True),
+)
+# What a format may leave unexplained for the other ways not to be tried.
+_CLEAR = 0.1
+
+
+def precisions(case: Case) -> list[Cause]:
+    """Coarse products on either side, also where the worst-case bound is too loose to show them."""
+    different = case.failing(*_STEPS_LOOKED_AT) is not None
+    if case.recording.dtype != np.float32 or different:
+        return []
+    rows = tuple(range(min(_ROWS, len(case.recording.kept))))
+    sides = {"JAX": case.replay.locked, "PyTorch": case.recording.observed}
+    errors = {side: _errors(case, trace, rows) for side, trace in sides.items()}
+    if not all(errors.values()):
+        return []
+    causes = []
+    for side, other in (("JAX", "PyTorch"), ("PyTorch", "JAX")):
+        if _looks_coarse(case, side, errors[side], errors[other], rows):
+            causes += list(_named(case, side, errors[side], rows))
+    return causes
+
+
+Errors = list[dict[str, Array]]
+
+
+def _errors(case: Case, trace: Trace, rows: tuple[int, ...]) -> Errors:
+    """What a side's values are away from the exact ones, one dict of tensors a step; none where they are not finite."""
+    exact, kept = case.recording.arbiter_locked, []
+    for row in rows:
+        pair = joined(trace.predictions[row]), joined(exact.predictions[row])
+        gaps = {"predictions": pair[0] - pair[1]}
+        for name in exact.gradients:
+            if name not in case.recording.frozen:
+                value = np.asarray(trace.gradients[name][row], np.float64)
+                gaps[name] = (value - np.asarray(exact.gradients[name][row], np.float64)).reshape(-1)
+        if not all(np.isfinite(gap).all() for gap in gaps.values()):
+            return []
+        kept.append(gaps)
+    return kept
+
+
+def _looks_coarse(case: Case, side: str, own: Any, other: Any, rows: tuple[int, ...]) -> bool:
+    """A cheap sign that makes the dearer test worth while: it decides nothing else."""
+    at_fault = ("jax", "both") if side == "JAX" else ("torch", "both")
+    if any(f.off in at_fault and f.stage in _STEPS_LOOKED_AT for f in case.findings):
+        return True
+    for row, mine, theirs in zip(rows, own, other, strict=True):
+        sizes = {name: _norm(theirs[name]) or 1.0 for name in mine}
+        if np.sqrt(np.mean([(_norm(mine[name]) / sizes[name]) ** 2 for name in mine])) > 16:
+            return True
+        if _norm(mine["predictions"]) > 2.0**-20 * _norm(joined(case.recording.arbiter_locked.predictions[row])):
+            return True
+    return False
+
+
+def _norm(values: Array) -> float:
+    return float(np.linalg.norm(values))
+
+
+def _named(case: Case, side: str, errors: Errors, rows: tuple[int, ...]) -> Iterator[Cause]:
+    try:
+        exact = _evaluated(case, None, rows)
+        tried = [(form, _explained(errors, _gaps(_evaluated(case, form, rows), exact))) for form in _FORMATS]
+        if min(left for _, (left, *_) in tried) > _CLEAR:
+            tried += [(form, _explained(errors, _gaps(_evaluated(case, form, rows), exact))) for form in _OTHERS]
+    except Exception:  # a model that this walk cannot follow is not explained
+        return
+    form, (left, chance, tensor) = min(tried, key=lambda one: one[1][0])
+    if left > 0.5 or chance > _CHANCE:
+        return
+    rivals = {other.name for other, (rest, *_) in tried if rest <= 4 * left and rest < 0.5} - {form.name}
+    first = next((f for f in case.findings if not f.holds and f.stage in _STEPS_LOOKED_AT), None)
+    sentence = (
+        f"rounding the operands of every product to {form.words} explains {1 - left:.4%} of {side}'s float32 error"
+    )
+    sentence += f" over {len(rows)} steps; by chance that much is met with p < {max(chance, 1e-300):.0e}"
+    stage = "forward" if tensor == "predictions" else "gradient"
+    step = int(case.recording.kept[rows[0]])
+    if first is not None:
+        stage, tensor, step = first.stage, first.tensor, first.step or 0
+    yield Cause(form.name, sentence, _FIX[side], stage, tensor, step, left, tuple(sorted(rivals)))
+
+
+_FIX = {
+    "JAX": 'ask for float32 products: jax.config.update("jax_default_matmul_precision", "highest")',
+    "PyTorch": 'ask PyTorch for float32 products: torch.set_float32_matmul_precision("highest"), and '
+    "torch.backends.cudnn.allow_tf32 = False",
+}
+
+
+def _evaluated(case: Case, form: _Format | None, rows: tuple[int, ...]) -> Errors:
+    """Predictions and gradients in float64, with every product's operands rounded to a format."""
+    compute: Any = objective(case.port)
+    if form is not None and form.forward_only:
+        compute = rewritten(compute, rules.Coarse(form.rounding, form.results))
+    compute = jax.value_and_grad(compute, has_aux=True)
+    if form is not None and not form.forward_only:
+        compute = rewritten(compute, rules.Coarse(form.rounding, form.results))
+    recording, kept = case.recording, []
+    before = recording.weights_before()
+    with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
+        compiled = jax.jit(compute)
+        for row in rows:
+            params = case.names.to_port(double({name: values[row] for name, values in before.items()}))
+            batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
+            made = [compiled(params, double(case.port.state), *double(piece)) for piece in batch.passes()]
+            total = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *[gradients for _, gradients in made])
+            named = {name: np.asarray(leaf).reshape(-1) for name, leaf in case.names.from_port(total).items()}
+            kept.append({"predictions": joined([given for (_, given), _ in made]), **named})
+    return kept
+
+
+def _gaps(coarse: Errors, exact: Errors) -> Errors:
+    return [{name: row[name] - other[name] for name in row} for row, other in zip(coarse, exact, strict=True)]
+
+
+def _explained(errors: Errors, predicted: Errors) -> tuple[float, float, str]:
+    """The share of the error left unexplained, the chance of that under an honest error, and the clearest tensor.
+
+    An honest error is taken to point anywhere in as many directions as there are independent numbers: the chance that
+    it lies as near to a given direction is a share of a sphere's surface.
+    """
+    left, size, along, numbers, clearest = 0.0, 0.0, 0.0, 0.0, ("predictions", np.inf)
+    for name in errors[0]:
+        r, p = (np.stack([row[name] for row in side]) for side in (errors, predicted))
+        unit = _norm(p)
+        if not unit or not np.isfinite(unit):
+            continue
+        # Every tensor counts alike, whatever its scale.
+        own = float(((r - p) ** 2).sum()) / unit**2
+        left, size, along = left + own, size + float((r**2).sum()) / unit**2, along + float((r * p).sum()) / unit**2
+        numbers += np.count_nonzero(np.abs(p).max(0)) * _independent(p)
+        share = own / max(float((r**2).sum()) / unit**2, 1e-300)
+        clearest = min(clearest, (name, share), key=lambda pair: pair[1])
+    tensors = sum(1 for name in errors[0] if any(row[name].any() for row in predicted))
+    if not size or not tensors or numbers < 2 or along <= 0:
+        return np.inf, 1.0, "predictions"
+    cosine = min(1.0, along**2 / (size * tensors))
+    chance = 0.5 * float(special.betainc((numbers - 1) / 2, 0.5, 1 - cosine))
+    return left / size, chance, clearest[0]
+
+
+def _independent(rows: Array) -> float:
+    """How many steps' worth of independent errors: one where all steps have the same error, all where none is alike."""
+    sizes = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = rows / np.where(sizes > 0, sizes, 1.0)
+    gram = unit @ unit.T
+    return float(np.trace(gram) ** 2 / max((gram**2).sum(), 1e-300))

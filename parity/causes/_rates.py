@@ -1,0 +1,150 @@
+"""Hypotheses about the learning rate: the port's own is read off its steps, and held against the recorded one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from parity._recording import Array, Recording
+from parity.causes._columns import Columns
+from parity.causes._numbers import digits, shortest
+from parity.causes._rules import Course, course
+from parity.causes._variants import Variant
+
+_SCHEDULE = "count the schedule as PyTorch does: scheduler.step() after each epoch or batch, the first one at step 0"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Read:
+    """The port's learning rates, how far off they may be, and PyTorch's; each of shape ``(steps,)``."""
+
+    rates: Array
+    slack: Array
+    recorded: Array
+
+
+def explanations(steps: Columns, recording: Recording) -> Iterator[tuple[Variant, Course]]:
+    """Rates that explain the port's steps, in words and as the course with them."""
+    read = _read(steps, np.ones(len(steps.owner), bool))
+    if read is None:
+        yield from _of_some(steps)
+        return
+    whole = next(iter(recording.learning_rates.values())).astype(np.float64)
+    for name, rates, what, fix in _schedules(read, whole):
+        made = _course(steps, rates)
+        if steps.explained(made):
+            yield Variant(name, steps.rule, what, fix), made
+            return
+    if steps.jax.size < 2:  # one number is met by any rate
+        return
+    yield from _constant(steps, read)
+
+
+def _read(steps: Columns, chosen: Array) -> _Read | None:
+    """The rate of each step at which the weights move as PyTorch's rule moves them, where there is one."""
+    own = course(steps.kind, steps.rule, steps.fed).weights
+    moved = (steps.fed.weights - own.value)[:, chosen]
+    port = (steps.fed.weights - steps.jax)[:, chosen]
+    slack = np.maximum(own.slack, np.finfo(np.float64).tiny)[:, chosen]
+    recorded = steps.rule.rates[:, chosen]
+    if (recorded != recorded[:, :1]).any() or not np.isfinite(port).all():
+        return None
+    weight = 1 / slack
+    norm = ((moved * weight) ** 2).sum(1)
+    if not (norm > 0).all():
+        return None
+    share = (port * moved * weight**2).sum(1) / norm
+    # Rounding scales with the weights' size, and with the step's own where that is larger.
+    off = np.abs(port - share[:, None] * moved) > slack * np.maximum(1, np.abs(share))[:, None]
+    if off.any():
+        return None
+    tight = (slack / np.maximum(np.abs(moved), np.finfo(np.float64).tiny)).min(1)
+    rates = recorded[:, 0]
+    return _Read(share * rates, tight * np.abs(rates) * np.maximum(1, np.abs(share)), rates)
+
+
+def _course(steps: Columns, rates: Array) -> Course:
+    spread = np.broadcast_to(rates[:, None], steps.rule.rates.shape)
+    return course(steps.kind, dataclasses.replace(steps.rule, rates=spread), steps.fed)
+
+
+def _near(read: _Read, rates: Array) -> bool:
+    count = min(len(rates), len(read.rates))
+    return bool((np.abs(read.rates[:count] - rates[:count]) <= read.slack[:count]).all())
+
+
+def _schedules(read: _Read, whole: Array) -> Iterator[tuple[str, Array, str, str]]:
+    count = len(read.rates)
+    single = whole.astype(np.float32).astype(np.float64)[:count]
+    if _near(read, single):
+        fix = "compute the learning rate in float64: a schedule under jax.enable_x64, or a Python number"
+        yield "float64 cut to float32", single, "its learning rate is rounded to float32", fix
+    if (whole == whole[0]).all():
+        return
+    late = np.concatenate([whole[:1], whole[:-1]])[:count]
+    # The rate after the last recorded step is not known; the port's own is taken there.
+    early = whole[1 : count + 1]
+    early = np.concatenate([early, read.rates[len(early) : count]])
+    for rates, when in ((early, "a step early"), (late, "a step late")):
+        if _near(read, rates):
+            yield "schedule off by one", rates, f"its learning rate changes {when}", _SCHEDULE
+    if _near(read, np.full(count, whole[0])):
+        fix = "give the optimizer the schedule: jaxreg.lr_scheduler"
+        yield "schedule missing", np.full(count, whole[0]), "its learning rate never changes", fix
+    values = whole[np.concatenate([[True], whole[1:] != whole[:-1]])]
+    known = min(len(values), count)
+    rates = np.concatenate([values[:known], read.rates[known:]])
+    if known >= 2 and _near(read, rates) and (len(values) > 2 or not _near(read, np.append(values, values[-1]))):
+        fix = "step the schedule once an epoch: jaxreg.lr_scheduler with steps_per_epoch=..."
+        yield "schedule stepped per batch", rates, "its learning rate changes with every batch", fix
+
+
+def _constant(steps: Columns, read: _Read) -> Iterator[tuple[Variant, Course]]:
+    """Another rate: a constant factor, as far as it is determined."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares, slack = read.rates / read.recorded, read.slack / np.abs(read.recorded)
+    known = np.isfinite(shares)
+    if not known.any():
+        return
+    best = int(np.where(known, slack, np.inf).argmin())
+    factor = shortest(float(shares[best]), float(slack[best]))
+    if (np.abs(shares - factor) > slack + slack[best])[known].any() or factor == 1:
+        return
+    made = _course(steps, factor * read.recorded)
+    if steps.explained(made):
+        yield _said(steps, factor, float(slack[best]), ""), made
+
+
+def _said(steps: Columns, factor: float, slack: float, of: str) -> Variant:
+    own = float(steps.rule.rates[0, 0])
+    # Two numbers in words: the factor's distance from one is known to as many digits as the factor itself.
+    near_one = f"1 {factor - 1:+.{_digits(factor - 1, slack)}g}" if abs(factor - 1) < 0.1 else digits(factor, slack)
+    what = f"its learning rate{of} is {near_one.replace('+', '+ ').replace(' -', ' - ')} times PyTorch's"
+    return Variant("learning rate", steps.rule, what, f"set the learning rate to {own:g}, as PyTorch has it")
+
+
+def _digits(value: float, slack: float) -> int:
+    return int(np.clip(np.floor(np.log10(abs(value) / max(slack, 1e-300))), 1, 15))
+
+
+def _of_some(steps: Columns) -> Iterator[tuple[Variant, Course]]:
+    """Each parameter at its own constant factor."""
+    rates, told = np.array(steps.rule.rates), []
+    for number, name in enumerate(steps.names):
+        chosen = steps.owner == number
+        read = _read(steps, chosen)
+        if read is None or not read.recorded.all():
+            return
+        shares, slack = read.rates / read.recorded, read.slack / np.abs(read.recorded)
+        best = int(slack.argmin())
+        factor = shortest(float(shares[best]), float(slack[best]))
+        if (np.abs(shares - factor) > slack + slack[best]).any() or read.rates.size * chosen.sum() < 2:
+            return
+        rates[:, chosen] *= factor
+        if factor != 1:
+            told.append((factor, float(slack[best]), f" of {name}"))
+    made = course(steps.kind, dataclasses.replace(steps.rule, rates=rates), steps.fed)
+    if told and steps.explained(made) and len(told) < len(steps.names):
+        yield _said(steps, *told[0]), made

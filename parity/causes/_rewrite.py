@@ -1,0 +1,178 @@
+"""A function run with some of its operations replaced: a rule may answer in the place of an equation of its jaxpr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import Literal
+
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "remat2")
+_CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+# Operations that place values elsewhere and change none.
+_PLACING = ("broadcast_in_dim", "reshape", "convert_element_type", "squeeze", "expand_dims", "copy", "transpose")
+
+
+class Frame:
+    """One jaxpr as it is run: values, the equations they came from, and marks that a rule leaves on them."""
+
+    def __init__(self) -> None:
+        self.values: dict[Any, Any] = {}
+        self.marks: dict[Any, frozenset[str]] = {}
+        self.made: dict[Any, Any] = {}
+        self.same: dict[Any, tuple[Frame, Any]] = {}
+
+    def read(self, atom: Any) -> Any:
+        """The value of a variable or a literal."""
+        return atom.val if isinstance(atom, Literal) else self.values[atom]
+
+    def marked(self, atom: Any) -> frozenset[str]:
+        """The marks on it."""
+        return frozenset() if isinstance(atom, Literal) else self.marks.get(atom, frozenset())
+
+    def origin(self, atom: Any) -> tuple[Frame, Any]:
+        """Where it came from: itself, or what was handed in from outside or out from inside a call."""
+        frame = self
+        while not isinstance(atom, Literal) and atom in frame.same:
+            frame, atom = frame.same[atom]
+        return frame, atom
+
+    def equation(self, atom: Any, *, placed: bool = False) -> tuple[Frame, Any] | None:
+        """The equation that made it; with ``placed``, before it was reshaped, broadcast or cast."""
+        frame, atom = self.origin(atom)
+        if isinstance(atom, Literal) or atom not in frame.made:
+            return None
+        equation = frame.made[atom]
+        if placed and equation.primitive.name in _PLACING:
+            return frame.equation(equation.invars[0], placed=True)
+        return frame, equation
+
+    def literal(self, atom: Any) -> float | None:
+        """The number that it is everywhere, if that is written in the program."""
+        frame, atom = self.origin(atom)
+        if isinstance(atom, Literal):
+            return float(atom.val) if getattr(atom.val, "shape", ()) == () and not isinstance(atom.val, str) else None
+        equation = frame.made.get(atom)
+        if equation is not None and equation.primitive.name in _PLACING:
+            return frame.literal(equation.invars[0])
+        return None
+
+
+class Rule:
+    """What is done in an equation's place. ``touches`` are the primitives it may answer for; empty: all of them."""
+
+    touches: tuple[str, ...] = ()
+    # How many equations it answered for.
+    count: int = 0
+
+    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
+        """Values in place of the equation's own, or ``None``."""
+        return None
+
+    def marks(self, equation: Any, marked: frozenset[str]) -> frozenset[str]:
+        """The marks on what the equation made, from those on what it was given."""
+        return marked
+
+    def given(self, place: int) -> frozenset[str]:
+        """The marks on the function's argument at this place among the leaves."""
+        return frozenset()
+
+
+def rewritten(function: Callable[..., Any], rule: Rule) -> Callable[..., Any]:
+    """``function`` with ``rule`` applied; it can be traced, compiled and differentiated."""
+
+    def call(*arguments: Any) -> Any:
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        leaves = jax.tree.leaves(arguments)
+        frame = Frame()
+        for place, variable in enumerate(closed.jaxpr.invars):
+            frame.marks[variable] = rule.given(place)
+        out = _run(rule, frame, closed.jaxpr, closed.consts, leaves)
+        return jax.tree.unflatten(jax.tree.structure(shape), out)
+
+    return call
+
+
+def equations(function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    """All equations of a function's jaxpr, those inside calls too."""
+    yield from _inside(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _inside(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: _jaxpr_of(leaf) is not None):
+            inner = _jaxpr_of(value)
+            if inner is not None:
+                yield from _inside(inner)
+
+
+def _jaxpr_of(value: Any) -> Any:
+    if hasattr(value, "eqns"):
+        return value
+    return value.jaxpr if hasattr(value, "jaxpr") and hasattr(value.jaxpr, "eqns") else None
+
+
+def _run(rule: Rule, frame: Frame, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+    frame.values.update(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
+    for equation in jaxpr.eqns:
+        values = [frame.read(atom) for atom in equation.invars]
+        made = rule.answer(frame, equation, values)
+        marked = frozenset[str]()
+        rule.count += made is not None
+        if made is None:
+            marked = rule.marks(equation, frozenset[str]().union(*(frame.marked(atom) for atom in equation.invars)))
+            made = _ordinary(rule, frame, equation, values)
+        for variable, value in zip(equation.outvars, made, strict=True):
+            frame.values[variable] = value
+            frame.made[variable] = equation
+            if variable not in frame.same:
+                frame.marks[variable] = marked
+    return [frame.read(atom) for atom in jaxpr.outvars]
+
+
+def _ordinary(rule: Rule, frame: Frame, equation: Any, values: list[Any]) -> list[Any]:
+    name, params = equation.primitive.name, equation.params
+    inner = next(
+        (found for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if (found := params.get(key)) is not None), None
+    )
+    if inner is not None and (name in _CALLS or (name in _CUSTOM and _concerns(rule, inner))):
+        within = Frame()
+        jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+        for variable, atom in zip(jaxpr.invars, equation.invars, strict=True):
+            within.same[variable] = (frame, atom)
+            within.marks[variable] = frame.marked(atom)
+        out = _run(rule, within, jaxpr, consts, values)
+        for variable, atom in zip(equation.outvars, jaxpr.outvars, strict=True):
+            frame.same[variable] = (within, atom)
+            frame.marks[variable] = within.marked(atom)
+        return out
+    if name == "scan" and _concerns(rule, params["jaxpr"]):
+        return _scan(rule, params, values)
+    return bind(equation, values)
+
+
+def _concerns(rule: Rule, inner: Any) -> bool:
+    jaxpr = getattr(inner, "jaxpr", inner)
+    return not rule.touches or any(equation.primitive.name in rule.touches for equation in _inside(jaxpr))
+
+
+def _scan(rule: Rule, params: Any, values: list[Any]) -> list[Any]:
+    body, fixed, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
+
+    def step(carry: Any, x: Any) -> Any:
+        out = _run(rule, Frame(), body.jaxpr, body.consts, [*values[:fixed], *carry, *x])
+        return out[:carried], out[carried:]
+
+    start, over = values[fixed : fixed + carried], values[fixed + carried :]
+    carry, out = lax.scan(step, start, over, length=params["length"], reverse=params["reverse"])
+    return [*carry, *out]
+
+
+def bind(equation: Any, values: Sequence[Any], **changed: Any) -> list[Any]:
+    """The equation's own operation, with other parameters where given."""
+    params = equation.primitive.get_bind_params({**equation.params, **changed})
+    made = equation.primitive.bind(*values, **params)
+    return list(made) if equation.primitive.multiple_results else [made]

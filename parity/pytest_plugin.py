@@ -1,0 +1,147 @@
+"""A pytest fixture: ``parity.check`` in people's own tests, where a divergence fails the test and explains itself.
+
+pytest loads this file in every run, so it imports nothing heavy until a test asks for the fixture.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from parity._verdict import Verdict
+
+_FOLDERS = pytest.StashKey[set[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option and the ini setting that keep reports."""
+    parser.getgroup("parity", "parity of PyTorch and JAX").addoption(
+        "--parity-report",
+        metavar="FOLDER",
+        help="keep the report of every parity.check in FOLDER, a folder for each test",
+    )
+    parser.addini("parity_report", "the folder to keep the report of every parity.check in, from the root", default="")
+
+
+@pytest.fixture(name="parity")
+def checker(request: pytest.FixtureRequest) -> Checker:
+    """``parity.check(program, port=None, **options)``: fails the test where the sides part, and says where and why.
+
+    Everything else of the package ``parity`` is there too, as ``parity.Port``.
+    """
+    return Checker(request)
+
+
+class Checker:
+    """What the fixture gives: the package ``parity``, with a ``check`` that belongs to one test."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("parity"), name)
+
+    def check(self, program: Any, port: Any = None, **options: Any) -> Verdict:
+        """Check a program against its port, and fail the test where they part.
+
+        Args:
+            program: as :func:`parity.check` takes it. The path of a script is looked for from the test file's folder,
+                then from pytest's root.
+            port, options: as :func:`parity.check` takes them.
+
+        Returns:
+            The verdict, where parity holds.
+
+        Raises:
+            DivergenceError: the sides part. pytest shows its explanation, and no traceback.
+            ParityError: it could not be judged.
+        """
+        __tracebackhide__ = True
+        from parity._errors import ParityError
+
+        try:
+            verdict, kept = self._judge(program, port, options)
+        except ParityError as error:
+            _without_our_frames(error)
+        self._tell(verdict, kept)
+        if not verdict.ok:
+            _part(verdict, kept)
+        return verdict
+
+    def _judge(self, program: Any, port: Any, options: dict[str, Any]) -> tuple[Verdict, Path | None]:
+        from parity._check import check
+
+        if isinstance(program, str | os.PathLike):
+            program = self._found(Path(program))
+        verdict = check(program, port, **options)
+        folder = self._folder()
+        if folder is not None:
+            verdict.save(folder)
+        return verdict, folder
+
+    def _found(self, path: Path) -> Path:
+        from parity._errors import ProgramError
+
+        places = dict.fromkeys([self._request.path.parent, self._request.config.rootpath])
+        for place in places:
+            if (place / path).is_file():
+                return place / path
+        looked = " and in ".join(map(str, places))
+        raise ProgramError(f"there is no program {path}; it was looked for in {looked}")
+
+    def _folder(self) -> Path | None:
+        """Where this check's report goes; each of a test's checks, and each test, has a folder of its own."""
+        config = self._request.config
+        if option := config.getoption("--parity-report"):
+            root = config.invocation_params.dir / option
+        elif setting := config.getini("parity_report"):
+            root = config.rootpath / setting
+        else:
+            return None
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self._request.node.nodeid.replace("::", "--")).strip("-.")[:120]
+        taken = config.stash.setdefault(_FOLDERS, set())
+        # Two tests may differ only in what no folder's name can hold.
+        name = next(each for number in itertools.count(1) if (each := _numbered(name, number)) not in taken)
+        taken.add(name)
+        return Path(root) / name
+
+    def _tell(self, verdict: Verdict, folder: Path | None) -> None:
+        """Leave the result in the JUnit file."""
+        told = {"program": verdict.name, "verdict": "holds" if verdict.ok else "parts"}
+        if (first := verdict.first_divergence) is not None:
+            told |= {"stage": first.stage, "tensor": first.tensor, "step": str(first.step)}
+        if verdict.causes:
+            told["cause"] = verdict.causes[0].name
+        if folder is not None:
+            told["report"] = str(folder)
+        self._request.node.user_properties.extend((f"parity.{key}", value) for key, value in told.items())
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+def _part(verdict: Verdict, folder: Path | None) -> NoReturn:
+    __tracebackhide__ = True
+    from parity._errors import DivergenceError
+
+    kept = [f"The report: {folder / 'report.html'}"] if folder is not None else []
+    # A failure by pytest's own class is the one thing it prints bare; and a test may expect a DivergenceError.
+    kinds = (pytest.fail.Exception, DivergenceError)
+    shown: Any = type("Divergence", kinds, {"__module__": "builtins", "__doc__": DivergenceError.__doc__})
+    raise shown("\n".join([verdict.explanation, *kept]), pytrace=False)
+
+
+def _without_our_frames(error: Any) -> NoReturn:
+    """Raise an error of parity's again as if it came from the test's own line."""
+    __tracebackhide__ = True
+    if details := getattr(error, "program_traceback", ""):
+        error.add_note(details)
+    raise error.with_traceback(None) from None

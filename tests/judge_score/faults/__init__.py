@@ -1,0 +1,15 @@
+"""All faults, each declared as data."""
+
+from tests.judge_score.faults import adam, data, loops, losses, models, sgd
+from tests.judge_score.faults._fault import Fault
+
+FAULTS: tuple[Fault, ...] = (
+    *losses.FAULTS,
+    *models.FAULTS,
+    *data.FAULTS,
+    *sgd.FAULTS,
+    *adam.FAULTS,
+    *loops.FAULTS,
+)
+
+__all__ = ["FAULTS", "Fault"]
