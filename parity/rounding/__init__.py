@@ -77,7 +77,7 @@ def bound(
             arguments = jax.tree.map(_exact, arguments)
             closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
             outputs = walk(context, closed.jaxpr, context.constants(closed), _paired(arguments, off))
-            tree = jax.tree.structure(shape)
+            tree: Any = jax.tree.structure(shape)
             values = [jnp.asarray(x.value) for x in outputs]
             bounds = [jnp.broadcast_to(context.reported(x), x.shape) for x in outputs]
             return tree.unflatten(values), tree.unflatten(bounds)
@@ -97,6 +97,8 @@ def _exact(argument: Any) -> Any:
 
 def _paired(arguments: tuple[Any, ...], off: Any) -> list[Value]:
     """The arguments with their bounds, which may stop at any depth of the tree."""
+    leaves: list[Any]
+    tree: Any
     leaves, tree = jax.tree.flatten(arguments)
     if off is None:
         return [Value(leaf) for leaf in leaves]

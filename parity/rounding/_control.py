@@ -75,11 +75,9 @@ def _scan(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
         fixed = [_unpack(p) for p in consts_packed]
         return _inside(context, params["jaxpr"], [*fixed, *carried, *(_unpack(p) for p in slices)])
 
-    first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), xs_packed)
-
     def probe(carried: list[Value]) -> list[Value]:
         # The slices' values do not matter to which carried values stay exact.
-        slices = jax.tree.map(lambda s: lax.full(s.shape, 0, s.dtype), first)
+        slices = jax.tree.map(lambda a: lax.full(a.shape[1:], 0, a.dtype), xs_packed)
         return turn(carried, slices)[:n_carry]
 
     exact = _stable(probe, carry)

@@ -37,6 +37,8 @@ def _sum(context: Context, eqn: Any, inputs: list[Value], sign: int = 1) -> list
     carried = off_a + off_b
     # A sum is never further off than its smaller term is large, since the other term is a number of the format.
     smaller = jnp.minimum(jnp.abs(a.value) + off_a, jnp.abs(b.value) + off_b)
+    # The value that stands for the exact one is itself rounded, in float64.
+    smaller = jnp.where(smaller > 0, smaller + 2.0**-52 * jnp.abs(value), 0.0)
     own = jnp.minimum(context.rounding(value, carried, 1, form), smaller)
     error = context.finish(value, carried, own, form, jnp.isfinite(carried))
     floor = _both(a, b, jnp.add) if sign > 0 else None

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -21,7 +20,7 @@ _DOUBLE = np.finfo(np.float64)
 
 def floating(dtype: Any) -> bool:
     """Whether values of a dtype are rounded; keys of random generators are not numbers at all."""
-    return bool(jax.dtypes.issubdtype(dtype, np.floating))
+    return bool(jnp.issubdtype(dtype, np.floating))
 
 
 class Value:
@@ -68,10 +67,10 @@ class Value:
         least = self.value if self.error is None else self.value - self.error
         if self._floor is None:
             return least
-        if callable(self._floor):
-            # Worked out only where a root, a logarithm or a division asks.
-            self._floor = self._floor()
-        return jnp.maximum(jnp.where(jnp.isnan(least), -jnp.inf, least), self._floor)
+        # Worked out only where a root, a logarithm or a division asks.
+        known: Array = self._floor() if callable(self._floor) else self._floor
+        self._floor = known
+        return jnp.maximum(jnp.where(jnp.isnan(least), -jnp.inf, least), known)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +100,7 @@ class Context:
         if x.error is not None:
             return x.error
         form = form or self.format
-        if isinstance(x.value, (np.ndarray, np.generic)) and x.value.ndim == 0 and not 0 < abs(x.value) < 1e-4:
+        if isinstance(x.value, (np.ndarray, np.generic)) and x.value.ndim == 0 and not 0 < abs(float(x.value)) < 1e-4:
             return jnp.zeros(x.shape)
         size = jnp.abs(x.value)
         return jnp.where(size < form.tiny, size, 0.0)

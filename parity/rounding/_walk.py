@@ -35,7 +35,10 @@ def walk(context: Context, jaxpr: Any, constants: Sequence[Value], inputs: Seque
     known.update(zip(jaxpr.invars, inputs, strict=True))
 
     def read(atom: Any) -> Value:
-        return context.constant(atom.val, atom.aval.dtype) if isinstance(atom, core.Literal) else known[atom]
+        if isinstance(atom, core.Literal):
+            aval: Any = atom.aval
+            return context.constant(atom.val, aval.dtype)
+        return known[atom]
 
     for eqn in _live(jaxpr):
         outputs = _apply(context, eqn, [read(atom) for atom in eqn.invars])

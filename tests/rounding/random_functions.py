@@ -88,8 +88,9 @@ BINARY: dict[str, Both] = {
         lambda x, y: x * y if bool(x[0, 0] > y[0, 0]) else x + y,
     ),
 }
-# PyTorch's own gradients of these are other functions at a tie or at a kink, or want other things of their input.
-_NO_TORCH_GRADIENT = {"maximum of rows", "cumprod", "product of rows", "sort"}
+# PyTorch's own gradients of these are other functions: at a tie, with zeros in a product, or where JAX leaves out a
+# factor of zero that PyTorch multiplies by infinity.
+_NO_TORCH_GRADIENT = {"floor", "maximum of rows", "cumprod", "product of rows", "sort"}
 
 
 def _pool(x: Array, start: float, combine: Any) -> Array:
@@ -99,6 +100,10 @@ def _pool(x: Array, start: float, combine: Any) -> Array:
 def _torch_pool(function: Any, x: Any) -> Any:
     filler = 0.0 if function is torch.nn.functional.avg_pool1d else -torch.inf
     return function(torch.nn.functional.pad(x, (0, 1), value=filler), 2, 1)
+
+
+def _places(count: int) -> Any:
+    return (np.arange(count) * 3 + 1) % count
 
 
 _KERNEL = np.array([0.3, -1.2, 0.7], np.float32)

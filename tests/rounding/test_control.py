@@ -131,7 +131,7 @@ def test_unread_results_need_no_rule() -> None:
 
 def test_one_compiled_program_serves_every_format() -> None:
     with jax.enable_x64(True):
-        compiled = jax.jit(lambda form, x: bound(lambda x: jnp.exp(0.1 * x).sum(), precision=form)(x))
+        compiled: Any = jax.jit(lambda form, x: bound(lambda x: jnp.exp(0.1 * x).sum(), precision=form)(x))
         found = [
             float(compiled(jax.tree.map(jnp.float64, Format.of(name)), X)[1])
             for name in ("float64", "float32", "float16", "bfloat16")

@@ -21,7 +21,7 @@ IMAGES = RNG.standard_normal((2, 6, 6, 4)).astype(np.float32)
 SERIES = RNG.standard_normal((1, 5, 8)).astype(np.float32)
 LABELS = np.array([0, 3, 7, 1, 1])
 KEPT = RNG.random((5, 8)) < 0.8
-LAYERS = {
+LAYERS: dict[str, Any] = {
     "attention": (lambda rngs: nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs), SERIES),
     "batch norm": (lambda rngs: nnx.BatchNorm(8, rngs=rngs), ROWS),
     "conv": (lambda rngs: nnx.Conv(4, 3, (3, 3), rngs=rngs), IMAGES),
@@ -33,7 +33,7 @@ LAYERS = {
     "linear": (lambda rngs: nnx.Linear(8, 3, rngs=rngs), ROWS),
     "rms norm": (lambda rngs: nnx.RMSNorm(8, rngs=rngs), ROWS),
 }
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Any] = {
     "average pool": lambda x: nnx.avg_pool(x[None, :, :, None], (2, 2), (2, 2)),
     "dropout": lambda x: jnp.where(KEPT, x / 0.8, 0.0),
     "elu": jax.nn.elu,
@@ -52,7 +52,7 @@ ACTIVATIONS = {
     "softplus": jax.nn.softplus,
     "tanh": jnp.tanh,
 }
-LOSSES = {
+LOSSES: dict[str, Any] = {
     "cross entropy": lambda x: optax.softmax_cross_entropy_with_integer_labels(x, jnp.asarray(LABELS)).mean(),
     "huber": lambda x: optax.huber_loss(x, jnp.asarray(ROWS[::-1], x.dtype)).mean(),
     "l1": lambda x: jnp.abs(x - jnp.asarray(ROWS[::-1], x.dtype)).mean(),
