@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,18 +17,26 @@ from parity._ports import Port, of_arrays
 from parity._recording import Array, Recording, Trace
 from parity._replay import Replay
 from parity._steps import forward_backward, model_state
+from parity.rounding import bound
 
 # Steps that a hypothesis about one step is tested on.
 _PROBED = 3
+# How near, relative to the largest element, two sides are for a rounding bound to be derived that may tell them the same.
+_NEAR = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Probe:
-    """One step of a port in float64 from the recorded state: its forward pass, loss and gradient."""
+    """One step of a port in float64 from the recorded state: its forward pass, loss and gradient.
+
+    ``limits`` derives how far rounding can move each of them, as predictions, loss and gradients; it takes
+    longer than the step itself.
+    """
 
     predictions: list[Array]
     loss: float
     gradients: dict[str, Array]
+    limits: Callable[[], tuple[Array, float, dict[str, Array]]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,8 +62,8 @@ class Case:
         """The case, with the steps to look at: where it first parts, the first, and others with other batches."""
         names, port = _names.of(port, recording), of_arrays(port)
         kept = recording.kept
-        starts: list[int] = [f.step for f in findings if f.step is not None and not f.same_program]
-        first = [int(min(np.searchsorted(kept, step), len(kept) - 1)) for step in sorted(starts)[:1]]
+        starts = sorted(f.step or 0 for f in findings if f.step is not None and not f.same_program)
+        first = [min(int(np.searchsorted(kept, step)), len(kept) - 1) for step in starts[:1]]
         seen: set[Any] = set()
         rows: list[int] = []
         for row in [*first, *range(len(kept))]:
@@ -83,45 +92,62 @@ class Case:
         except Exception:  # A hypothesis that does not fit the port raises whatever JAX raises of it.
             return None
 
-    def agreement(
-        self, probes: Sequence[Probe] | None, *, factor: float = 1.0, only: Sequence[str] = ()
-    ) -> float | None:
+    def agreement(self, probes: Sequence[Probe] | None, *, factor: float = 1.0) -> float | None:
         """How near the probes come to PyTorch's float64 values, relative; ``None`` where rounding does not explain it.
 
         Args:
             probes: of a port that was changed.
             factor: how much larger than the judged port's values theirs are: rounding is as much larger.
-            only: the fields to look at; all of them where left out.
         """
         if probes is None:
             return None
         worst = 0.0
         for row, probe in zip(self.rows, probes, strict=True):
-            for name, value, exact, bound in self._pairs(row, probe):
-                if only and name not in only:
-                    continue
-                gap = _gap(value, exact, bound * max(1.0, abs(factor)))
-                if gap is None:
-                    return None
-                worst = max(worst, gap)
+            gap = self._of_row(row, probe, None, factor)
+            if gap is None and probe.limits is not None and self._is_near(row, probe):
+                # The judged port's bounds are those of the fault. These are the changed port's own.
+                gap = self._of_row(row, probe, probe.limits(), factor)
+            if gap is None:
+                return None
+            worst = max(worst, gap)
         return worst
 
-    def _pairs(self, row: int, probe: Probe) -> Iterable[tuple[str, Any, Any, Any]]:
-        exact, bound = self.recording.arbiter_locked, self.bounds.locked64
-        flat = [joined(tree) for tree in (probe.predictions, exact.predictions[row], bound.predictions[row])]
-        yield "predictions", flat[0], flat[1], 2 * flat[2]
-        limit = 2 * loss_of(bound, self.recording, row)
-        yield "loss", np.float64(probe.loss), np.float64(loss_of(exact, self.recording, row)), np.float64(limit)
+    def _of_row(self, row: int, probe: Probe, limits: Any, factor: float) -> float | None:
+        worst = 0.0
+        for value, exact, limit in self._pairs(row, probe, limits):
+            gap = _gap(value, exact, limit * max(1.0, abs(factor)))
+            if gap is None:
+                return None
+            worst = max(worst, gap)
+        return worst
+
+    def _is_near(self, row: int, probe: Probe) -> bool:
+        """Whether it is worth while to derive bounds: all is far nearer than a fault leaves it."""
+        pairs = list(self._pairs(row, probe, None))
+        gaps = [_gap(value, exact, np.full(np.shape(exact), _NEAR * _size(exact))) for value, exact, _ in pairs]
+        return all(gap is not None for gap in gaps)
+
+    def _pairs(self, row: int, probe: Probe, limits: Any) -> Iterable[tuple[Any, Any, Any]]:
+        exact, judged = self.recording.arbiter_locked, self.bounds.locked64
+        flat = [joined(tree) for tree in (probe.predictions, exact.predictions[row], judged.predictions[row])]
+        yield flat[0], flat[1], 2 * (flat[2] if limits is None else limits[0])
+        limit = 2 * (loss_of(judged, self.recording, row) if limits is None else limits[1])
+        yield np.float64(probe.loss), np.float64(loss_of(exact, self.recording, row)), np.float64(limit)
         for name in exact.gradients:
             if name in probe.gradients and name not in self.recording.frozen:
-                limit = 2 * np.asarray(bound.gradients[name][row], np.float64)
-                yield "gradients", probe.gradients[name], np.asarray(exact.gradients[name][row], np.float64), limit
+                limits_of = judged.gradients[name][row] if limits is None else limits[2][name]
+                limit = 2 * np.asarray(limits_of, np.float64)
+                yield probe.gradients[name], np.asarray(exact.gradients[name][row], np.float64), limit
 
 
 def joined(tree: Any) -> Array:
     """All floating numbers of a tree in one row, float64."""
     leaves = [np.asarray(leaf, np.float64).reshape(-1) for leaf in jax.tree.leaves(tree)]
     return np.concatenate(leaves) if leaves else np.zeros(0)
+
+
+def _size(exact: Any) -> float:
+    return float(np.abs(exact).max(initial=0.0)) or 1.0
 
 
 def _gap(value: Array, exact: Array, bound: Array) -> float | None:
@@ -174,7 +200,15 @@ def run(
             given = [
                 _feed.cast({name: values[row] for name, values in side.items()}, wide) for side in (before, buffers)
             ]
-            made, value, gradients = compiled[batch.parts](*given, _feed.cast((batch.inputs, batch.targets), wide))
+            arguments = (*given, _feed.cast((batch.inputs, batch.targets), wide))
+            made, value, gradients = compiled[batch.parts](*arguments)
             named = {name: np.asarray(leaf) for name, leaf in gradients.items()}
-            probes.append(Probe([joined(made)], float(value), named))
+            limits = functools.partial(_limits, objective(port, names, batch.parts), arguments)
+            probes.append(Probe([joined(made)], float(value), named, limits))
     return probes
+
+
+def _limits(compute: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Array, float, dict[str, Array]]:
+    with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
+        _, (made, value, gradients) = bound(compute, precision="float64", narrow=False)(*arguments)
+        return joined(made), float(value), {name: np.asarray(leaf) for name, leaf in gradients.items()}
