@@ -21,7 +21,7 @@ from parity.rounding import bound
 
 # Steps that a hypothesis about one step is tested on.
 _PROBED = 3
-# How near, relative to the largest element, two sides are for a rounding bound to be derived that may tell them the same.
+# How near, relative to the largest element, two sides are for it to be worth while to derive a bound of their own.
 _NEAR = 1e-9
 
 
