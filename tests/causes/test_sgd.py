@@ -59,7 +59,7 @@ def _late() -> optax.GradientTransformation:
 
 
 def _decoupled(recording: Recording) -> Port:
-    rate = recording.learning_rate
+    rate = recording.learning_rate or 0.0
     own = optax.chain(optax.trace(0.9), optax.add_decayed_weights(0.1), optax.scale(-rate))
     return dataclasses.replace(parity.port(recording), optimizer=own)
 
@@ -71,7 +71,7 @@ def _bias_frozen(recording: Recording) -> Port:
 
 
 FAULTS: list[tuple[dict[str, Any], Callable[[Recording], Port], str, str]] = [
-    ({}, lambda r: _with(r, learning_rate=r.learning_rate * (1 + 1e-9)), "learning rate", "learning rate to"),
+    ({}, lambda r: _with(r, learning_rate=(r.learning_rate or 0.0) * (1 + 1e-9)), "learning rate", "learning rate to"),
     ({}, lambda r: _with(r, maximize=True), "maximize missed", "maximize=False"),
     ({}, lambda r: _with(r, _added_up()), "gradients not zeroed", "own gradient"),
     ({}, lambda r: _with(r, _late()), "stale gradient", "gradient at the weights"),
@@ -124,7 +124,9 @@ def test_the_rates_factor_is_estimated(power: float, more: bool) -> None:
     factor = 1 + (10.0**power if more else -(10.0**power))
     from parity._replay import replay
 
-    steps = columns(recording, replay(_with(recording, learning_rate=recording.learning_rate * factor), recording))
+    steps = columns(
+        recording, replay(_with(recording, learning_rate=(recording.learning_rate or 0.0) * factor), recording)
+    )
     assert steps is not None
     [(variant, made)] = list(explanations(steps, recording))
     assert variant.name == "learning rate"
