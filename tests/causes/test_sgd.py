@@ -117,7 +117,7 @@ def test_schedules_are_named(schedule: Any, name: str) -> None:
 
 
 @given(st.floats(-9, -1), st.booleans())
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_the_rates_factor_is_estimated(power: float, more: bool) -> None:
     """From 10 % down to 1e-9, to the digits that are told."""
     recording = recorded()
