@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from parity._recording import Recording
     from parity._translate import port
     from parity._verdict import Verdict
+    from parity.causes import Cause
 
 # Loaded when first asked for: PyTorch and JAX take seconds to import, and a recording is read without PyTorch.
 _HOME = {
+    "Cause": "causes",
     "DivergenceError": "_errors",
     "Finding": "_judge",
     "Matrix": "_matrix",
@@ -50,6 +52,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Cause",
     "DivergenceError",
     "Finding",
     "Matrix",

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from parity import _names
+from parity import _feed, _names
 from parity._bounds import Bounds
 from parity._judge import STAGES, Finding
-from parity._ports import Port
-from parity._recording import Array, Recording
+from parity._ports import Port, of_arrays
+from parity._recording import Array, Recording, Trace
 from parity._replay import Replay
+from parity._steps import forward_backward, model_state
+from parity.rounding import bound
 
 # Steps that a hypothesis about one step is tested on.
 _PROBED = 3
+# How near, relative to the largest element, two sides are for it to be worth while to derive a bound of their own.
+_NEAR = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Probe:
-    """One step of a port in float64 from the recorded state: its forward pass, loss and gradient."""
+    """One step of a port in float64 from the recorded state: its forward pass, loss and gradient.
+
+    ``limits`` derives how far rounding can move each of them, as predictions, loss and gradients; it takes
+    longer than the step itself.
+    """
 
     predictions: list[Array]
     loss: float
     gradients: dict[str, Array]
+    limits: Callable[[], tuple[Array, float, dict[str, Array]]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,11 +60,10 @@ class Case:
     @classmethod
     def of(cls, recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> Case:
         """The case, with the steps to look at: where it first parts, the first, and others with other batches."""
-        shapes = {name: values.shape for name, values in recording.initial.items()}
-        names = _names.resolve(shapes, port.params, port.names)
+        names, port = _names.of(port, recording), of_arrays(port)
         kept = recording.kept
-        starts = [int(f.step) for f in findings if f.step is not None and not f.same_program]
-        first = [int(min(np.searchsorted(kept, step), len(kept) - 1)) for step in sorted(starts)[:1]]
+        starts = sorted(f.step or 0 for f in findings if f.step is not None and not f.same_program)
+        first = [min(int(np.searchsorted(kept, step)), len(kept) - 1) for step in starts[:1]]
         seen: set[Any] = set()
         rows: list[int] = []
         for row in [*first, *range(len(kept))]:
@@ -66,6 +74,11 @@ class Case:
         more = [row for row in (0, 1, len(kept) - 1) if row < len(kept) and row not in rows]
         rows = (rows + more)[:_PROBED]
         return cls(recording, port, replay, bounds, findings, names, tuple(dict.fromkeys(rows)))
+
+    @property
+    def judged(self) -> Array:
+        """Which kept steps' optimizer was replayed."""
+        return self.replay.judged if len(self.replay.judged) else np.ones(len(self.recording.kept), bool)
 
     def failing(self, *stages: str) -> Finding | None:
         """The first finding of these stages where the two float64 sides differ, by step and then by stage."""
@@ -79,46 +92,62 @@ class Case:
         except Exception:  # A hypothesis that does not fit the port raises whatever JAX raises of it.
             return None
 
-    def agreement(
-        self, probes: Sequence[Probe] | None, *, factor: float = 1.0, only: Sequence[str] = ()
-    ) -> float | None:
+    def agreement(self, probes: Sequence[Probe] | None, *, factor: float = 1.0) -> float | None:
         """How near the probes come to PyTorch's float64 values, relative; ``None`` where rounding does not explain it.
 
         Args:
             probes: of a port that was changed.
             factor: how much larger than the judged port's values theirs are: rounding is as much larger.
-            only: the fields to look at; all of them where left out.
         """
         if probes is None:
             return None
         worst = 0.0
         for row, probe in zip(self.rows, probes, strict=True):
-            for name, value, exact, bound in self._pairs(row, probe):
-                if only and name not in only:
-                    continue
-                gap = _gap(value, exact, bound * max(1.0, abs(factor)))
-                if gap is None:
-                    return None
-                worst = max(worst, gap)
+            gap = self._of_row(row, probe, None, factor)
+            if gap is None and probe.limits is not None and self._is_near(row, probe):
+                # The judged port's bounds are those of the fault. These are the changed port's own.
+                gap = self._of_row(row, probe, probe.limits(), factor)
+            if gap is None:
+                return None
+            worst = max(worst, gap)
         return worst
 
-    def _pairs(self, row: int, probe: Probe) -> Iterable[tuple[str, Any, Any, Any]]:
-        exact, bound = self.recording.arbiter_locked, self.bounds.locked64
-        step = int(self.recording.kept[row])
-        flat = [joined(tree) for tree in (probe.predictions, exact.predictions[row], bound.predictions[row])]
-        yield "predictions", flat[0], flat[1], 2 * flat[2]
-        loss_bound = bound.losses[step if len(bound.losses) == self.recording.steps else row]
-        yield "loss", np.float64(probe.loss), np.float64(exact.losses[step]), 2 * np.float64(loss_bound)
+    def _of_row(self, row: int, probe: Probe, limits: Any, factor: float) -> float | None:
+        worst = 0.0
+        for value, exact, limit in self._pairs(row, probe, limits):
+            gap = _gap(value, exact, limit * max(1.0, abs(factor)))
+            if gap is None:
+                return None
+            worst = max(worst, gap)
+        return worst
+
+    def _is_near(self, row: int, probe: Probe) -> bool:
+        """Whether it is worth while to derive bounds: all is far nearer than a fault leaves it."""
+        pairs = list(self._pairs(row, probe, None))
+        gaps = [_gap(value, exact, np.full(np.shape(exact), _NEAR * _size(exact))) for value, exact, _ in pairs]
+        return all(gap is not None for gap in gaps)
+
+    def _pairs(self, row: int, probe: Probe, limits: Any) -> Iterable[tuple[Any, Any, Any]]:
+        exact, judged = self.recording.arbiter_locked, self.bounds.locked64
+        flat = [joined(tree) for tree in (probe.predictions, exact.predictions[row], judged.predictions[row])]
+        yield flat[0], flat[1], 2 * (flat[2] if limits is None else limits[0])
+        limit = 2 * (loss_of(judged, self.recording, row) if limits is None else limits[1])
+        yield np.float64(probe.loss), np.float64(loss_of(exact, self.recording, row)), np.float64(limit)
         for name in exact.gradients:
             if name in probe.gradients and name not in self.recording.frozen:
-                limit = 2 * np.asarray(bound.gradients[name][row], np.float64)
-                yield "gradients", probe.gradients[name], np.asarray(exact.gradients[name][row], np.float64), limit
+                limits_of = judged.gradients[name][row] if limits is None else limits[2][name]
+                limit = 2 * np.asarray(limits_of, np.float64)
+                yield probe.gradients[name], np.asarray(exact.gradients[name][row], np.float64), limit
 
 
 def joined(tree: Any) -> Array:
     """All floating numbers of a tree in one row, float64."""
     leaves = [np.asarray(leaf, np.float64).reshape(-1) for leaf in jax.tree.leaves(tree)]
     return np.concatenate(leaves) if leaves else np.zeros(0)
+
+
+def _size(exact: Any) -> float:
+    return float(np.abs(exact).max(initial=0.0)) or 1.0
 
 
 def _gap(value: Array, exact: Array, bound: Array) -> float | None:
@@ -136,43 +165,50 @@ def _shapes(recording: Recording, row: int) -> Any:
     return tuple(np.shape(leaf) for leaf in jax.tree.leaves((batch.inputs, batch.targets))), batch.parts
 
 
-def double(tree: Any) -> Any:
-    """Floating arrays in float64, others as they are."""
-
-    def cast(leaf: Any) -> jax.Array:
-        array = np.asarray(leaf)
-        return jnp.asarray(array, np.float64) if jnp.issubdtype(array.dtype, np.floating) else jnp.asarray(array)
-
-    return jax.tree.map(cast, tree)
+def loss_of(trace: Trace, recording: Recording, row: int) -> float:
+    """A kept step's loss in a trace that has those of all steps, or of the kept ones."""
+    return float(trace.losses[row if len(trace.losses) == len(recording.kept) else int(recording.kept[row])])
 
 
-def objective(port: Port) -> Callable[..., Any]:
-    """``(params, state, inputs, targets)`` to the loss, and the predictions beside it."""
+def objective(port: Port, names: _names.Names, parts: Any) -> Callable[..., Any]:
+    """``(weights, buffers, batch)``, by PyTorch's names, to predictions, loss and gradients."""
 
-    def compute(params: Any, state: Any, inputs: Any, targets: Any) -> tuple[Any, Any]:
-        if port.state is None:
-            predictions = port.apply(params, inputs)
-        else:
-            predictions, _ = port.apply(params, state, inputs)
-        return port.loss(predictions, targets), predictions
+    def compute(weights: Any, buffers: Any, batch: Any) -> tuple[Any, Any, Any]:
+        state = model_state(port, names, buffers, weights)
+        made, value, gradients, _ = forward_backward(port, names.to_port(weights), state, batch, parts)
+        return made, value, names.from_port(gradients)
 
     return compute
 
 
-def run(port: Port, names: _names.Names, recording: Recording, rows: Sequence[int]) -> list[Probe]:
-    """Single steps of a port, in float64 and on the CPU."""
-    probes = []
-    before = recording.weights_before()
+def run(
+    port: Port,
+    names: _names.Names,
+    recording: Recording,
+    rows: Sequence[int],
+    wrap: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda compute: compute,
+) -> list[Probe]:
+    """Single steps of a port, in float64 and on the CPU; ``wrap`` may change the whole computation of a step."""
+    wide, probes = np.dtype(np.float64), []
+    before, buffers = recording.weights_before(), recording.buffers_before()
+    compiled: dict[Any, Any] = {}
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
-        compiled = jax.jit(jax.value_and_grad(objective(port), has_aux=True))
         for row in rows:
-            params = names.to_port(double({name: values[row] for name, values in before.items()}))
             batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
-            state = double(port.state)
-            made = [compiled(params, state, *double(piece)) for piece in batch.passes()]
-            total = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *[gradients for _, gradients in made])
-            loss = float(sum(np.float64(value) for (value, _), _ in made))
-            predictions = [joined([given for (_, given), _ in made])]
-            named = {name: np.asarray(leaf) for name, leaf in names.from_port(total).items()}
-            probes.append(Probe(predictions, loss, named))
+            if batch.parts not in compiled:
+                compiled[batch.parts] = jax.jit(wrap(objective(port, names, batch.parts)))
+            given = [
+                _feed.cast({name: values[row] for name, values in side.items()}, wide) for side in (before, buffers)
+            ]
+            arguments = (*given, _feed.cast((batch.inputs, batch.targets), wide))
+            made, value, gradients = compiled[batch.parts](*arguments)
+            named = {name: np.asarray(leaf) for name, leaf in gradients.items()}
+            limits = functools.partial(_limits, objective(port, names, batch.parts), arguments)
+            probes.append(Probe([joined(made)], float(value), named, limits))
     return probes
+
+
+def _limits(compute: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Array, float, dict[str, Array]]:
+    with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
+        _, (made, value, gradients) = bound(compute, precision="float64", narrow=False)(*arguments)
+        return joined(made), float(value), {name: np.asarray(leaf) for name, leaf in gradients.items()}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity._recording import Array, Trace
-from parity.causes._case import Case, joined
+from parity._recording import Array, Recording, Trace
+from parity.causes._case import Case, joined, loss_of
 from parity.causes._cause import Cause
 
 
@@ -20,7 +20,10 @@ def infinities(case: Case) -> list[Cause]:
     for row in range(len(case.recording.kept)):
         step = int(case.recording.kept[row])
         for torch, jax, dtype in pairs:
-            for stage, tensor, ours, theirs in _rows(torch, jax, row, step):
+            for stage, tensor, ours, theirs in _rows(case.recording, torch, jax, row):
+                # Where the optimizer could not be given its state, the replay has none to compare.
+                if stage in ("optimizer state", "update") and not case.judged[row]:
+                    continue
                 bad = ~np.isfinite(theirs), ~np.isfinite(ours)
                 if bad[0].shape != bad[1].shape or (bad[0] == bad[1]).all():
                     continue
@@ -42,10 +45,10 @@ _FIX = {
 }
 
 
-def _rows(torch: Trace, jax: Trace, row: int, step: int) -> Iterator[tuple[str, str, Array, Array]]:
+def _rows(recording: Recording, torch: Trace, jax: Trace, row: int) -> Iterator[tuple[str, str, Array, Array]]:
     yield "forward", "predictions", joined(torch.predictions[row]), joined(jax.predictions[row])
-    losses = np.atleast_1d(np.asarray(torch.losses[step])), np.atleast_1d(np.asarray(jax.losses[step]))
-    yield "loss", "loss", *losses
+    losses = tuple(np.atleast_1d(loss_of(trace, recording, row)) for trace in (torch, jax))
+    yield "loss", "loss", losses[0], losses[1]
     for stage, field in (("gradient", "gradients"), ("model state", "buffers")):
         for name, values in getattr(torch, field).items():
             if name in getattr(jax, field) and np.issubdtype(np.asarray(values).dtype, np.floating):

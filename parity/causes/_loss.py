@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity.causes._case import Case, Probe
+from parity.causes._case import Case, Probe, loss_of
 from parity.causes._cause import Cause, either
 from parity.causes._numbers import shortest
 
@@ -186,7 +186,7 @@ def _factor_values(case: Case, group: tuple[_Scaling, ...]) -> list[float]:
 def _plausible(case: Case, probes: list[Probe], ratios: list[float]) -> bool:
     """Whether the losses' quotient is near enough to try: a replay costs more."""
     for row, probe, ratio in zip(case.rows, probes, ratios, strict=True):
-        exact = float(case.recording.arbiter_locked.losses[int(case.recording.kept[row])])
+        exact = loss_of(case.recording.arbiter_locked, case.recording, row)
         if not abs(probe.loss * ratio - exact) <= 1e-3 * max(abs(exact), abs(probe.loss * ratio)):
             return False
     return True
@@ -197,7 +197,7 @@ def _any_factor(case: Case) -> list[Cause]:
     probes = case.probe()
     if probes is None or not probes[0].loss:
         return []
-    exact = float(case.recording.arbiter_locked.losses[int(case.recording.kept[case.rows[0]])])
+    exact = loss_of(case.recording.arbiter_locked, case.recording, case.rows[0])
     raw = exact / probes[0].loss
     if not _plausible(case, probes, [raw] * len(probes)) or abs(raw - 1) < 1e-12:
         return []

@@ -91,8 +91,10 @@ def turned(names: _names.Names, chosen: tuple[str, ...]) -> Any:
     """The same mapping with some weights the other way round."""
 
     class Turned:
-        def to_port(self, weights: Any) -> Any:
-            return names.to_port({name: v.T if name in chosen else v for name, v in weights.items()})
+        buffers = names.buffers
+
+        def to_port(self, weights: Any, *rest: Any) -> Any:
+            return names.to_port({name: v.T if name in chosen else v for name, v in weights.items()}, *rest)
 
         def from_port(self, params: Any, *rest: Any) -> Any:
             return {name: v.T if name in chosen else v for name, v in names.from_port(params, *rest).items()}

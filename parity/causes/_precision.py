@@ -16,7 +16,7 @@ from scipy import special  # type: ignore[import-untyped]
 
 from parity._recording import Array, Trace
 from parity.causes import _model_rules as rules
-from parity.causes._case import Case, double, joined, objective
+from parity.causes._case import Case, joined, run
 from parity.causes._cause import Cause
 from parity.causes._rewrite import rewritten
 
@@ -145,24 +145,21 @@ _FIX = {
 
 def _evaluated(case: Case, form: _Format | None, rows: tuple[int, ...]) -> Errors:
     """Predictions and gradients in float64, with every product's operands rounded to a format."""
-    compute: Any = objective(case.port)
-    if form is not None and form.forward_only:
-        compute = rewritten(compute, rules.Coarse(form.rounding, form.results))
-    compute = jax.value_and_grad(compute, has_aux=True)
-    if form is not None and not form.forward_only:
-        compute = rewritten(compute, rules.Coarse(form.rounding, form.results))
-    recording, kept = case.recording, []
-    before = recording.weights_before()
-    with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
-        compiled = jax.jit(compute)
-        for row in rows:
-            params = case.names.to_port(double({name: values[row] for name, values in before.items()}))
-            batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
-            made = [compiled(params, double(case.port.state), *double(piece)) for piece in batch.passes()]
-            total = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *[gradients for _, gradients in made])
-            named = {name: np.asarray(leaf).reshape(-1) for name, leaf in case.names.from_port(total).items()}
-            kept.append({"predictions": joined([given for (_, given), _ in made]), **named})
-    return kept
+    port, wrap = case.port, lambda compute: compute
+    if form is not None:
+        rule = rules.Coarse(form.rounding, form.results)
+        if form.forward_only:
+            port = dataclasses.replace(port, apply=rewritten(port.apply, rule), loss=rewritten(port.loss, rule))
+        else:
+            wrap = lambda compute: rewritten(compute, rule)  # noqa: E731
+    probes = run(port, case.names, case.recording, rows, wrap)
+    return [
+        {
+            "predictions": probe.predictions[0],
+            **{name: values.reshape(-1) for name, values in probe.gradients.items()},
+        }
+        for probe in probes
+    ]
 
 
 def _gaps(coarse: Errors, exact: Errors) -> Errors:

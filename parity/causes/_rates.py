@@ -51,16 +51,16 @@ def _read(steps: Columns, chosen: Array) -> _Read | None:
     recorded = steps.rule.rates[:, chosen]
     if (recorded != recorded[:, :1]).any() or not np.isfinite(port).all():
         return None
-    weight = 1 / slack
-    norm = ((moved * weight) ** 2).sum(1)
-    if not (norm > 0).all():
+    if not moved.any(1).all():
         return None
-    share = (port * moved * weight**2).sum(1) / norm
+    # The element that tells the most of each step: a mean over all of them would round worse than that one.
+    best = (np.arange(len(moved)), (np.abs(moved) / slack).argmax(1))
+    share = port[best] / moved[best]
     # Rounding scales with the weights' size, and with the step's own where that is larger.
     off = np.abs(port - share[:, None] * moved) > slack * np.maximum(1, np.abs(share))[:, None]
     if off.any():
         return None
-    tight = (slack / np.maximum(np.abs(moved), np.finfo(np.float64).tiny)).min(1)
+    tight = slack[best] / np.abs(moved[best])
     rates = recorded[:, 0]
     return _Read(share * rates, tight * np.abs(rates) * np.maximum(1, np.abs(share)), rates)
 

@@ -148,7 +148,6 @@ def _sgd(rule: Rule, step: int, gradient: Rounded, rate: Array, state: dict[str,
         "mixed": (1 - momentum) * taken + momentum * buffer,
         "larger": buffer + momentum * buffer,
         "after": momentum * buffer,
-        "old": taken + momentum * old,
     }[rule.nesterov]
     moved = ahead.where(heavy, taken)
     return moved if rule.rate_inside else moved * rate

@@ -61,7 +61,7 @@ def _sgd(columns: Columns) -> Iterator[Variant]:
         return
     if rule.nesterov:
         yield _nesterov_missing(rule)
-        for form in ("mixed", "after", "twice", "larger", "old"):
+        for form in ("mixed", "after", "twice", "larger"):
             yield Variant(
                 "Nesterov in another form",
                 dataclasses.replace(rule, nesterov=form),
