@@ -1,4 +1,4 @@
-"""Programs from PyTorch's and Flax's documentation, carried by hand, are judged rightly, and so are ports that differ."""
+"""Programs from PyTorch's and Flax's documentation, carried by hand, are judged rightly; so are ports that differ."""
 
 from __future__ import annotations
 
