@@ -17,9 +17,9 @@ def sum_of_squares(predictions, targets):
 
 
 def build(recording):
-    params = {"slopes": recording.initial["0.weight"].T, "level": recording.initial["0.bias"]}
+    params = {"slopes": recording.initial["weight"].T, "level": recording.initial["bias"]}
     optimizer = optax.rmsprop(1e-3, decay=0.99, eps=1e-8, eps_in_sqrt=False)
-    return Port(params, predict, sum_of_squares, optimizer, {"0.weight": "slopes.T", "0.bias": "level"})
+    return Port(params, predict, sum_of_squares, optimizer, {"weight": "slopes.T", "bias": "level"})
 
 
 def with_epsilon_inside(recording):

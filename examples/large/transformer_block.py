@@ -52,6 +52,6 @@ for step in range(STEPS):
     rows = text[step % 8 * BATCH :][:BATCH]
     loss = F.cross_entropy(model(rows[:, :-1]), rows[:, 1:])
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters, loss {loss.item():.4f}")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+
+import jax
+import torch
 
 from tests.judge_score import score
 from tests.judge_score.faults import FAULTS
@@ -24,7 +28,20 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="WORDS", help="the faults whose names or causes hold these words")
     arguments = parser.parse_args()
     say = _progress()
+    with tempfile.TemporaryDirectory() as folder:
+        _share_compilations(folder)
+        return _run(arguments, say)
 
+
+def _share_compilations(folder: str) -> None:
+    """Trainings of one shape are the same program with other data; XLA need compile it once only."""
+    torch.set_num_threads(1)
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _run(arguments: argparse.Namespace, say: Callable[[str, str], None]) -> int:
     faults = [fault for fault in FAULTS if arguments.only in fault.name or arguments.only in fault.cause]
     judged = []
     for fault in faults:
