@@ -109,7 +109,7 @@ class _Walk:
         state = _either(is_locked, model_state(self._port, self._names, buffers, weights), state)
         exact = _either(is_locked, _no_error((params, state)), (off[0], off[2]))
         follow = bound(
-            lambda *given: self._step(*given, parts),
+            lambda inner, gradients, is_locked, batch: self._step(inner, gradients, is_locked, batch, parts),
             precision=form,
             input_bounds=((exact[0], off[1], exact[1]), None, None, None),
             narrow=False,
@@ -256,19 +256,19 @@ def _open(recording: Recording, losses: Array, gathered: Gathered, reached: int)
 
     def filled(like: Array, values: Array | None) -> Array:
         rest = np.broadcast_to(np.inf, (len(like) - reached, *like.shape[1:]))
-        return rest if values is None or not reached else np.concatenate([values[:reached], rest])
+        return rest if values is None else np.concatenate([values[:reached], rest])
 
     whole = recording.observed
-    trace = gathered.trace() if reached else None
+    known = gathered.trace() if reached else Trace((), losses, {}, {}, {})
     state = {
-        key: {name: filled(like, trace and trace.state.get(key, {}).get(name)) for name, like in tensors.items()}
+        key: {name: filled(like, known.state.get(key, {}).get(name)) for name, like in tensors.items()}
         for key, tensors in whole.state.items()
     }
     return Trace(
-        predictions=(*(trace.predictions[:reached] if trace else ()), *whole.predictions[reached:]),
+        predictions=(*known.predictions[:reached], *whole.predictions[reached:]),
         losses=losses,
-        gradients={name: filled(like, trace and trace.gradients[name]) for name, like in whole.gradients.items()},
+        gradients={name: filled(like, known.gradients.get(name)) for name, like in whole.gradients.items()},
         state=state,
-        weights={name: filled(like, trace and trace.weights[name]) for name, like in whole.weights.items()},
+        weights={name: filled(like, known.weights.get(name)) for name, like in whole.weights.items()},
         buffers={},
     )

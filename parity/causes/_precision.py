@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import special  # type: ignore[import-untyped]
+from scipy import special
 
 from parity._recording import Array, Trace
 from parity.causes import _model_rules as rules
