@@ -17,7 +17,7 @@ Both = tuple[Callable[..., Any], Callable[..., Any] | None]
 
 # Every operation takes square matrices of one size and returns one.
 UNARY: dict[str, Both] = {
-    "abs": (jnp.abs, torch.abs),
+    "abs": (jnp.abs, lambda x: _torch_abs(x)),
     "add literal": (lambda x: x + 0.7, lambda x: x + 0.7),
     "atan": (jnp.arctan, torch.atan),
     "average pool": (lambda x: _pool(x, 0.0, lax.add) / 2, lambda x: _torch_pool(torch.nn.functional.avg_pool1d, x)),
@@ -81,7 +81,7 @@ BINARY: dict[str, Both] = {
     "maximum": (jnp.maximum, torch.maximum),
     "minimum": (jnp.minimum, torch.minimum),
     "multiply": (jnp.multiply, torch.mul),
-    "power": (lambda x, y: jnp.power(jnp.abs(x) + 0.1, y), lambda x, y: torch.pow(x.abs() + 0.1, y)),
+    "power": (lambda x, y: jnp.power(jnp.abs(x) + 0.1, y), lambda x, y: torch.pow(_torch_abs(x) + 0.1, y)),
     "subtract": (jnp.subtract, torch.sub),
     "where first": (
         lambda x, y: lax.cond(x[0, 0] > y[0, 0], lambda: x * y, lambda: x + y),
@@ -100,6 +100,11 @@ def _pool(x: Array, start: float, combine: Any) -> Array:
 def _torch_pool(function: Any, x: Any) -> Any:
     filler = 0.0 if function is torch.nn.functional.avg_pool1d else -torch.inf
     return function(torch.nn.functional.pad(x, (0, 1), value=filler), 2, 1)
+
+
+def _torch_abs(x: Any) -> Any:
+    """|x| whose derivative at zero is JAX's, 1; torch.abs has 0 there."""
+    return torch.where(x >= 0, x, -x)
 
 
 def _places(count: int) -> Any:
