@@ -135,8 +135,11 @@ def test_an_honest_port_passes_and_each_fault_fails(done: Run) -> None:
 
 
 def test_a_divergence_is_explained_and_nothing_else_is_shown(done: Run) -> None:
-    headline, where, why, count, report = done.sections["test_wrong"].rstrip("=").strip().splitlines()
+    lines = done.sections["test_wrong"].rstrip("=").strip().splitlines()
+    headline, cause, fix, where, why, count, report = lines
     assert headline == "The sides part at step 0: update, weight."
+    assert cause.startswith("Cause: learning rate: with PyTorch's rule changed")
+    assert fix == "Fix: set the learning rate to 0.1, as PyTorch has it"
     assert where == "stage: update, tensor: weight, step: 0"
     assert why.startswith("in float64 PyTorch has 0.27")
     assert why.endswith("The two are not the same program")
@@ -160,12 +163,13 @@ def test_junit_holds_the_explanation_and_the_place(done: Run) -> None:
         ("parity.stage", "update"),
         ("parity.tensor", "weight"),
         ("parity.step", "0"),
+        ("parity.cause", "learning rate"),
         ("parity.report", folder),
     ]
     assert [value for name, value in done.properties("test_twice") if name == "parity.verdict"] == ["holds"] * 2
     failure = done.cases["test_wrong"].find("failure")
     assert failure is not None
-    assert (failure.text or "").startswith("The sides part at step 0: update, weight.\nstage: update")
+    assert (failure.text or "").startswith("The sides part at step 0: update, weight.\nCause: learning rate")
     assert "The two are not the same program" in (failure.get("message") or "")
 
 
