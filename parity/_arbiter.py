@@ -120,7 +120,9 @@ class _Rerun:
                 _put(self._parameters, {name: values[row] for name, values in starts.weights.items()})
                 _put(self._buffers, {name: values[row] for name, values in starts.buffers.items()})
                 _put(self._buffers, seen.keeper.befores[row][1])
-                self._restore(row)
+                # The first steps follow one another, and the optimizer's state is what their gradients lead to.
+                if row != step:
+                    self._restore(row)
             elif row:
                 _put(self._parameters, {name: values[row - 1] for name, values in observed.weights.items()})
                 _put(self._buffers, {name: values[row - 1] for name, values in observed.buffers.items()})
@@ -172,11 +174,9 @@ class _Rerun:
         return joined(gathered), total, made
 
     def _restore(self, row: int) -> None:
-        """The optimizer's state as it was before a kept step; a fresh one before the first."""
+        """The optimizer's state as it was before a kept step."""
         assert self._starts is not None
         others, _ = self._seen.keeper.befores[row]
-        if not self._seen.keeper.kept[row]:
-            return  # as it was made
         for name, parameter in self._parameters.items():
             if name not in self._seen.rules:
                 continue

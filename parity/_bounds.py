@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity import _affine, _carried, _feed, _locked, _names
+from parity import _affine, _carried, _feed, _locked, _names, _optax_state, _torch_rules
 from parity._drive import Gathered, Run
 from parity._feed import Parts
 from parity._ports import Port, of_arrays
@@ -25,6 +25,8 @@ _WIDE = np.dtype(np.float64)
 _LITTLE = 20_000_000
 # Numbers that all steps of a training make, below which they are laid out at once.
 _AT_ONCE = 5_000_000
+# How many more roundings than the port an optimizer makes at a step whose rule is not written down here.
+_UNKNOWN = 4.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,8 +54,9 @@ class Bounds:
 def derive(recording: Recording, port: Port) -> Bounds:
     """The bounds for a recorded training and its port.
 
-    Every operation of the port's program is followed in float64 with what rounding can do to it. Along a free training
-    the error is carried from step to step: by the step's own linear map where the step is affine, else entry by entry.
+    Every operation of the port's program is followed in float64 with what rounding can do to it, and so is PyTorch's
+    own rule for the optimizer's step, which may round elsewhere; the larger bound is taken. Along a free training the
+    error is carried from step to step: by the step's own linear map where the step is affine, else entry by entry.
 
     Raises:
         UnsupportedError: the port's program has a primitive whose rounding is not known; it is named.
@@ -83,6 +86,7 @@ class _Walk:
         self._port, self._names, self._recording = port, names, recording
         self._recorded, self._own = _feed.recorded(recording, _WIDE), _feed.own(port, recording, _WIDE)
         self._start = free_start(port, _WIDE)
+        self._rule = _torch_rules.of(recording)
         self._flat = _affine.Flat(self._start[:2])
         size = _affine.Flat(self._start).size
         fed = max(sum(np.size(leaf) for leaf in jax.tree.leaves(batch)) for batch in self._recorded.batches)
@@ -100,7 +104,7 @@ class _Walk:
 
     def _bounded(self, carry: Any, x: Any, batch: Any, parts: Parts) -> Any:
         (form, likely, is_locked, alone), (params, kept, state), off = carry
-        (weights, gradients, buffers), limit = x
+        (weights, gradients, buffers), limit, (constants, uncertain, first) = x
         if limit is not None:
             # What the error is where it is known better, and whether only what the step itself adds is asked for.
             near = jax.tree.map(jnp.minimum, off[:2], self._flat.tree(limit, off[:2]))
@@ -108,27 +112,67 @@ class _Walk:
         params = _either(is_locked, self._names.to_port(weights), params)
         state = _either(is_locked, model_state(self._port, self._names, buffers, weights), state)
         exact = _either(is_locked, _no_error((params, state)), (off[0], off[2]))
+        # What Python worked out in double precision is rounded to the format as it is used.
+        uncertain = jax.tree.map(lambda value, error: error + form.unit * jnp.abs(value), constants, uncertain)
         follow = bound(
-            lambda inner, gradients, is_locked, batch: self._step(inner, gradients, is_locked, batch, parts),
+            lambda inner, gradients, is_locked, batch, constants: self._step(
+                inner, gradients, is_locked, batch, parts, constants, first
+            ),
             precision=form,
-            input_bounds=((exact[0], off[1], exact[1]), None, None, None),
+            input_bounds=((exact[0], off[1], exact[1]), None, None, None, uncertain),
             narrow=False,
             probabilistic=likely,
         )
         inner = (params, kept, state)
-        (inner, made), (off, errors) = follow(inner, self._names.to_port(gradients), is_locked, batch)
+        given = (inner, self._names.to_port(gradients), is_locked, batch, constants)
+        (after, made, _), (off, errors, theirs) = follow(*given)
+        off, errors = self._with_torch(form, off, errors, theirs, inner, after)
+        inner = after
         told = (jnp.abs(made[1]), self._flat.vector(off[:2]) if limit is not None else jnp.zeros(0))
         return ((form, likely, is_locked, alone), inner, off), (*errors, told)
 
-    def _step(self, inner: Any, gradients: Any, is_locked: Any, batch: Any, parts: Parts) -> Any:
-        """One step, fed its own gradients or the recorded ones; what it makes is by PyTorch's names."""
+    def _step(
+        self, inner: Any, gradients: Any, is_locked: Any, batch: Any, parts: Parts, constants: Any, first: Any
+    ) -> Any:
+        """One step, fed its own gradients or the recorded ones; what it makes is by PyTorch's names.
+
+        The last of its three results are weights and optimizer state by PyTorch's own rule, if that is known.
+        """
         params, kept, state = inner
         predictions, value, own, state = forward_backward(self._port, params, state, batch, parts)
-        moved, kept = update(self._port, _either(is_locked, gradients, own), kept, params)
+        taken = _either(is_locked, gradients, own)
+        moved, after = update(self._port, taken, kept, params)
         names, keys = self._names, tuple(self._recording.observed.state)
-        named = named_state(names, kept, params, keys)
+        before, named = (named_state(names, each, params, keys) for each in (kept, after))
         made = (predictions, value, names.from_port(own), named_buffers(names, state), named, names.from_port(moved))
-        return (moved, kept, state), made
+        theirs: Any = None
+        if self._rule is not None and self._rule.follows(before):
+            theirs = self._rule.update(names.from_port(params), names.from_port(taken), before, constants, first)
+        return (moved, after, state), made, theirs
+
+    def _with_torch(self, form: Format, off: Any, errors: Any, theirs: Any, before: Any, after: Any) -> Any:
+        """The errors of weights and optimizer state, at least those that PyTorch's own rule may make."""
+        names, keys = self._names, tuple(self._recording.observed.state)
+        *others, state, weights = errors
+        if theirs is None:
+            size = jax.tree.map(lambda a, b: _UNKNOWN * form.unit * (jnp.abs(a) + jnp.abs(b)), before[:2], after[:2])
+            moved, kept = jax.tree.map(jnp.add, off[:2], size)
+        else:
+            more = {**weights, **{name: jnp.maximum(weights[name], error) for name, error in theirs[0].items()}}
+            moved = names.to_port(more)
+            trees = {
+                key: names.to_port({**{n: jnp.zeros_like(w) for n, w in weights.items()}, **state.get(key, {}), **some})
+                for key, some in theirs[1].items()
+            }
+            largest = _optax_state.put(off[1], before[0], trees, 0)
+            kept = jax.tree.map(jnp.maximum, off[1], largest)
+        state, weights = named_state(names, kept, before[0], keys), names.from_port(moved)
+        return (moved, kept, off[2]), (*others, state, weights)
+
+    def _constants(self, steps: Array) -> Any:
+        """What PyTorch's rule needs beside tensors, a row for each of these steps."""
+        values, errors = ([], []) if self._rule is None else self._rule.constants(steps)
+        return values, errors, steps == 0
 
     def _carry(self, form: Format, start: Any, *, likely: bool = False, locked: bool, alone: bool = False) -> Any:
         return (form, jnp.asarray(likely), jnp.asarray(locked), jnp.asarray(alone)), start, _no_error(start)
@@ -140,17 +184,17 @@ class _Walk:
         recording, kept, gathered = self._recording, self._recording.kept, Gathered(len(self._recording.kept))
         if self._at_once:
             rows = slice(0, len(kept))
-            xs = (_locked.recorded_rows(recording, _WIDE, rows), self._no_limits())
+            xs = (_locked.recorded_rows(recording, _WIDE, rows), self._no_limits(), self._constants(recording.kept))
             carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
             self._run.over(carry, xs, self._recorded, gathered, rows)
             return gathered.trace()
         carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
-        for row, (state, x, batch, parts) in enumerate(self._arguments()):
+        for row, (state, recorded, batch, parts) in enumerate(self._arguments()):
             # A state that was recorded is exact; one that recorded gradients led to brings its error along.
             if row >= self._plan().sequence:
                 inner = (carry[1][0], state, carry[1][2])
                 carry = (carry[0], inner, _no_error(inner))
-            carry, made = self._run.one(carry, (x, None), batch, parts)
+            carry, made = self._run.one(carry, (recorded, None, self._constants(recording.kept[row])), batch, parts)
             gathered.add(slice(row, row + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
         return gathered.trace()
 
@@ -184,7 +228,7 @@ class _Walk:
     def _whole(self, form: Format, limits: Array | None, *, alone: bool = False) -> Gathered:
         recording, rows = self._recording, slice(0, self._recording.steps)
         gathered = Gathered(recording.steps)
-        xs = (_locked.recorded_rows(recording, _WIDE, rows), limits)
+        xs = (_locked.recorded_rows(recording, _WIDE, rows), limits, self._constants(np.arange(recording.steps)))
         self._run.over(self._carry(form, self._start, locked=False, alone=alone), xs, self._own, gathered, rows)
         return gathered
 
@@ -198,8 +242,9 @@ class _Walk:
         losses, gathered, reached = np.full(recording.steps, np.inf), Gathered(len(recording.kept)), 0
         carry = self._carry(form, self._start, locked=False)
         unused = jax.tree.map(jnp.asarray, _locked.recorded_rows(recording, _WIDE, slice(0, 1)))
-        x = (jax.tree.map(lambda leaf: leaf[0], unused), None)
+        unused = jax.tree.map(lambda leaf: leaf[0], unused)
         for step, place in enumerate(self._own.order):
+            x = (unused, None, self._constants(np.asarray(step)))
             carry, made = self._run.one(carry, x, self._own.batches[place], self._own.parts[place])
             losses[step], size = float(made[1]), float(made[-1][0])
             if not losses[step] <= size:
