@@ -129,7 +129,7 @@ class _Walk:
         off, errors = self._with_torch(form, off, errors, theirs, inner, after)
         inner = after
         told = (jnp.abs(made[1]), self._flat.vector(off[:2]) if limit is not None else jnp.zeros(0))
-        return ((form, likely, is_locked, alone), inner, off), (*errors, told)
+        return ((form, likely, is_locked, alone), _plain(inner), _plain(off)), (*errors, told)
 
     def _step(
         self, inner: Any, gradients: Any, is_locked: Any, batch: Any, parts: Parts, constants: Any, first: Any
@@ -175,7 +175,8 @@ class _Walk:
         return values, errors, steps == 0
 
     def _carry(self, form: Format, start: Any, *, likely: bool = False, locked: bool, alone: bool = False) -> Any:
-        return (form, jnp.asarray(likely), jnp.asarray(locked), jnp.asarray(alone)), start, _no_error(start)
+        flags = (jnp.asarray(likely), jnp.asarray(locked), jnp.asarray(alone))
+        return (_plain(form), *flags), _plain(start), _no_error(start)
 
     # -- locked
 
@@ -290,6 +291,11 @@ class _Walk:
 
 def _either(flag: Any, first: Any, second: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(flag, a, b), first, second)
+
+
+def _plain(tree: Any) -> Any:
+    """The same in types that do not change from step to step, so that nothing is compiled twice."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf).name), tree)
 
 
 def _no_error(tree: Any) -> Any:
