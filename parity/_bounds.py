@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity import _affine, _carried, _feed, _locked, _names, _optax_state, _torch_rules
+from parity import _affine, _carried, _feed, _locked, _names, _optax_state, _sampled, _torch_rules
 from parity._drive import Gathered, Run
 from parity._feed import Parts
 from parity._ports import Port, of_arrays
@@ -40,6 +40,7 @@ class Bounds:
         open_from, open_from64: the first step at which rounding alone may move the free training's loss by more than
             the loss itself; ``None`` where there is no such step. From there on the trajectory proves nothing, and the
             locked steps alone do.
+        sampled: the fields of ``locked64`` whose worst case says too little, and is capped by samples.
     """
 
     locked: Trace
@@ -49,14 +50,21 @@ class Bounds:
     free64: Trace
     open_from: int | None
     open_from64: int | None
+    sampled: tuple[str, ...] = ()
 
 
-def derive(recording: Recording, port: Port) -> Bounds:
+def derive(recording: Recording, port: Port, exact: Trace | None = None) -> Bounds:
     """The bounds for a recorded training and its port.
 
     Every operation of the port's program is followed in float64 with what rounding can do to it, and so is PyTorch's
     own rule for the optimizer's step, which may round elsewhere; the larger bound is taken. Along a free training the
     error is carried from step to step: by the step's own linear map where the step is affine, else entry by entry.
+
+    Args:
+        recording: the recording.
+        port: the port.
+        exact: the port's training on its own in float64, beside which one can be bounded by sampling where the worst
+            case cannot be.
 
     Raises:
         UnsupportedError: the port's program has a primitive whose rounding is not known; it is named.
@@ -65,14 +73,19 @@ def derive(recording: Recording, port: Port) -> Bounds:
     with types_of(_WIDE), jax.default_device(jax.devices("cpu")[0]):
         walk = _Walk(of_arrays(port), _names.of(port, recording), recording)
         (free, open_from), (free64, open_from64) = walk.free(own), walk.free(double)
+        locked64 = walk.locked(double)
+        sampled = _sampled.loose(locked64, recording)
+        if exact is not None and open_from64 is not None:
+            free64 = walk.shadowed(free64, exact)
         return Bounds(
             locked=walk.locked(own),
-            locked64=walk.locked(double),
+            locked64=walk.sharpened(locked64) if sampled else locked64,
             likely=walk.locked(own, likely=True),
             free=free,
             free64=free64,
             open_from=open_from,
             open_from64=open_from64,
+            sampled=sampled,
         )
 
 
@@ -198,6 +211,14 @@ class _Walk:
             carry, made = self._run.one(carry, (recorded, None, self._constants(recording.kept[row])), batch, parts)
             gathered.add(slice(row, row + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
         return gathered.trace()
+
+    def sharpened(self, locked64: Trace) -> Trace:
+        """With samples, see :mod:`parity._sampled`."""
+        return _sampled.sharpened(locked64, self._port, self._names, self._recording, self._arguments())
+
+    def shadowed(self, free64: Trace, exact: Trace) -> Trace:
+        """With a training that starts a little off, see :mod:`parity._sampled`."""
+        return _sampled.shadowed(free64, exact, self._port, self._names, self._recording)
 
     def _arguments(self) -> Iterator[Any]:
         return _locked.arguments(self._port, self._names, self._recording, _WIDE)

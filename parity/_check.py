@@ -77,7 +77,7 @@ def check(
         replayed = replay(made, recording)
     progress(f"replayed them in JAX on {replayed.device}, locked and free, in {recording.dtype} and float64")
     with _timed(costs, "bounds"):
-        bounds = _bounds.derive(recording, made)
+        bounds = _bounds.derive(recording, made, replayed.free64)
     progress("followed the rounding of every operation")
     findings = _judge.judge(recording, replayed, bounds)
     progress(f"judged {len(findings)} tensors of all stages against their rounding bounds")

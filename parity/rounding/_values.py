@@ -75,12 +75,13 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """The format and the choices a bound is taken with."""
+    """The format and the choices a bound is taken with; with a seed, errors are not carried but drawn and added."""
 
     format: Format
     narrow: bool
     probabilistic: Any
     walk: Callable[[Context, Any, Sequence[Value], Sequence[Value]], list[Value]]
+    seed: Any = None
 
     def at(self, dtype: Any) -> Format:
         """The format in which results of a dtype are rounded: a program may narrow by itself."""
@@ -90,6 +91,9 @@ class Context:
 
     def gamma(self, count: Any, form: Format, terms: Any = None) -> Any:
         """What ``count`` roundings can do, relative, or what they do but for one chance in 1e9."""
+        if self.seed is not None:
+            # The root mean square of as many independent roundings, each of a partial sum as large as all terms.
+            return jnp.sqrt(jnp.asarray(count, np.float64)) * form.unit
         if self.probabilistic is False:
             return gamma(count, form.unit)
         likely = likely_gamma(count, form.unit, count if terms is None else terms)
@@ -132,6 +136,18 @@ class Context:
     def flags(self, inputs: Sequence[Value], shape: tuple[int, ...]) -> Array | None:
         """Where a result that is no floating number could be another."""
         return union([x.error for x in inputs], shape)
+
+    def drawn(self, x: Value) -> Value:
+        """A result off by all of its error, up or down as the bits of the number and the seed will have it."""
+        if x.error is None or not x.floating:
+            return Value(x.value, origin=x.origin)
+        bits = lax.bitcast_convert_type(jnp.asarray(x.value, np.float64), np.uint64)
+        # Equal numbers are rounded alike, as they are in a machine (the finalizer of MurmurHash3).
+        bits = (bits ^ self.seed ^ (bits >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+        bits = (bits ^ (bits >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+        sign = jnp.where(bits >> np.uint64(63) == 0, -1.0, 1.0)
+        off = jnp.where(jnp.isfinite(x.error), x.error, 0.0)
+        return Value(x.value + sign * off, origin=x.origin)
 
     def reported(self, x: Value) -> Array:
         """The bound as it is handed out: an exact number may still have to be held by the format."""

@@ -66,7 +66,8 @@ def _apply(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
         return [Value(r) for r in (results if eqn.primitive.multiple_results else [results])]
     if name in RULES and (numbers or name not in _elementwise.RULES):
         with jax.named_scope(name):
-            return RULES[name](context, eqn, inputs)
+            outputs = RULES[name](context, eqn, inputs)
+        return outputs if context.seed is None else [context.drawn(x) for x in outputs]
     if not numbers:
         return _flagged(eqn, inputs)
     raise UnsupportedError(

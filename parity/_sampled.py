@@ -1,0 +1,156 @@
+"""What float64's roundings do to a step of a deep model, from samples, where their worst case says nothing any more.
+
+The worst case is carried from operation to operation as if every rounding pointed the same way: after a few layers of
+sums over hundreds of terms it exceeds the values themselves, even in float64, whose actual errors are 1e12 times
+smaller. A wrong program would then pass for a rounded one. So where the worst case is that loose, the step is run with
+errors drawn at random in every operation, and two float64 programs have to agree within a multiple of what that does.
+Likewise for a training on its own: where its worst case ends, it is run from weights that are a little off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parity import _drive
+from parity._names import Names
+from parity._ports import Port
+from parity._recording import Array, Recording, Trace
+from parity._steps import forward_backward, model_state, named_buffers
+from parity.rounding import drawn
+
+# Relative to a tensor's largest element: a worst case beyond this would let a wrong constant pass.
+LOOSE = 2.0**-30
+_SAMPLES = 3
+# Errors are drawn this large, so that float64's own do not blur them, and scaled down to its unit roundoff: a step's
+# response to them is linear.
+_DRAWN, _UNIT = 2.0**-40, 2.0**-53
+# A normal number is beyond 6.7 deviations once in 5e10, and three are all within 6.7 / _TIMES of zero, where they would
+# say too little, once in 5e8: even a single number, such as the loss, raises a false alarm no more often.
+_TIMES = 4096.0
+# A training on its own is moved once, at its start; its steps' roundings are as many more, and each of several units.
+_TIMES_FREE = 2.0**16
+_FIELDS = ("predictions", "losses", "gradients", "buffers")
+
+Arguments = Iterator[tuple[Any, Any, Any, Any]]
+
+
+def loose(bounds: Trace, recording: Recording) -> tuple[str, ...]:
+    """The fields of a locked trace some of whose worst cases say too little."""
+    return tuple(field for field in _FIELDS if _is_loose(getattr(bounds, field), _exact(recording, field)))
+
+
+def _exact(recording: Recording, field: str) -> Any:
+    values = getattr(recording.arbiter_locked, field)
+    return values[recording.kept] if field == "losses" else values
+
+
+def _is_loose(bounds: Any, exact: Any) -> bool:
+    rows = zip(_by_row(bounds), _by_row(exact), strict=True)
+    return any(_largest(bound) > LOOSE * _largest(value) for bound, value in rows)
+
+
+def _by_row(values: Any) -> list[Array]:
+    """A list of all tensors at all steps."""
+    return [np.asarray(row) for leaf in jax.tree.leaves(values) for row in (leaf if np.ndim(leaf) else [leaf])]
+
+
+def _largest(values: Array) -> float:
+    return float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))
+
+
+def sharpened(bounds: Trace, port: Port, names: Names, recording: Recording, arguments: Arguments) -> Trace:
+    """The bounds on locked float64 steps, none larger than what samples show.
+
+    Args:
+        bounds: the worst case.
+        port: the port.
+        names: the mapping of its leaves.
+        recording: the recording.
+        arguments: of every kept step, as :func:`parity._locked.arguments` gives them.
+    """
+
+    def step(weights: Any, buffers: Any, batch: Any, parts: Any) -> Any:
+        state = model_state(port, names, buffers, weights)
+        predictions, value, own, after = forward_backward(port, names.to_port(weights), state, batch, parts)
+        return predictions, value, names.from_port(own), named_buffers(names, after)
+
+    def once(unit: Any, seed: Any, given: Any, parts: Any) -> Any:
+        return drawn(lambda *inner: step(*inner, parts), unit=unit, seed=seed)(*given)
+
+    compiled = jax.jit(once, static_argnums=3)
+    rows = [
+        _spread(lambda unit, seed: compiled(unit, seed, (weights, buffers, batch), parts))  # noqa: B023
+        for _, (weights, _, buffers), batch, parts in arguments
+    ]
+    predictions, losses, gradients, model = zip(*rows, strict=True)
+    return dataclasses.replace(
+        bounds,
+        predictions=tuple(jax.tree.map(_capped, bounds.predictions[row], predictions[row]) for row in range(len(rows))),
+        losses=np.minimum(bounds.losses, np.array(losses)),
+        gradients={name: _capped(bound, [row[name] for row in gradients]) for name, bound in bounds.gradients.items()},
+        buffers={name: _capped(bound, [row[name] for row in model]) for name, bound in bounds.buffers.items()},
+    )
+
+
+def _spread(run: Callable[[float, int], Any]) -> Any:
+    """The most that samples move any element of each tensor, times what makes that a bound."""
+    exact = run(0.0, 0)
+    samples = [run(_DRAWN, seed) for seed in range(1, 1 + _SAMPLES)]
+    share = _TIMES * _UNIT / _DRAWN
+
+    def most(value: Any, *others: Any) -> float:
+        gaps = [float(jnp.abs(other - value).max(initial=0.0)) for other in others]
+        # What is not finite is not sampled.
+        return share * max(gaps) if np.isfinite(gaps).all() else np.inf
+
+    return jax.tree.map(most, exact, *samples)
+
+
+def _capped(bounds: Array, limits: Any) -> Array:
+    limit = np.asarray(limits, np.float64)
+    return np.minimum(bounds, limit.reshape(limit.shape + (1,) * (bounds.ndim - limit.ndim)))
+
+
+def shadowed(bounds: Trace, exact: Trace, port: Port, names: Names, recording: Recording) -> Trace:
+    """The bounds on a float64 training on its own, none larger than what a shadow of it shows.
+
+    Args:
+        bounds: the worst case.
+        exact: the training.
+        port: the port.
+        names: the mapping of its leaves.
+        recording: the recording.
+    """
+    rng = np.random.default_rng(0)
+
+    def moved(name: str, values: Any) -> Array:
+        first = np.asarray(values, np.float64)
+        size = max(_largest(first), _largest(exact.weights[name]))
+        return first + _DRAWN * size * rng.choice([-1.0, 1.0], first.shape)
+
+    weights = {name: moved(name, values) for name, values in names.from_port(port.params).items()}
+    other, _ = _drive.free(dataclasses.replace(port, params=names.to_port(weights)), names, recording, np.dtype(float))
+
+    def reach(one: Array, two: Array, worst: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            gaps = np.abs(one - two).reshape(len(one), -1).max(1, initial=0.0)
+        # What a training was once moved by may come back.
+        furthest = np.maximum.accumulate(np.where(np.isfinite(gaps), gaps, np.inf)) * (_TIMES_FREE * _UNIT / _DRAWN)
+        return _capped(worst, furthest)
+
+    def all_of(field: str) -> dict[str, Array]:
+        ours, theirs, worst = (getattr(trace, field) for trace in (exact, other, bounds))
+        return {name: reach(ours[name], theirs[name], worst[name]) for name in worst}
+
+    return dataclasses.replace(
+        bounds,
+        losses=reach(exact.losses, other.losses, bounds.losses),
+        gradients=all_of("gradients"),
+        weights=all_of("weights"),
+    )
