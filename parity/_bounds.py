@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from parity import _affine, _carried, _feed, _locked, _names, _optax_state, _sampled, _torch_rules
-from parity._drive import Gathered, Run
-from parity._feed import Parts
+from parity import _names, _sampled
+from parity._followed import Walk
 from parity._ports import Port, of_arrays
 from parity._recording import Array, Recording, Trace
 from parity._replay import types_of
-from parity._steps import forward_backward, free_start, model_state, named_buffers, named_state, update
-from parity.rounding import Format, bound
-
-_WIDE = np.dtype(np.float64)
-# Numbers that all steps together are fed and hold, below which compiling takes longer than computing.
-_LITTLE = 20_000_000
-# Numbers that all steps of a training make, below which they are laid out at once.
-_AT_ONCE = 5_000_000
-# How many more roundings than the port an optimizer makes at a step whose rule is not written down here.
-_UNKNOWN = 4.0
+from parity.rounding import Format
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,17 +56,23 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None) -> Boun
         UnsupportedError: the port's program has a primitive whose rounding is not known; it is named.
     """
     own, double = Format.of(recording.dtype.name), Format.of("float64")
-    with types_of(_WIDE), jax.default_device(jax.devices("cpu")[0]):
-        walk = _Walk(of_arrays(port), _names.of(port, recording), recording)
-        (free, open_from), (free64, open_from64) = walk.free(own), walk.free(double)
+    with types_of(np.dtype(np.float64)), jax.default_device(jax.devices("cpu")[0]):
+        port, names = of_arrays(port), _names.of(port, recording)
+        walk = Walk(port, names, recording)
+        free, open_from = walk.free(own)
+        free, (free64, open_from64) = _compact(free, own), walk.free(double)
+        locked = _compact(walk.locked(own), own)
+        likely = _compact(walk.locked(own, likely=True), own, like=locked)
         locked64 = walk.locked(double)
         sampled = _sampled.loose(locked64, recording)
+        if sampled:
+            locked64 = _sampled.sharpened(locked64, port, names, recording, walk.arguments())
         if exact is not None and open_from64 is not None:
-            free64 = walk.shadowed(free64, exact)
+            free64 = _sampled.shadowed(free64, exact, port, names, recording)
         return Bounds(
-            locked=walk.locked(own),
-            locked64=walk.sharpened(locked64) if sampled else locked64,
-            likely=walk.locked(own, likely=True),
+            locked=locked,
+            locked64=locked64,
+            likely=likely,
             free=free,
             free64=free64,
             open_from=open_from,
@@ -89,258 +81,15 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None) -> Boun
         )
 
 
-class _Walk:
-    """A port's steps on a recording, with bounds: from what was recorded, which is exact, or on its own.
+def _compact(trace: Trace, form: Format, like: Trace | None = None) -> Trace:
+    """The bounds in half the memory, where they are wide enough. An optimizer has no sums: ``like`` has its own."""
 
-    Both are one program, since compiling it takes longer than running it.
-    """
+    def up(values: Array) -> Array:
+        if form.tiny < np.finfo(np.float32).tiny:
+            return values
+        with np.errstate(over="ignore"):
+            return np.nextafter(values.astype(np.float32), np.float32(np.inf))
 
-    def __init__(self, port: Port, names: _names.Names, recording: Recording) -> None:
-        self._port, self._names, self._recording = port, names, recording
-        self._recorded, self._own = _feed.recorded(recording, _WIDE), _feed.own(port, recording, _WIDE)
-        self._start = free_start(port, _WIDE)
-        self._rule = _torch_rules.of(recording)
-        self._flat = _affine.Flat(self._start[:2])
-        size = _affine.Flat(self._start).size
-        fed = max(sum(np.size(leaf) for leaf in jax.tree.leaves(batch)) for batch in self._recorded.batches)
-        self._at_once = (
-            self._recorded.uniform
-            and self._own.uniform
-            and recording.thinned is None
-            and recording.steps * (size + self._made()) < _AT_ONCE
-        )
-        self._run = Run(self._bounded, quick=recording.steps * (size + fed) < _LITTLE)
-        self._maps = self._linear_maps() if self._at_once else None
-
-    def _made(self) -> int:
-        return sum(np.size(leaf) for leaf in jax.tree.leaves(self._recording.observed.predictions[0]))
-
-    def _bounded(self, carry: Any, x: Any, batch: Any, parts: Parts) -> Any:
-        (form, likely, is_locked, alone), (params, kept, state), off = carry
-        (weights, gradients, buffers), limit, (constants, uncertain, first) = x
-        if limit is not None:
-            # What the error is where it is known better, and whether only what the step itself adds is asked for.
-            near = jax.tree.map(jnp.minimum, off[:2], self._flat.tree(limit, off[:2]))
-            off = jax.tree.map(lambda e: jnp.where(alone, 0.0, e), (*near, off[2]))
-        params = _either(is_locked, self._names.to_port(weights), params)
-        state = _either(is_locked, model_state(self._port, self._names, buffers, weights), state)
-        exact = _either(is_locked, _no_error((params, state)), (off[0], off[2]))
-        # What Python worked out in double precision is rounded to the format as it is used.
-        uncertain = jax.tree.map(lambda value, error: error + form.unit * jnp.abs(value), constants, uncertain)
-        follow = bound(
-            lambda inner, gradients, is_locked, batch, constants: self._step(
-                inner, gradients, is_locked, batch, parts, constants, first
-            ),
-            precision=form,
-            input_bounds=((exact[0], off[1], exact[1]), None, None, None, uncertain),
-            narrow=False,
-            probabilistic=likely,
-        )
-        inner = (params, kept, state)
-        given = (inner, self._names.to_port(gradients), is_locked, batch, constants)
-        (after, made, _), (off, errors, theirs) = follow(*given)
-        off, errors = self._with_torch(form, off, errors, theirs, inner, after)
-        inner = after
-        told = (jnp.abs(made[1]), self._flat.vector(off[:2]) if limit is not None else jnp.zeros(0))
-        return ((form, likely, is_locked, alone), _plain(inner), _plain(off)), (*errors, told)
-
-    def _step(
-        self, inner: Any, gradients: Any, is_locked: Any, batch: Any, parts: Parts, constants: Any, first: Any
-    ) -> Any:
-        """One step, fed its own gradients or the recorded ones; what it makes is by PyTorch's names.
-
-        The last of its three results are weights and optimizer state by PyTorch's own rule, if that is known.
-        """
-        params, kept, state = inner
-        predictions, value, own, state = forward_backward(self._port, params, state, batch, parts)
-        taken = _either(is_locked, gradients, own)
-        moved, after = update(self._port, taken, kept, params)
-        names, keys = self._names, tuple(self._recording.observed.state)
-        before, named = (named_state(names, each, params, keys) for each in (kept, after))
-        made = (predictions, value, names.from_port(own), named_buffers(names, state), named, names.from_port(moved))
-        theirs: Any = None
-        if self._rule is not None and self._rule.follows(before):
-            theirs = self._rule.update(names.from_port(params), names.from_port(taken), before, constants, first)
-        return (moved, after, state), made, theirs
-
-    def _with_torch(self, form: Format, off: Any, errors: Any, theirs: Any, before: Any, after: Any) -> Any:
-        """The errors of weights and optimizer state, at least those that PyTorch's own rule may make."""
-        names, keys = self._names, tuple(self._recording.observed.state)
-        *others, state, weights = errors
-        if theirs is None:
-            size = jax.tree.map(lambda a, b: _UNKNOWN * form.unit * (jnp.abs(a) + jnp.abs(b)), before[:2], after[:2])
-            moved, kept = jax.tree.map(jnp.add, off[:2], size)
-        else:
-            more = {**weights, **{name: jnp.maximum(weights[name], error) for name, error in theirs[0].items()}}
-            moved = names.to_port(more)
-            trees = {
-                key: names.to_port({**{n: jnp.zeros_like(w) for n, w in weights.items()}, **state.get(key, {}), **some})
-                for key, some in theirs[1].items()
-            }
-            largest = _optax_state.put(off[1], before[0], trees, 0)
-            kept = jax.tree.map(jnp.maximum, off[1], largest)
-        state, weights = named_state(names, kept, before[0], keys), names.from_port(moved)
-        return (moved, kept, off[2]), (*others, state, weights)
-
-    def _constants(self, steps: Array) -> Any:
-        """What PyTorch's rule needs beside tensors, a row for each of these steps."""
-        values, errors = ([], []) if self._rule is None else self._rule.constants(steps)
-        return values, errors, steps == 0
-
-    def _carry(self, form: Format, start: Any, *, likely: bool = False, locked: bool, alone: bool = False) -> Any:
-        flags = (jnp.asarray(likely), jnp.asarray(locked), jnp.asarray(alone))
-        return (_plain(form), *flags), _plain(start), _no_error(start)
-
-    # -- locked
-
-    def locked(self, form: Format, *, likely: bool = False) -> Trace:
-        """For all kept steps from what was recorded; the error of the optimizer's state is carried along."""
-        recording, kept, gathered = self._recording, self._recording.kept, Gathered(len(self._recording.kept))
-        if self._at_once:
-            rows = slice(0, len(kept))
-            xs = (_locked.recorded_rows(recording, _WIDE, rows), self._no_limits(), self._constants(recording.kept))
-            carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
-            self._run.over(carry, xs, self._recorded, gathered, rows)
-            return gathered.trace()
-        carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
-        for row, (state, recorded, batch, parts) in enumerate(self._arguments()):
-            # A state that was recorded is exact; one that recorded gradients led to brings its error along.
-            if row >= self._plan().sequence:
-                inner = (carry[1][0], state, carry[1][2])
-                carry = (carry[0], inner, _no_error(inner))
-            carry, made = self._run.one(carry, (recorded, None, self._constants(recording.kept[row])), batch, parts)
-            gathered.add(slice(row, row + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
-        return gathered.trace()
-
-    def sharpened(self, locked64: Trace) -> Trace:
-        """With samples, see :mod:`parity._sampled`."""
-        return _sampled.sharpened(locked64, self._port, self._names, self._recording, self._arguments())
-
-    def shadowed(self, free64: Trace, exact: Trace) -> Trace:
-        """With a training that starts a little off, see :mod:`parity._sampled`."""
-        return _sampled.shadowed(free64, exact, self._port, self._names, self._recording)
-
-    def _arguments(self) -> Iterator[Any]:
-        return _locked.arguments(self._port, self._names, self._recording, _WIDE)
-
-    def _plan(self) -> _locked.Plan:
-        return _locked.plan(self._port, self._names, self._recording, _WIDE)
-
-    def _from_initial(self) -> Any:
-        params = self._names.to_port(_feed.cast(dict(self._recording.initial), _WIDE))
-        return params, self._port.optimizer.init(params), self._start[2]
-
-    # -- free
-
-    def free(self, form: Format) -> tuple[Trace, int | None]:
-        """For all steps of the port on its own, from its own start, and the first one at which the loss is open."""
-        if not self._at_once:
-            return self._one_by_one(form)
-        limits, after = self._no_limits(), None
-        if self._maps is not None:
-            local = self._whole(form, limits, alone=True).rest[1]
-            after = _carried.carried(self._maps, local)
-            limits = np.concatenate([np.zeros_like(after[:1]), after[:-1]])
-        gathered = self._whole(form, limits)
-        trace, size = gathered.trace(), gathered.rest[0]
-        open_at = np.flatnonzero(~(trace.losses <= size))
-        trace = trace if after is None else self._sharpened(trace, after)
-        return trace, int(open_at[0]) if open_at.size else None
-
-    def _whole(self, form: Format, limits: Array | None, *, alone: bool = False) -> Gathered:
-        recording, rows = self._recording, slice(0, self._recording.steps)
-        gathered = Gathered(recording.steps)
-        xs = (_locked.recorded_rows(recording, _WIDE, rows), limits, self._constants(np.arange(recording.steps)))
-        self._run.over(self._carry(form, self._start, locked=False, alone=alone), xs, self._own, gathered, rows)
-        return gathered
-
-    def _no_limits(self) -> Array | None:
-        return None if self._maps is None else np.full((self._recording.steps, self._flat.size), np.inf)
-
-    def _one_by_one(self, form: Format) -> tuple[Trace, int | None]:
-        """Step by step, up to the point from which on rounding decides."""
-        recording = self._recording
-        row_of = {int(step): row for row, step in enumerate(recording.kept)}
-        losses, gathered, reached = np.full(recording.steps, np.inf), Gathered(len(recording.kept)), 0
-        carry = self._carry(form, self._start, locked=False)
-        unused = jax.tree.map(jnp.asarray, _locked.recorded_rows(recording, _WIDE, slice(0, 1)))
-        unused = jax.tree.map(lambda leaf: leaf[0], unused)
-        for step, place in enumerate(self._own.order):
-            x = (unused, None, self._constants(np.asarray(step)))
-            carry, made = self._run.one(carry, x, self._own.batches[place], self._own.parts[place])
-            losses[step], size = float(made[1]), float(made[-1][0])
-            if not losses[step] <= size:
-                return _open(recording, losses, gathered, reached), step
-            if step in row_of:
-                reached = row_of[step] + 1
-                gathered.add(slice(reached - 1, reached), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
-        return dataclasses.replace(gathered.trace(), losses=losses), None
-
-    def _sharpened(self, trace: Trace, after: Array) -> Trace:
-        """Weights and optimizer state with what is known from the maps."""
-        keys = tuple(self._recording.observed.state)
-
-        def named(row: Any) -> Any:
-            params, state = self._flat.tree(row, self._start[:2])
-            return self._names.from_port(params), named_state(self._names, state, params, keys)
-
-        weights, state = jax.tree.map(np.asarray, jax.jit(jax.vmap(named))(after))
-        return dataclasses.replace(
-            trace,
-            weights={name: np.minimum(values, weights[name]) for name, values in trace.weights.items()},
-            state=jax.tree.map(np.minimum, trace.state, {key: state[key] for key in trace.state}),
-        )
-
-    def _linear_maps(self) -> Array | None:
-        """The linear map of each step, where the step is affine in parameters and optimizer state."""
-        params, kept, state = self._start
-        port, order = self._port, self._own.order
-        if state is not None:
-            return None
-
-        def gradient(params: Any, batch: Any, parts: Parts) -> Any:
-            return forward_backward(port, params, None, batch, parts)[2]
-
-        def advance(kept: Any, _: Any) -> Any:
-            return update(port, jax.tree.map(jnp.zeros_like, params), kept, params)[1], kept
-
-        # Of an affine step the map may depend on the number of the step, and on nothing else in the state.
-        _, states = jax.jit(lambda kept: lax.scan(advance, kept, length=len(order)))(kept)
-        batches = list(zip(self._own.batches, self._own.parts, strict=True))
-        return _affine.step_maps(gradient, lambda *given: update(port, *given), params, states, batches, order)
-
-
-def _either(flag: Any, first: Any, second: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), first, second)
-
-
-def _plain(tree: Any) -> Any:
-    """The same in types that do not change from step to step, so that nothing is compiled twice."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf).name), tree)
-
-
-def _no_error(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), tree)
-
-
-def _open(recording: Recording, losses: Array, gathered: Gathered, reached: int) -> Trace:
-    """What was gathered of the first ``reached`` kept steps, and infinity for the others."""
-
-    def filled(like: Array, values: Array | None) -> Array:
-        rest = np.broadcast_to(np.inf, (len(like) - reached, *like.shape[1:]))
-        return rest if values is None else np.concatenate([values[:reached], rest])
-
-    whole = recording.observed
-    known = gathered.trace() if reached else Trace((), losses, {}, {}, {})
-    state = {
-        key: {name: filled(like, known.state.get(key, {}).get(name)) for name, like in tensors.items()}
-        for key, tensors in whole.state.items()
-    }
-    return Trace(
-        predictions=(*known.predictions[:reached], *whole.predictions[reached:]),
-        losses=losses,
-        gradients={name: filled(like, known.gradients.get(name)) for name, like in whole.gradients.items()},
-        state=state,
-        weights={name: filled(like, known.weights.get(name)) for name, like in whole.weights.items()},
-        buffers={},
-    )
+    gradients = jax.tree.map(up, trace.gradients)
+    state, weights = jax.tree.map(up, (trace.state, trace.weights)) if like is None else (like.state, like.weights)
+    return dataclasses.replace(trace, gradients=gradients, state=state, weights=weights)

@@ -193,6 +193,7 @@ def _finding(finding: Finding) -> Json:
     return {
         **{name: getattr(finding, name) for name in plain},
         "bound_used": {"torch": finding.torch_used, "jax": finding.jax_used},
+        "unbounded": finding.unbounded,
         "within": {"torch": finding.torch_within, "jax": finding.jax_within},
         "off": finding.off,
         "step": finding.step,

@@ -45,6 +45,8 @@ class Finding:
         torch_used, jax_used: largest share of its bound that each side's error uses.
         torch_likely, jax_likely: the same of the probabilistic bound, which honest rounding hardly ever exceeds; 0
             where there is none.
+        unbounded: the share of the tensor's numbers, over all steps, that rounding alone could move anywhere in the
+            recording's dtype: there the float64 runs are the only proof.
         step: the first step at which it does not hold.
         message: what is wrong, where it does not hold.
     """
@@ -64,6 +66,7 @@ class Finding:
     message: str
     torch_likely: float = 0.0
     jax_likely: float = 0.0
+    unbounded: float = 0.0
 
     @property
     def holds(self) -> bool:
@@ -163,6 +166,11 @@ def _used(value: Array, exact: Array, bound: Array, within: Array) -> float:
     return float(np.nan_to_num(share, nan=np.inf).max(initial=0.0))
 
 
+def _unbounded(exact: Array, bound: Array) -> float:
+    finite = np.isfinite(exact)
+    return float(np.isinf(bound[finite]).mean()) if finite.any() else 0.0
+
+
 def _likely(value: Array, exact: Array, case: Case, within: Array) -> float:
     return 0.0 if case.likely is None else _used(value, exact, case.likely + case.bound64, within)
 
@@ -195,6 +203,7 @@ def _find(case: Case) -> Finding:
         message="",
         torch_likely=_likely(wide["torch"], exact, case, torch_ok),
         jax_likely=_likely(wide["jax"], exact, case, jax_ok),
+        unbounded=_unbounded(exact, np.maximum(torch_bound, jax_bound)),
     )
     if finding.holds:
         return finding

@@ -19,7 +19,7 @@ def record(
     seed: int | None = None,
     argv: Sequence[str] = (),
     dropout: bool = True,
-    memory_limit: float = 2**29,
+    memory_limit: float = 400_000_000,
 ) -> Recording:
     """Run a PyTorch training program and record it.
 

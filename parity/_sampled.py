@@ -10,6 +10,7 @@ Likewise for a training on its own: where its worst case ends, it is run from we
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,13 +76,13 @@ def sharpened(bounds: Trace, port: Port, names: Names, recording: Recording, arg
         arguments: of every kept step, as :func:`parity._locked.arguments` gives them.
     """
 
-    def step(weights: Any, buffers: Any, batch: Any, parts: Any) -> Any:
+    def step(parts: Any, weights: Any, buffers: Any, batch: Any) -> Any:
         state = model_state(port, names, buffers, weights)
         predictions, value, own, after = forward_backward(port, names.to_port(weights), state, batch, parts)
         return predictions, value, names.from_port(own), named_buffers(names, after)
 
     def once(unit: Any, seed: Any, given: Any, parts: Any) -> Any:
-        return drawn(lambda *inner: step(*inner, parts), unit=unit, seed=seed)(*given)
+        return drawn(functools.partial(step, parts), unit=unit, seed=seed)(*given)
 
     compiled = jax.jit(once, static_argnums=3)
     rows = [

@@ -59,7 +59,9 @@ class Rule:
 
     def follows(self, state: Mapping[str, Named]) -> bool:
         """Whether a state by PyTorch's key has all that the rule needs."""
-        return all(name in state.get(key, {}) for g in self.groups for key in _keys(self.kind, g.rule) for name in g.names)
+        return all(
+            name in state.get(key, {}) for g in self.groups for key in _keys(self.kind, g.rule) for name in g.names
+        )
 
     def update(
         self, weights: Named, gradients: Named, state: Mapping[str, Named], constants: list[Any], first: Any

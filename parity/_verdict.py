@@ -16,6 +16,7 @@ from parity._bounds import Bounds
 from parity._errors import DivergenceError
 from parity._judge import Finding
 from parity._matrix import Matrix
+from parity._pairs import LOCKED_FIELDS
 from parity._recording import Recording
 from parity._replay import Replay
 from parity._timing import Timing
@@ -127,10 +128,30 @@ class Verdict:
     def _in_own_precision(self) -> str:
         torch = max(finding.torch_used for finding in self.findings)
         own = max(finding.jax_used for finding in self.findings)
-        return (
+        told = (
             f"In {self.recording.dtype}, each side stays within the bound on its own rounding: PyTorch uses at most "
             f"{torch:.0%} of it, JAX {own:.0%}."
         )
+        return told + self._without_bound()
+
+    def _without_bound(self) -> str:
+        """Where the worst case says nothing, and what does then."""
+        locked = [finding for finding in self.findings if finding.stage in LOCKED_FIELDS]
+        without = [finding for finding in locked if finding.unbounded > 0]
+        told = ""
+        if without:
+            worst = max(without, key=lambda finding: finding.unbounded)
+            told = (
+                f" For {len(without):,} of {len(locked):,} tensors the worst case of {self.recording.dtype}'s rounding "
+                f"has no bound, at {worst.unbounded:.0%} of {worst.stage}, {worst.tensor}: these numbers are judged in "
+                "float64, and the precision of products by the errors that they leave."
+            )
+        if self.bounds.sampled:
+            told += (
+                " In float64 the worst case is loose too; there both sides agree within what errors drawn at random in "
+                "every operation explain."
+            )
+        return told
 
     def _open(self) -> list[str]:
         """From where on a free training proves nothing, since rounding alone could lead it anywhere."""

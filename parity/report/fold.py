@@ -13,7 +13,7 @@ Json = Mapping[str, Any]
 
 # So many rows are read one by one; with more of them each stage is folded, and so many of its failing rows stay.
 _ROWS, _FAILING = 24, 5
-_NUMBERS = ("difference", "ulps", "float64_difference", "float64_bound")
+_NUMBERS = ("difference", "ulps", "float64_difference", "float64_bound", "unbounded")
 
 
 def is_long(rows: Sequence[Json]) -> bool:

@@ -121,7 +121,7 @@ def _used(cells: view.Finding) -> Text:
         elif len(share) > 4:  # how far beyond matters less here than that the table stays in its columns
             share = ">999"
         shares.append(Text(share, style="" if cells.within[side] else _BAD))
-    return Text(" / ").join(shares) + Text("%")
+    return Text(" / ").join(shares) + Text("%" if any(share.plain != "–" for share in shares) else "")
 
 
 def matrix(rows: list[grid.Row], stages: list[str]) -> Table:

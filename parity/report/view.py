@@ -57,7 +57,7 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
         ulps=style(numbers.ulps(row["ulps"])),
         float64=write(row["float64_difference"]),
         float64_bound=write(row["float64_bound"]),
-        used={side: style(numbers.percent(used[side])) for side in ("torch", "jax")},
+        used={side: style(_share(used[side], row["unbounded"])) for side in ("torch", "jax")},
         fill={side: _fill(used[side]) for side in ("torch", "jax")},
         within={side: bool(row["within"][side]) for side in ("torch", "jax")},
         same_program=row["same_program"],
@@ -65,6 +65,11 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
         where=where,
         message="" if row["holds"] else visible(row["message"]) or off,
     )
+
+
+def _share(used: Any, unbounded: Any) -> str:
+    """What is used of a bound; a dash where there is none."""
+    return "–" if numbers.number(unbounded) == 1 and numbers.number(used) == 0 else numbers.percent(used)
 
 
 def findings(rows: Sequence[Json], digits: int = 3, style: Callable[[str], str] = str) -> list[Finding]:

@@ -122,6 +122,7 @@ def finding(stage: str, tensor: str, **changes: Any) -> Document:
         "float64_difference": 1.6e-16,
         "float64_bound": 4.4e-14,
         "bound_used": {"torch": 0.031, "jax": 0.0247},
+        "unbounded": 0.0,
         "within": {"torch": True, "jax": True},
         "off": None,
         "step": None,

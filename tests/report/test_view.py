@@ -94,3 +94,9 @@ def test_a_ratio_that_is_no_number_is_not_told() -> None:
 def test_digits_agree_only_where_they_mean_the_same(value: Any, reference: Any, expected: tuple[str, str]) -> None:
     assert view.agreeing(value, reference) == expected
     assert "".join(expected) == numbers.full(value)
+
+
+def test_where_there_is_no_bound_nothing_is_used_of_it() -> None:
+    nothing = {"torch": 0.0, "jax": 0.0}
+    assert view.finding(sample.finding("loss", "loss", bound_used=nothing, unbounded=1.0)).used["jax"] == "–"
+    assert view.finding(sample.finding("loss", "loss", bound_used=nothing, unbounded=0.5)).used["jax"] == "0%"
