@@ -26,7 +26,8 @@ class Bounds:
         open_from, open_from64: the first step at which rounding alone may move the free training's loss by more than
             the loss itself; ``None`` where there is no such step. From there on the trajectory proves nothing, and the
             locked steps alone do.
-        sampled: the fields of ``locked64`` whose worst case says too little, and is capped by samples.
+        sampled: the fields of ``locked64`` whose worst case says too little, and is capped by samples; and
+            ``"trajectory"`` where that of ``free64`` is.
     """
 
     locked: Trace
@@ -69,6 +70,7 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None) -> Boun
             locked64 = _sampled.sharpened(locked64, port, names, recording, walk.arguments())
         if exact is not None and open_from64 is not None:
             free64 = _sampled.shadowed(free64, exact, port, names, recording)
+            sampled = (*sampled, "trajectory")
         return Bounds(
             locked=locked,
             locked64=locked64,

@@ -45,8 +45,8 @@ class Finding:
         torch_used, jax_used: largest share of its bound that each side's error uses.
         torch_likely, jax_likely: the same of the probabilistic bound, which honest rounding hardly ever exceeds; 0
             where there is none.
-        unbounded: the share of the tensor's numbers, over all steps, that rounding alone could move anywhere in the
-            recording's dtype: there the float64 runs are the only proof.
+        unbounded: the share of the tensor's numbers, over all steps, that rounding in the recording's dtype alone could
+            move by more than the tensor's largest: there the float64 runs are the only proof.
         step: the first step at which it does not hold.
         message: what is wrong, where it does not hold.
     """
@@ -167,8 +167,10 @@ def _used(value: Array, exact: Array, bound: Array, within: Array) -> float:
 
 
 def _unbounded(exact: Array, bound: Array) -> float:
-    finite = np.isfinite(exact)
-    return float(np.isinf(bound[finite]).mean()) if finite.any() else 0.0
+    """The share of numbers that rounding may move by more than all of their tensor's numbers are large, at its step."""
+    size = np.abs(exact).max(1, initial=0.0, where=np.isfinite(exact), keepdims=True)
+    judged = np.isfinite(exact) & (size > 0)
+    return float((bound > size)[judged].mean()) if judged.any() else 0.0
 
 
 def _likely(value: Array, exact: Array, case: Case, within: Array) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -18,7 +19,8 @@ def parts(model: nnx.Module) -> tuple[Any, Any, Callable[..., Any]]:
 
     The module keeps the mode it is in, ``train()`` or ``eval()``; its random streams start anew in every call.
     """
-    graph, params, state, rest = nnx.split(model, nnx.Param, _STATE, ...)
+    with _any_dtype(model):
+        graph, params, state, rest = nnx.split(model, nnx.Param, _STATE, ...)
     variables = nnx.to_pure_dict(state)
     own = nnx.to_pure_dict(rest)
 
@@ -29,6 +31,21 @@ def parts(model: nnx.Module) -> tuple[Any, Any, Callable[..., Any]]:
     if not jax.tree.leaves(variables):
         return nnx.to_pure_dict(params), None, lambda params, inputs: run(params, variables, inputs)[0]
     return nnx.to_pure_dict(params), variables, run
+
+
+@contextlib.contextmanager
+def _any_dtype(model: nnx.Module) -> Iterator[None]:
+    """Layers compute in the dtype of their parameters: an Embed asked for none keeps the one that it was made with."""
+    embeds = [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.Embed)]
+    fixed = [node for node in embeds if node.dtype == node.param_dtype]
+    kept = [node.dtype for node in fixed]
+    for node in fixed:
+        node.dtype = None
+    try:
+        yield
+    finally:
+        for node, dtype in zip(fixed, kept, strict=True):
+            node.dtype = dtype
 
 
 def call(module: Callable[..., Any], inputs: Any) -> Any:

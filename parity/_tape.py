@@ -37,7 +37,7 @@ class Outside:
 
     @property
     def changed(self) -> bool:
-        return self.tensor._version != self.version
+        return version_of(self.tensor) != self.version
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,16 +121,16 @@ class Tape(TorchFunctionMode):
         """What is known of a tensor; ``Outside`` where that is nothing."""
         entry = self._values.get(tensor)
         if entry is None:
-            return Outside(tensor, tensor._version)
+            return Outside(tensor, version_of(tensor))
         value, version = entry
-        return value if tensor._version == version else Lost("a tensor was changed in place through a view of it")
+        return value if version_of(tensor) == version else Lost("a tensor was changed in place through a view of it")
 
     def forget(self) -> None:
         """Let go of all that was noted."""
         self._values = WeakIdKeyDictionary()
 
     def _put(self, tensor: torch.Tensor, value: Any) -> None:
-        self._values[tensor] = (value, tensor._version)
+        self._values[tensor] = (value, version_of(tensor))
 
     def _derives(self, args: Any, kwargs: Any) -> bool:
         return any(tensor in self._values for tensor in _tensors((args, kwargs)))
@@ -166,6 +166,11 @@ class Tape(TorchFunctionMode):
         for root, seed, value in zip(roots, seeds, values, strict=True):
             self._on_backward(value, root, seed)
         return func(*args, **kwargs)
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How often a tensor was changed in place; those made in ``torch.inference_mode`` do not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _name(func: Any) -> str:

@@ -143,10 +143,10 @@ class Verdict:
             worst = max(without, key=lambda finding: finding.unbounded)
             told = (
                 f" For {len(without):,} of {len(locked):,} tensors the worst case of {self.recording.dtype}'s rounding "
-                f"has no bound, at {worst.unbounded:.0%} of {worst.stage}, {worst.tensor}: these numbers are judged in "
+                f"is no bound, at {worst.unbounded:.0%} of {worst.stage}, {worst.tensor}: these numbers are judged in "
                 "float64, and the precision of products by the errors that they leave."
             )
-        if self.bounds.sampled:
+        if set(self.bounds.sampled) - {"trajectory"}:
             told += (
                 " In float64 the worst case is loose too; there both sides agree within what errors drawn at random in "
                 "every operation explain."
@@ -160,11 +160,14 @@ class Verdict:
             return []
         start64 = self.bounds.open_from64
         until = "to the end" if start64 is None else f"until step {start64:,}"
-        return [
+        told = (
             f"From step {start:,} on, rounding alone could move the loss of a training in {self.recording.dtype} by "
             f"more than its size, in float64 {until} it could not. Beyond, the steps from the recorded state are the "
-            "proof."
-        ]
+            "proof"
+        )
+        if "trajectory" in self.bounds.sampled:
+            told += ", and in float64 a second training from weights a little off, which shows what rounding may become"
+        return [f"{told}."]
 
     def _on_cost(self) -> list[str]:
         """Where judging takes long, how long, and for what."""

@@ -35,8 +35,6 @@ class Block(nnx.Module):
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.words = nnx.Embed(WORDS, WIDTH, rngs=rngs)
         self.places = nnx.Embed(LENGTH, WIDTH, rngs=rngs)
-        # Flax's Embed fixes its dtype when it is made, and would cut float64 to float32.
-        self.words.dtype = self.places.dtype = None
         self.norm1, self.norm2, self.norm3 = (nnx.LayerNorm(WIDTH, epsilon=1e-5, rngs=rngs) for _ in range(3))
         self.attention = Attention(rngs)
         self.up = nnx.Linear(WIDTH, 4 * WIDTH, rngs=rngs)

@@ -69,7 +69,7 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
 
 def _share(used: Any, unbounded: Any) -> str:
     """What is used of a bound; a dash where there is none."""
-    return "–" if numbers.number(unbounded) == 1 and numbers.number(used) == 0 else numbers.percent(used)
+    return "–" if numbers.number(unbounded) == 1 and numbers.number(used) < 1e-3 else numbers.percent(used)
 
 
 def findings(rows: Sequence[Json], digits: int = 3, style: Callable[[str], str] = str) -> list[Finding]:
