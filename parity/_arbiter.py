@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from parity import _chance, _trees
+from parity import _chance, _clip_watch, _trees
 from parity._errors import ParityError, UnsupportedError
 from parity._inputs import tensors_of, to_array, to_tree
 from parity._recording import Array, Starts, Trace, Tree
@@ -170,6 +170,7 @@ class _Rerun:
         for group in self._optimizer.param_groups:
             for name in {self._names.get(id(parameter), "") for parameter in group["params"]} & seen.rules.keys():
                 group["lr"] = seen.learning_rates[name][step]
+        _clip_watch.apply(seen.clipping, [self._parameters[name] for name in seen.rules])
         self._optimizer.step()
         return joined(gathered), total, made
 

@@ -13,6 +13,7 @@ from torch.nn.modules import module as module_hooks
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from parity import _supported, _trees
+from parity._clip_watch import Watch
 from parity._errors import UnsupportedError
 from parity._inputs import to_array
 from parity._passes import pass_of
@@ -35,9 +36,12 @@ class Observer:
         name: what the program is called in messages.
         dropout: whether dropout stays on.
         memory_limit: bytes for all tensors that are kept.
+        namespace: the names that the program's code finds from its own file, where it is there already.
     """
 
-    def __init__(self, name: str, *, dropout: bool = True, memory_limit: float = 2.0**29) -> None:
+    def __init__(
+        self, name: str, *, dropout: bool = True, memory_limit: float = 2.0**29, namespace: Any = None
+    ) -> None:
         self._name, self._limit, self._dropout = name, memory_limit, dropout
         self._calls: list[Call] = []
         self._recent: list[Call] = []
@@ -51,6 +55,7 @@ class Observer:
         self._ends: list[float] = []
         self.stopped = False
         self._tape = Tape(self._on_backward, lambda name: self._stack.chance(name), dropout=dropout)
+        self._clips = Watch(namespace)
         self._stack = Stack(self._tape, self._on_call, self._problem_is)
 
     def __enter__(self) -> Observer:
@@ -60,6 +65,7 @@ class Observer:
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
         ]
+        self._clips.__enter__()
         self._tape.__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -67,6 +73,7 @@ class Observer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tape.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        self._clips.__exit__(kind, error, trace)
         for handle in self._handles:
             handle.remove()
 
@@ -118,6 +125,7 @@ class Observer:
         self._ends = [*self._ends[:1], time.perf_counter()]
         self._tape.off = False
         self._tape.forget()
+        self._clips.clear()
         if self._problem is None and self._seen and not self.stopped:
             state, others = optimizer_state(optimizer, self._parameters())
             assert self._module is not None
@@ -160,7 +168,9 @@ class Observer:
         if not seen.place(passes, self._limit / 2):
             self._stop(seen)
             return
-        seen.keeper.begin(joined([one.predictions for one in passes]), gradients(parameters, seen.rules))
+        _supported.check_clipping(self._clips, seen.clipping, {name: parameters[name] for name in groups})
+        made = gradients(parameters, seen.rules, self._clips.raw)
+        seen.keeper.begin(joined([one.predictions for one in passes]), made)
         for name, group in groups.items():
             seen.learning_rates[name].append(float(group["lr"]))
         self._clear(passes)
@@ -231,6 +241,7 @@ class Observer:
             dropout=self._dropout,
             rules=rules,
             learning_rates={name: [] for name in rules},
+            clipping=self._clips.clipping,
         )
         return self._seen
 

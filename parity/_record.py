@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parity import _arbiter, _run_program
+from parity import _arbiter, _clipping, _run_program
 from parity._hooks import Observer
 from parity._recording import PrintedLine, Recording, fresh_state
 from parity._run_program import Program
@@ -59,7 +59,8 @@ def record(
     """
     name, source = _run_program.describe(program)
     printed: list[PrintedLine] = []
-    with Observer(name, dropout=dropout, memory_limit=memory_limit) as observer:
+    namespace = getattr(program, "__globals__", None)
+    with Observer(name, dropout=dropout, memory_limit=memory_limit, namespace=namespace) as observer:
 
         def on_line(text: str) -> None:
             if not observer.stopped:
@@ -97,6 +98,7 @@ def record(
         thinned=None if starts is None else np.array(kept, np.int64),
         starts=starts,
         notes=(*seen.notes, *_notes(seen, dropout, starts is not None)),
+        clipping=dict(seen.clipping),
     )
 
 
@@ -104,6 +106,11 @@ def _notes(seen: Seen, dropout: bool, thinned: bool) -> list[str]:
     notes = []
     if not dropout:
         notes.append("Dropout was switched off for the recording.")
+    if seen.clipping:
+        notes.append(
+            f"Gradients are clipped {_clipping.told(seen.clipping)} before each step; they are compared as they were "
+            "before it, and the clipping is the optimizer's, on both sides."
+        )
     if thinned:
         kept = seen.keeper.kept
         notes.append(

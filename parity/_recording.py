@@ -143,6 +143,8 @@ class Recording:
         thinned: the steps whose tensors were kept, where a memory limit left others out; see :attr:`kept`.
         starts: what those steps started from; ``None`` where every step was kept.
         notes: what was left out of the recording, in sentences.
+        clipping: how the gradients are clipped before each step, by the names of PyTorch's arguments; empty where they
+            are not. Recorded gradients are those before it.
     """
 
     name: str
@@ -166,6 +168,7 @@ class Recording:
     thinned: Array | None = None
     starts: Starts | None = None
     notes: tuple[str, ...] = ()
+    clipping: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def kept(self) -> Array:

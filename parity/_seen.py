@@ -61,12 +61,19 @@ def optimizer_state(
     return kept, others
 
 
-def gradients(parameters: Mapping[str, torch.nn.Parameter], trained: Container[str]) -> dict[str, Array]:
-    """The gradients by name; zero for a frozen parameter, whose gradient moves nothing."""
-    return {
-        name: to_array(p.grad if name in trained and p.grad is not None else torch.zeros_like(p))
-        for name, p in parameters.items()
-    }
+def gradients(
+    parameters: Mapping[str, torch.nn.Parameter], trained: Container[str], raw: Mapping[int, Array] | None = None
+) -> dict[str, Array]:
+    """The gradients by name, as they were before they were clipped; zero for a frozen one, which moves nothing."""
+    made = {}
+    for name, p in parameters.items():
+        kept = None if raw is None or name not in trained else raw.get(id(p))
+        made[name] = (
+            kept
+            if kept is not None
+            else to_array(p.grad if name in trained and p.grad is not None else torch.zeros_like(p))
+        )
+    return made
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -186,6 +193,7 @@ class Seen:
     dropout: bool
     rules: dict[str, dict[str, Any]]
     learning_rates: dict[str, list[float]]
+    clipping: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pool: BatchPool = dataclasses.field(default_factory=BatchPool)
     passes: list[list[tuple[Loss, Arguments, tuple[int, ...] | None]]] = dataclasses.field(default_factory=list)
     batch_of_step: list[int] = dataclasses.field(default_factory=list)

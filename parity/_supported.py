@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from parity import _trees
+from parity._clip_watch import Watch
+from parity._clipping import told
 from parity._errors import UnsupportedError
 from parity._inputs import constants
 from parity._recording import MSE, Array
@@ -135,6 +137,20 @@ def check_settings(now: Mapping[str, Mapping[str, Any]], at_start: Mapping[str, 
                     f"the optimizer's {key} changes from {value!r} to {now[name][key]!r}. "
                     "Keep it constant; the learning rate may change"
                 )
+
+
+def check_clipping(watch: Watch, at_start: Mapping[str, Any], trained: Mapping[str, torch.nn.Parameter]) -> None:
+    """Gradients are clipped in the same way before every step, all of them at once, or never."""
+    if watch.problem:
+        raise UnsupportedError(watch.problem)
+    if watch.clipping != at_start:
+        now, first = (f"clipped {told(one)}" if one else "not clipped" for one in (watch.clipping, at_start))
+        raise UnsupportedError(f"gradients are {now}, and at step 0 they are {first}. Clip alike at every step")
+    left_out = [name for name, parameter in trained.items() if id(parameter) not in watch.raw]
+    if watch.clipping and left_out:
+        raise UnsupportedError(
+            f"gradients are clipped, but not that of {', '.join(left_out)}. Clip those of all trained parameters"
+        )
 
 
 def check_modes(first: Call, now: Call) -> None:

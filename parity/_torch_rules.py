@@ -14,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from parity import _clipping
 from parity._recording import Array, Recording
 
 Named = Mapping[str, Any]
@@ -46,10 +47,12 @@ class Rule:
     Attributes:
         kind: PyTorch's name of its class.
         groups: its parameters.
+        clipping: how their gradients are clipped before.
     """
 
     kind: str
     groups: tuple[Group, ...]
+    clipping: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def constants(self, steps: Array) -> tuple[list[Numbers], list[Numbers]]:
         """What is computed in Python before these steps, by group: values, and how far they may be from exact."""
@@ -73,6 +76,7 @@ class Rule:
             constants: of this step, a dict of scalars for each group.
             first: whether it is the first step of all.
         """
+        gradients = _clipping.traced(self.clipping, {n: gradients[n] for g in self.groups for n in g.names})
         moved: dict[str, Any] = {}
         after: dict[str, dict[str, Any]] = {}
         for group, numbers in zip(self.groups, constants, strict=True):
@@ -103,7 +107,7 @@ def of(recording: Recording) -> Rule | None:
         rule = recording.rules[names[0]]
         values, errors = _constants(kind, rule, np.asarray(recording.learning_rates[names[0]], np.float64))
         groups.append(Group(tuple(names), rule, values, errors))
-    return Rule(kind, tuple(groups))
+    return Rule(kind, tuple(groups), recording.clipping)
 
 
 class _Flat:

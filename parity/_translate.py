@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 import jaxreg
+from parity import _clipping
 from parity._errors import UnsupportedError
 from parity._ports import Port
 from parity._recording import LINEAR, MSE, SGD, Part, Recording
@@ -37,6 +38,11 @@ def port(recording: Recording) -> Port:
     _require("model", recording.model, LINEAR)
     _require("loss", recording.loss, MSE)
     _require("optimizer", recording.optimizer, SGD)
+    if recording.clipping:
+        raise UnsupportedError(
+            f"the gradients are clipped {_clipping.told(recording.clipping)}, which parity cannot port by itself. "
+            f"{_BRING_YOUR_OWN}"
+        )
     _refuse_broadcasting(recording)
     settings = recording.model.settings
     model = nnx.eval_shape(

@@ -30,6 +30,8 @@ ROOMS = [
     "_tape",
     "_loss",
     "_known",
+    "_clipping",
+    "_clip_watch",
     "_thinning",
     "_seen",
     "_passes",

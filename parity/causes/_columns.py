@@ -107,7 +107,7 @@ def columns(recording: Recording, replay: Replay, until: int = 0) -> Columns | N
         names,
         owner,
         wide,
-        _rule(kind, settings, rates, recording.rules[names[0]]),
+        _rule(kind, settings, rates, recording.rules[names[0]], recording.clipping),
         fed,
         row(recording.arbiter_locked.weights),
         row(replay.locked64.weights),
@@ -131,7 +131,9 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, bool | int | float) else 0.0
 
 
-def _rule(kind: str, settings: Mapping[str, Array], rates: Array, first: Mapping[str, Any]) -> Rule:
+def _rule(
+    kind: str, settings: Mapping[str, Array], rates: Array, first: Mapping[str, Any], clipping: Mapping[str, Any]
+) -> Rule:
     zero = np.zeros(rates.shape[1])
     decoupled = kind == "AdamW" or bool(first.get("decoupled_weight_decay"))
     return Rule(
@@ -150,4 +152,6 @@ def _rule(kind: str, settings: Mapping[str, Array], rates: Array, first: Mapping
         centered=bool(first.get("centered")),
         lr_decay=settings.get("lr_decay", zero),
         start=settings.get("initial_accumulator_value", zero),
+        clip_norm=clipping.get("max_norm", np.inf) if clipping.get("norm_type", 2.0) == 2 else np.inf,
+        clip_value=clipping.get("clip_value", np.inf),
     )

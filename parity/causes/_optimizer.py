@@ -176,6 +176,8 @@ def _numbers(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
         if unknown.name == "gradient clipping":
             what = f"the port clips its gradients, {unknown.setting} being {said}"
             fix = "leave the clipping out, or clip in PyTorch too: torch.nn.utils.clip_grad_norm_"
+            if np.isfinite(steps.rule.clip_norm) or np.isfinite(steps.rule.clip_value):
+                fix = f"clip to {min(steps.rule.clip_norm, steps.rule.clip_value):g}, as PyTorch does"
         else:
             own = ", ".join(f"{value:g}" for value in np.unique(np.asarray(unknown.own)))
             what = f"{unknown.setting} is {said} in place of {own}"

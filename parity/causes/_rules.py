@@ -45,7 +45,7 @@ class Rule:
         eps_place: ``"outside"`` the root, ``"inside"`` it, ``"before"`` the bias is corrected.
         corrected: which of Adam's two moments are corrected for their bias.
         gradient: ``""`` as fed, ``"added up"``, ``"stale"`` by a step and at first none, ``"stale at first"`` its own.
-        clip_norm, clip_value: what gradients are clipped to.
+        clip_norm, clip_value: what gradients are clipped to; ``clip_eps`` is added to the norm.
         start: what the squares' accumulator starts from.
         frozen: columns that do not move.
     """
@@ -71,6 +71,7 @@ class Rule:
     start: Any = 0.0
     gradient: str = ""
     clip_norm: float = np.inf
+    clip_eps: float = 1e-6
     clip_value: float = np.inf
     frozen: Any = False
 
@@ -115,7 +116,9 @@ def _stack(rows: list[Rounded]) -> Rounded:
 
 def _gradient(rule: Rule, fed: Fed, step: int) -> Rounded:
     raw = fed.gradients
-    shares = np.minimum(1.0, rule.clip_norm / fed.norms) if np.isfinite(rule.clip_norm) else np.ones(len(raw))
+    shares = np.ones(len(raw))
+    if np.isfinite(rule.clip_norm):
+        shares = np.minimum(1.0, rule.clip_norm / (fed.norms + rule.clip_eps))
 
     def at(place: int) -> Rounded:
         # The norm is a sum of as many squares as there are numbers.

@@ -25,6 +25,7 @@ class Variant:
 def variants(columns: Columns) -> Iterator[Variant]:
     """All faults without a number in them, the simplest first."""
     yield from _gradients(columns)
+    yield from _clips(columns)
     yield from {"SGD": _sgd, "RMSprop": _rmsprop, "Adagrad": _adagrad}.get(columns.kind, _adam)(columns)
     yield from _decay(columns)
 
@@ -51,6 +52,24 @@ def _gradients(columns: Columns) -> Iterator[Variant]:
             dataclasses.replace(rule, gradient=form),
             "the port uses the gradient of the step before",
             "take the gradient at the weights that it is about to change",
+        )
+
+
+def _clips(columns: Columns) -> Iterator[Variant]:
+    rule = columns.rule
+    if np.isfinite(rule.clip_norm):
+        yield Variant(
+            "epsilon of the clipped norm",
+            dataclasses.replace(rule, clip_eps=0.0),
+            "gradients are divided by their norm, to which PyTorch adds 1e-6",
+            "scale the gradients by min(1, max_norm / (norm + 1e-6)): optax.clip_by_global_norm has no epsilon",
+        )
+    if np.isfinite(rule.clip_norm) or np.isfinite(rule.clip_value):
+        yield Variant(
+            "gradient clipping missing",
+            dataclasses.replace(rule, clip_norm=np.inf, clip_value=np.inf),
+            "the gradients are not clipped",
+            "clip them in the port's optimizer: optax.chain(clip, ...), with PyTorch's norm + 1e-6",
         )
 
 
