@@ -69,7 +69,7 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None) -> Boun
         if sampled:
             locked64 = _sampled.sharpened(locked64, port, names, recording, walk.arguments())
         if exact is not None and open_from64 is not None:
-            free64 = _sampled.shadowed(free64, exact, port, names, recording)
+            free64 = _sampled.shadowed(free64, locked64, exact, port, names, recording)
             sampled = (*sampled, "trajectory")
         return Bounds(
             locked=locked,

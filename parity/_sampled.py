@@ -4,7 +4,7 @@ The worst case is carried from operation to operation as if every rounding point
 sums over hundreds of terms it exceeds the values themselves, even in float64, whose actual errors are 1e12 times
 smaller. A wrong program would then pass for a rounded one. So where the worst case is that loose, the step is run with
 errors drawn at random in every operation, and two float64 programs have to agree within a multiple of what that does.
-Likewise for a training on its own: where its worst case ends, it is run from weights that are a little off.
+Likewise for a training on its own: where its worst case ends, it is run again with weights and gradients a little off.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from parity import _drive
 from parity._names import Names
@@ -34,8 +35,6 @@ _DRAWN, _UNIT = 2.0**-40, 2.0**-53
 # A normal number is beyond 6.7 deviations once in 5e10, and three are all within 6.7 / _TIMES of zero, where they would
 # say too little, once in 5e8: even a single number, such as the loss, raises a false alarm no more often.
 _TIMES = 4096.0
-# A training on its own is moved once, at its start; its steps' roundings are as many more, and each of several units.
-_TIMES_FREE = 2.0**16
 _FIELDS = ("predictions", "losses", "gradients", "buffers")
 
 Arguments = Iterator[tuple[Any, Any, Any, Any]]
@@ -118,11 +117,12 @@ def _capped(bounds: Array, limits: Any) -> Array:
     return np.minimum(bounds, limit.reshape(limit.shape + (1,) * (bounds.ndim - limit.ndim)))
 
 
-def shadowed(bounds: Trace, exact: Trace, port: Port, names: Names, recording: Recording) -> Trace:
+def shadowed(bounds: Trace, locked: Trace, exact: Trace, port: Port, names: Names, recording: Recording) -> Trace:
     """The bounds on a float64 training on its own, none larger than what a shadow of it shows.
 
     Args:
         bounds: the worst case.
+        locked: the bounds on locked float64 steps, by which the shadow's gradients are moved.
         exact: the training.
         port: the port.
         names: the mapping of its leaves.
@@ -136,22 +136,46 @@ def shadowed(bounds: Trace, exact: Trace, port: Port, names: Names, recording: R
         return first + _DRAWN * size * rng.choice([-1.0, 1.0], first.shape)
 
     weights = {name: moved(name, values) for name, values in names.from_port(port.params).items()}
-    other, _ = _drive.free(dataclasses.replace(port, params=names.to_port(weights)), names, recording, np.dtype(float))
+    noise = {name: _largest(values) for name, values in locked.gradients.items()}
+    # In the shadow errors are as many times larger as what comes of them is made smaller again.
+    times = _TIMES * _UNIT / _DRAWN
+    sizes = {name: np.full(values.shape, noise[name] / times) for name, values in weights.items()}
+    shadow = dataclasses.replace(
+        port, params=names.to_port(weights), optimizer=_noisy(port.optimizer, names.to_port(sizes))
+    )
+    other, _ = _drive.free(shadow, names, recording, np.dtype(float))
 
-    def reach(one: Array, two: Array, worst: Array) -> Array:
+    def reach(one: Array, two: Array, worst: Array, own: float = 0.0) -> Array:
         with np.errstate(invalid="ignore"):
             gaps = np.abs(one - two).reshape(len(one), -1).max(1, initial=0.0)
         # What a training was once moved by may come back.
-        furthest = np.maximum.accumulate(np.where(np.isfinite(gaps), gaps, np.inf)) * (_TIMES_FREE * _UNIT / _DRAWN)
-        return _capped(worst, furthest)
+        furthest = np.maximum.accumulate(np.where(np.isfinite(gaps), gaps, np.inf)) * times
+        return _capped(worst, furthest + own)
 
-    def all_of(field: str) -> dict[str, Array]:
+    def all_of(field: str, own: dict[str, float]) -> dict[str, Array]:
         ours, theirs, worst = (getattr(trace, field) for trace in (exact, other, bounds))
-        return {name: reach(ours[name], theirs[name], worst[name]) for name in worst}
+        return {name: reach(ours[name], theirs[name], worst[name], own.get(name, 0.0)) for name in worst}
 
     return dataclasses.replace(
         bounds,
-        losses=reach(exact.losses, other.losses, bounds.losses),
-        gradients=all_of("gradients"),
-        weights=all_of("weights"),
+        losses=reach(exact.losses, other.losses, bounds.losses, _largest(locked.losses)),
+        gradients=all_of("gradients", noise),
+        weights=all_of("weights", {}),
     )
+
+
+def _noisy(optimizer: optax.GradientTransformation, sizes: Any) -> optax.GradientTransformation:
+    """The optimizer, fed gradients that are off by ``sizes``, up or down as it falls at each step."""
+
+    def update(gradients: Any, state: Any, params: Any = None) -> Any:
+        inner, step = state
+        leaves, tree = jax.tree.flatten(gradients)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), len(leaves))
+        off = [
+            leaf + size * jax.random.rademacher(key, leaf.shape, leaf.dtype)
+            for leaf, size, key in zip(leaves, jax.tree.leaves(sizes), keys, strict=True)
+        ]
+        moved, inner = optimizer.update(tree.unflatten(off), inner, params)
+        return moved, (inner, step + 1)
+
+    return optax.GradientTransformation(lambda params: (optimizer.init(params), jnp.zeros((), np.int32)), update)

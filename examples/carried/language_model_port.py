@@ -1,5 +1,6 @@
 """The language model in plain JAX, with PyTorch's layout and its layers' numbers: post-norm, ReLU, places first."""
 
+import functools
 import math
 
 import jax
@@ -21,12 +22,6 @@ def layer_norm(params, x):
     return jax.nn.standardize(x, axis=-1, epsilon=1e-5) * params["weight"] + params["bias"]
 
 
-def positions(length):
-    rate = jnp.exp(jnp.arange(0, WIDTH, 2) * (-math.log(10000.0) / WIDTH))
-    angles = jnp.arange(length)[:, None] * rate
-    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(length, 1, WIDTH)
-
-
 def self_attention(params, x):
     length, batch, _ = x.shape
     together = x @ params["in_proj_weight"].T + params["in_proj_bias"]
@@ -37,8 +32,8 @@ def self_attention(params, x):
     return dense(params["out_proj"], mixed)
 
 
-def apply(params, words):
-    x = params["embedding"]["weight"][words] * math.sqrt(WIDTH) + positions(len(words))
+def apply(positions, params, words):
+    x = params["embedding"]["weight"][words] * math.sqrt(WIDTH) + positions[: len(words)]
     for number in range(LAYERS):
         layer = params["transformer_encoder"]["layers"][number]
         x = layer_norm(layer["norm1"], x + self_attention(layer["self_attn"], x))
@@ -69,4 +64,6 @@ def build(recording):
         "transformer_encoder": {"layers": [layer(f"transformer_encoder.layers.{n}") for n in range(LAYERS)]},
     }
     rate = jaxreg.lr_scheduler.step_lr(0.5, 1, 0.95, steps_per_epoch=STEPS_PER_EPOCH)
-    return Port(params, apply, loss, jaxreg.sgd(rate), {name: name for name in weights})
+    # PyTorch keeps the places' waves in float32; worked out anew in float64 they would be another model's.
+    waves = recording.initial_buffers["pos_encoder.pe"]
+    return Port(params, functools.partial(apply, waves), loss, jaxreg.sgd(rate), {name: name for name in weights})

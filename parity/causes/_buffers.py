@@ -9,8 +9,8 @@ from parity.causes._case import Case
 from parity.causes._cause import Cause
 from parity.causes._numbers import digits, shortest
 
-# The rounding of three steps of a running mean, on both sides, in units of float64's.
-_ROUNDINGS = 64 * 2.0**-53
+# What the sums of a batch's statistics leave of float64's 53 bits, on both sides.
+_ROUNDINGS = 2.0**-42
 
 
 def buffers(case: Case) -> list[Cause]:
@@ -35,7 +35,8 @@ def buffers(case: Case) -> list[Cause]:
     if found is not None:
         cause = _as_convention(*found, variance)
     elif _same(mean) and not _same(variance):
-        cause = _as_biased(*variance)
+        # Each layer has its own number of values behind a variance.
+        cause = _all_biased([(flat([n], before), flat([n], torch), flat([n], port)) for n in variances])
     if cause is None:
         return []
     name, sentence, fix, agreement = cause
@@ -96,8 +97,23 @@ def _as_convention(ratio: float, slack: float, variance: Sides) -> tuple[str, st
     return name, sentence, fix, agreement
 
 
-def _as_biased(before: Array, torch: Array, port: Array) -> tuple[str, str, str, float] | None:
-    """The port's is a (N - 1)/N of PyTorch's batch variance: port = a torch + c before, with a = (N - 1)/N."""
+def _all_biased(layers: list[Sides]) -> tuple[str, str, str, float] | None:
+    """Every layer whose variance differs has the biased one."""
+    found = [_as_biased(*sides) for sides in layers if not _same(sides)]
+    if not found or any(one is None for one in found):
+        return None
+    counts, momenta, gaps = zip(*(one for one in found if one is not None), strict=True)
+    said = " and ".join(str(count) for count in dict.fromkeys(counts))
+    sentence = (
+        f"the port's running variance is that of a biased batch variance, over N = {said} and not N - 1: with a share "
+        f"of {momenta[0]:.3g} of each batch the two agree within {max(gaps):.0e}"
+    )
+    fix = "keep the unbiased variance, times N / (N - 1), as PyTorch does for running_var"
+    return "BatchNorm biased variance", sentence, fix, max(gaps)
+
+
+def _as_biased(before: Array, torch: Array, port: Array) -> tuple[int, float, float] | None:
+    """N, the share of the new, and how well it fits: port = a torch + c before, with a = (N - 1)/N."""
     design = np.stack([torch, before], 1)
     (share, old), *_ = np.linalg.lstsq(design, port, rcond=None)
     agreement = float(np.abs(design @ [share, old] - port).max() / (np.abs(port).max() or 1.0))
@@ -109,13 +125,7 @@ def _as_biased(before: Array, torch: Array, port: Array) -> tuple[str, str, str,
         if swapped is None or agreement > 1e-12:
             return None
         rounded = swapped
-    momentum = 1 - old * rounded
-    sentence = (
-        f"the port's running variance is that of a biased batch variance, over N = {rounded} and not N - 1: with "
-    )
-    sentence += f"a share of {momentum:.3g} of each batch the two agree within {agreement:.0e}"
-    fix = "keep the unbiased variance, times N / (N - 1), as PyTorch does for running_var"
-    return "BatchNorm biased variance", sentence, fix, agreement
+    return rounded, float(1 - old * rounded), agreement
 
 
 def _swapped(share: float) -> int | None:
