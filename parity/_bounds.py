@@ -67,7 +67,7 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None) -> Boun
         locked64 = walk.locked(double)
         sampled = _sampled.loose(locked64, recording)
         if sampled:
-            locked64 = _sampled.sharpened(locked64, port, names, recording, walk.arguments())
+            locked64 = _sampled.sharpened(locked64, port, names, walk.arguments(), quick=walk.quick)
         if exact is not None and open_from64 is not None:
             free64 = _sampled.shadowed(free64, locked64, exact, port, names, recording)
             sampled = (*sampled, "trajectory")

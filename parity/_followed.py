@@ -48,7 +48,8 @@ class Walk:
             and recording.thinned is None
             and recording.steps * (size + self._made()) < _AT_ONCE
         )
-        self._run = Run(self._bounded, quick=recording.steps * (size + fed) < _LITTLE)
+        self.quick = recording.steps * (size + fed) < _LITTLE
+        self._run = Run(self._bounded, quick=self.quick)
         self._maps = self._linear_maps() if self._at_once else None
 
     def _made(self) -> int:

@@ -140,20 +140,11 @@ def _check(precisions: Sequence[str]) -> None:
 def _cell(port: Port, recording: Recording, replayed: Replay, bounds: Bounds, device: Any, precision: str) -> Cell:
     where = (device.platform, device.device_kind, precision)
     try:
-        locked = _locked(port, recording, device, precision)
+        locked = _replay.locked_run(port, recording, device=device, precision=precision)
     except PortError as error:  # a precision that this platform has not, or more memory than it has
         return Cell(*where, (), str(error.__cause__ or error).strip().partition("\n")[0])
     findings = _judge.judge(recording, dataclasses.replace(replayed, locked=locked), bounds)
     return Cell(*where, tuple(_stage(stage, findings, recording, locked, replayed.locked) for stage in _FIELDS))
-
-
-def _locked(port: Port, recording: Recording, device: Any, precision: str) -> Trace:
-    """The locked replay in the recording's dtype, there and so."""
-    if (locked_run := getattr(_replay, "locked_run", None)) is not None:
-        made: Trace = locked_run(port, recording, device=device, precision=precision)
-        return made
-    with jax.default_device(device), jax.default_matmul_precision(precision):
-        return _replay.replay(port, recording).locked
 
 
 def _stage(stage: str, findings: Sequence[_judge.Finding], recording: Recording, locked: Trace, usual: Trace) -> Stage:

@@ -57,7 +57,7 @@ class Case:
 def initial(recording: Recording, replay: Replay) -> Iterator[Gap]:
     """Weights, and what else a model keeps, that the port starts from and PyTorch did not."""
     both = {**recording.initial, **recording.initial_buffers}
-    own = {**replay.initial, **getattr(replay, "initial_buffers", {})}
+    own = {**replay.initial, **replay.initial_buffers}
     for name, torch in both.items():
         if name not in own or np.array_equal(torch, _as(own[name], torch), equal_nan=True):
             continue
@@ -68,7 +68,7 @@ def initial(recording: Recording, replay: Replay) -> Iterator[Gap]:
 
 def data(recording: Recording, replay: Replay) -> Iterator[Gap]:
     """What a port that brings its own data was fed, where it is not what PyTorch was fed: the first step of each."""
-    fed = getattr(replay, "data", None)
+    fed = replay.data
     if fed is None:
         return
     message = (

@@ -64,15 +64,15 @@ def _largest(values: Array) -> float:
     return float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))
 
 
-def sharpened(bounds: Trace, port: Port, names: Names, recording: Recording, arguments: Arguments) -> Trace:
+def sharpened(bounds: Trace, port: Port, names: Names, arguments: Arguments, *, quick: bool) -> Trace:
     """The bounds on locked float64 steps, none larger than what samples show.
 
     Args:
         bounds: the worst case.
         port: the port.
         names: the mapping of its leaves.
-        recording: the recording.
         arguments: of every kept step, as :func:`parity._locked.arguments` gives them.
+        quick: whether there is so little to compute that it is compiled to slower code in less time.
     """
 
     def step(parts: Any, weights: Any, buffers: Any, batch: Any) -> Any:
@@ -83,7 +83,7 @@ def sharpened(bounds: Trace, port: Port, names: Names, recording: Recording, arg
     def once(unit: Any, seed: Any, given: Any, parts: Any) -> Any:
         return drawn(functools.partial(step, parts), unit=unit, seed=seed)(*given)
 
-    compiled = jax.jit(once, static_argnums=3)
+    compiled = jax.jit(once, static_argnums=3, compiler_options=_drive.quick_options() if quick else None)
     rows = [
         _spread(lambda unit, seed: compiled(unit, seed, (weights, buffers, batch), parts))  # noqa: B023
         for _, (weights, _, buffers), batch, parts in arguments
@@ -169,6 +169,8 @@ def _noisy(optimizer: optax.GradientTransformation, sizes: Any) -> optax.Gradien
 
     def update(gradients: Any, state: Any, params: Any = None) -> Any:
         inner, step = state
+        leaves: list[Any]
+        tree: Any
         leaves, tree = jax.tree.flatten(gradients)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), len(leaves))
         off = [

@@ -15,7 +15,7 @@ import pytest
 from jax import lax
 
 import parity
-from parity import Matrix, Port, Recording, _matrix
+from parity import Matrix, Port, Recording, _matrix, _replay
 from parity.report import numbers
 from tests.parity.torch_programs import regression, small
 
@@ -99,15 +99,15 @@ def test_every_platform_there_has_a_row_for_each_precision(
     [here] = _matrix.platforms()
     assert here.platform == "cpu"
     gpu = types.SimpleNamespace(platform="gpu", device_kind="one of ours")
-    honest = _matrix._locked
+    honest = _replay.locked_run
     asked: list[tuple[str, str]] = []
 
-    def locked(port: Port, recording: Recording, device: Any, precision: str) -> Any:
+    def locked(port: Port, recording: Recording, *, device: Any, precision: str) -> Any:
         asked.append((device.platform, precision))
-        return honest(port, recording, here, "default" if device is gpu else precision)
+        return honest(port, recording, device=here, precision="default" if device is gpu else precision)
 
     monkeypatch.setattr(_matrix, "platforms", lambda: [here, gpu])
-    monkeypatch.setattr(_matrix, "_locked", locked)
+    monkeypatch.setattr(_replay, "locked_run", locked)
     matrix = parity.matrix(recording, _port, precisions=["highest", "high"])
     assert asked == [("cpu", "highest"), ("cpu", "high"), ("gpu", "highest"), ("gpu", "high")]
     assert [cell.holds for cell in matrix.cells] == [True, False, False, False]
