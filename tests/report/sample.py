@@ -341,10 +341,8 @@ def hostile() -> Document:
             return {name: spoil(item, name) for name, item in value.items()}
         if isinstance(value, list):
             return [spoil(item, key) for item in value]
-        keep = (
-            not isinstance(value, str) or key in ("name", "stage", "off") or value in ("NaN", "Infinity", "-Infinity")
-        )
-        return value if keep else f"{HOSTILE} {value}"
+        plain = not isinstance(value, str) or value in ("NaN", "Infinity", "-Infinity")
+        return value if plain or key in ("name", "stage", "off") else f"{HOSTILE} {value}"
 
     document = failing()
     document["programs"][0]["printed"].append({"torch": "```", "jax": "~~~\n# heading", "same": False})
