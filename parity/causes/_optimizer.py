@@ -151,8 +151,9 @@ def _unknowns(steps: Columns) -> Iterator[_Unknown]:
             yield setting("learning rate decay", "lr_decay", (1e-3, 1e-2, 0.1), said="lr_decay")
     sizes = tuple(float(np.quantile(steps.fed.norms, share)) * 0.9 for share in (0, 0.25, 0.5, 0.75, 1))
     sizes += (1.0, 0.5, 0.1)
-    of_norm = lambda value: dataclasses.replace(rule, clip_norm=abs(value))  # noqa: E731
-    yield _Unknown("gradient clipping", "the largest norm", of_norm, sizes, np.inf)
+    for epsilon in (0.0, 1e-6):  # Optax adds nothing to the norm, PyTorch a millionth
+        of_norm = lambda value, epsilon=epsilon: dataclasses.replace(rule, clip_norm=abs(value), clip_eps=epsilon)  # noqa: E731
+        yield _Unknown("gradient clipping", "the largest norm", of_norm, sizes, np.inf)
     largest = np.abs(steps.fed.gradients).max(1)
     values = tuple(float(np.quantile(largest, share)) * part for share in (0, 1) for part in (0.9, 0.5, 0.1))
     of_value = lambda value: dataclasses.replace(rule, clip_value=abs(value))  # noqa: E731
