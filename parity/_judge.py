@@ -216,15 +216,6 @@ def _find(case: Case) -> Finding:
     return dataclasses.replace(finding, message=_explain(finding, values))
 
 
-def _near_float32(ratio: float) -> str:
-    if not 0 < abs(ratio - 1) < 2.0**-20:
-        return ""
-    return (
-        "; a float32 rounding of a constant would make as much: is there one that one side works out in float64 and "
-        "the other keeps in float32 (a buffer of PyTorch's is in recording.initial_buffers)?"
-    )
-
-
 def _explain(finding: Finding, at: dict[str, float]) -> str:
     """What is wrong at the first element that does not hold."""
     endless = [side for side in ("torch", "jax") if not np.isfinite(at[side])]
@@ -243,7 +234,7 @@ def _explain(finding: Finding, at: dict[str, float]) -> str:
         factor = f", a factor of {ratio:.6g}" if np.isfinite(ratio) and abs(ratio - 1) > 1e-6 else ""
         return (
             f"in float64 PyTorch has {at['torch64']:.9g} and JAX {at['jax64']:.9g}, {apart}{factor}; rounding "
-            f"explains {at['bound']:.2g}. The two are not the same program{_near_float32(ratio)}"
+            f"explains {at['bound']:.2g}. The two are not the same program"
         )
     side = {"jax": "JAX's", "torch": "PyTorch's", "both": "each side's"}[str(finding.off)]
     own = at["torch"] if finding.off == "torch" else at["jax"]

@@ -95,9 +95,10 @@ class Verdict:
         first, notes = self.first_divergence, self.recording.notes
         if first is not None:
             failing = sum(not finding.holds for finding in self.findings)
-            return (f"{failing:,} of {len(self.findings):,} checks do not hold.", *notes, *self._diverging())
-        told = (self._in_float64(), self._in_own_precision(), self._at_the_end())
-        return (*told, *self._open(), *notes, *self._on_print(), *self._diverging(), *self._on_cost())
+            told = f"{failing:,} of {len(self.findings):,} checks do not hold."
+            return (told, *self._near_float32(first), *notes, *self._diverging())
+        well = (self._in_float64(), self._in_own_precision(), self._at_the_end())
+        return (*well, *self._open(), *notes, *self._on_print(), *self._diverging(), *self._on_cost())
 
     @property
     def explanation(self) -> str:
@@ -113,6 +114,15 @@ class Verdict:
         warnings = [f"Warning: {warning}" for warning in self.warnings]
         lines = [self.headline, *causes, where, *([first.message] if first.message else [])]
         return "\n".join([*lines, *self.sentences, *warnings])
+
+    def _near_float32(self, first: Finding) -> list[str]:
+        """A hint where no cause was found: what one float32 rounding makes in float64."""
+        if self.causes or first.same_program or not 0 < first.float64_difference < 2.0**-22:
+            return []
+        return [
+            "A float32 rounding of a constant would make as much: is there one that one side works out in float64 and "
+            "the other keeps in float32? A buffer of PyTorch's is in recording.initial_buffers."
+        ]
 
     def _in_float64(self) -> str:
         # What is zero but for rounding, such as a bias before a BatchNorm, has nothing to be relative to.
