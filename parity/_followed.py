@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity import _affine, _carried, _feed, _locked, _names, _optax_state, _torch_rules
+from parity import _affine, _carried, _feed, _flat_optimizer, _locked, _names, _optax_state, _torch_rules
 from parity._drive import Gathered, Run
 from parity._feed import Parts
 from parity._ports import Port
@@ -39,6 +39,7 @@ class Walk:
         self._recorded, self._own = _feed.recorded(recording, _WIDE), _feed.own(port, recording, _WIDE)
         self._start = free_start(port, _WIDE)
         self._rule = _torch_rules.of(recording)
+        self._flat_optimizer = _flat_optimizer.of(port.optimizer, self._start[0])
         self._flat = _affine.Flat(self._start[:2])
         size = _affine.Flat(self._start).size
         fed = max(sum(np.size(leaf) for leaf in jax.tree.leaves(batch)) for batch in self._recorded.batches)
@@ -94,7 +95,10 @@ class Walk:
         params, kept, state = inner
         predictions, value, own, state = forward_backward(self._port, params, state, batch, parts)
         taken = _either(is_locked, gradients, own)
-        moved, after = update(self._port, taken, kept, params)
+        by_vectors = self._flat_optimizer
+        moved, after = (
+            update(self._port, taken, kept, params) if by_vectors is None else by_vectors.update(taken, kept, params)
+        )
         names, keys = self._names, tuple(self._recording.observed.state)
         before, named = (named_state(names, each, params, keys) for each in (kept, after))
         made = (predictions, value, names.from_port(own), named_buffers(names, state), named, names.from_port(moved))

@@ -110,6 +110,12 @@ def uncovered(optimizer: optax.GradientTransformation, params: Any, recorded: Ma
     return missing
 
 
+def parts(state: Any, params: Any) -> tuple[list[tuple[Any, bool]], Any]:
+    """The state's parts, each with whether it is a tree like the parameters, and how to put them together again."""
+    leaves, structure = _flat(state, params)
+    return [(part, _expanded(part, params) is not None) for _, part in leaves], structure
+
+
 def _meaning(keys: Iterable[str]) -> dict[str, str]:
     """What each field of an Optax state is called in PyTorch."""
     order = [key for key in STATE_FIELDS if key in keys] + list(STATE_FIELDS)

@@ -57,6 +57,7 @@ ROOMS = [
     "_carried",
     "_affine",
     "_torch_rules",
+    "_flat_optimizer",
     "_followed",
     "_sampled",
     "_bounds",

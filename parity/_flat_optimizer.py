@@ -1,0 +1,136 @@
+"""An optimizer that treats every element alike, run on all parameters as one vector.
+
+Following the rounding of an optimizer's operations for each of twenty parameters makes a program twenty times as long
+as for one vector, and compiling it is most of what a judgement costs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from parity._optax_state import is_hole, parts
+
+# What makes each element of its result from the elements at that place alone.
+_ELEMENTWISE = {
+    *("add", "sub", "mul", "div", "neg", "abs", "sign", "sqrt", "rsqrt", "cbrt", "square", "integer_pow", "pow", "exp"),
+    *("exp2", "expm1", "log", "log1p", "tanh", "logistic", "max", "min", "clamp", "select_n", "eq", "ne", "lt", "le"),
+    *(
+        "gt",
+        "ge",
+        "and",
+        "or",
+        "not",
+        "xor",
+        "is_finite",
+        "convert_element_type",
+        "broadcast_in_dim",
+        "copy",
+        "add_any",
+    ),
+    *("stop_gradient", "floor", "ceil", "round", "rem", "nextafter", "real", "pvary"),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Flat:
+    """The optimizer on one vector; see :func:`of`."""
+
+    optimizer: optax.GradientTransformation
+    shapes: Any
+
+    def joined(self, tree: Any) -> Any:
+        """A tree like the parameters as a vector."""
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+    def apart(self, vector: Any) -> Any:
+        """The tree again."""
+        leaves: list[Any]
+        tree: Any
+        leaves, tree = jax.tree.flatten(self.shapes)
+        ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+        pieces = jnp.split(vector, ends)
+        return tree.unflatten([piece.reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)])
+
+    def update(self, gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        """The next parameters and state, as trees, by way of vectors."""
+        whole, tree = parts(state, params)
+        inner: Any = jax.tree.structure(jax.eval_shape(self.optimizer.init, self.joined(params)))
+        packed = inner.unflatten([self.joined(part) if is_tree else part for part, is_tree in whole])
+        updates, packed = self.optimizer.update(self.joined(gradients), packed, self.joined(params))
+        moved = self.apart(optax.apply_updates(self.joined(params), updates))
+        after = [
+            self.apart(leaf) if is_tree else leaf
+            for leaf, (_, is_tree) in zip(jax.tree.leaves(packed), whole, strict=True)
+        ]
+        return moved, tree.unflatten(after)
+
+
+def of(optimizer: optax.GradientTransformation, params: Any) -> Flat | None:
+    """The optimizer on a vector, where that is the same: ``None`` where it is not, or is not known to be.
+
+    Every operation of its update must be elementwise, so that no element can matter to another, and three steps on
+    numbers drawn at random must come out the same, so that no parameter is treated unlike the others.
+    """
+    if len(jax.tree.leaves(params)) < 2:
+        return None
+    flat = Flat(optimizer, jax.tree.map(lambda leaf: _shape(np.shape(leaf)), params))
+    try:
+        state = optimizer.init(params)
+        if any(is_hole(leaf) for leaf in jax.tree.leaves(state, is_leaf=is_hole)):
+            return None
+        if not _is_elementwise(jax.make_jaxpr(optimizer.update)(params, state, params).jaxpr):
+            return None
+        return flat if _same(optimizer, params) else None
+    except Exception:  # an optimizer of somebody's own that takes no vector; it is followed as it is
+        return None
+
+
+def _shape(shape: tuple[int, ...]) -> Any:
+    return jax.ShapeDtypeStruct(shape, np.float64)  # type: ignore[no-untyped-call]
+
+
+def _is_elementwise(jaxpr: Any) -> bool:
+    for eqn in jaxpr.eqns:
+        inner = next((eqn.params[name] for name in ("jaxpr", "call_jaxpr") if name in eqn.params), None)
+        if inner is not None and eqn.primitive.name in ("jit", "pjit", "custom_jvp_call", "closed_call", "core_call"):
+            if not _is_elementwise(getattr(inner, "jaxpr", inner)):
+                return False
+            continue
+        shapes = {atom.aval.shape for atom in [*eqn.invars, *eqn.outvars] if atom.aval.shape}
+        # Among scalars alone anything goes but chance.
+        known = eqn.primitive.name in _ELEMENTWISE or (not shapes and "random" not in eqn.primitive.name)
+        if not known or len(shapes) > 1:
+            return False
+    return True
+
+
+def _same(optimizer: optax.GradientTransformation, params: Any) -> bool:
+    rng = np.random.default_rng(0)
+    # As many axes as the parameters have, and few elements: where one cannot matter to another, more show nothing.
+    shapes = jax.tree.map(lambda leaf: _shape(tuple(min(3, length) for length in np.shape(leaf))), params)
+    flat = Flat(optimizer, shapes)
+
+    def drawn() -> Any:
+        return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), shapes)
+
+    first = drawn()
+    ours = theirs = (first, optimizer.init(first))
+    for _ in range(3):
+        gradients = drawn()
+        updates, state = optimizer.update(gradients, ours[1], ours[0])
+        ours = (optax.apply_updates(ours[0], updates), state)
+        theirs = flat.update(gradients, theirs[1], theirs[0])
+    ours_leaves: list[Any]
+    ours_tree: Any
+    (ours_leaves, ours_tree), theirs_leaves = jax.tree.flatten(ours), jax.tree.leaves(theirs)
+    if ours_tree != jax.tree.structure(theirs):
+        return False
+    pairs = zip(ours_leaves, theirs_leaves, strict=True)
+    # Compilers fuse a vector's operations otherwise than a small array's.
+    return all(np.allclose(a, b, rtol=1e-10, atol=1e-12, equal_nan=True) for a, b in pairs)
