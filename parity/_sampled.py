@@ -26,7 +26,7 @@ from parity._recording import Array, Recording, Trace
 from parity._steps import forward_backward, model_state, named_buffers
 from parity.rounding import drawn
 
-# Relative to a tensor's largest element: a worst case beyond this would let a wrong constant pass.
+# Relative to a tensor's largest element at any step: a worst case beyond this would let a wrong constant pass.
 LOOSE = 2.0**-30
 _SAMPLES = 3
 # Errors are drawn this large, so that float64's own do not blur them, and scaled down to its unit roundoff: a step's
@@ -51,13 +51,16 @@ def _exact(recording: Recording, field: str) -> Any:
 
 
 def _is_loose(bounds: Any, exact: Any) -> bool:
-    rows = zip(_by_row(bounds), _by_row(exact), strict=True)
-    return any(_largest(bound) > LOOSE * _largest(value) for bound, value in rows)
+    """Whether a worst case is large beside what its tensor ever is: where a training has converged, it is rounding."""
+    pairs = zip(_by_tensor(bounds), _by_tensor(exact), strict=True)
+    return any(max(map(_largest, worst)) > LOOSE * max(map(_largest, values)) for worst, values in pairs)
 
 
-def _by_row(values: Any) -> list[Array]:
-    """A list of all tensors at all steps."""
-    return [np.asarray(row) for leaf in jax.tree.leaves(values) for row in (leaf if np.ndim(leaf) else [leaf])]
+def _by_tensor(values: Any) -> list[list[Array]]:
+    """Each tensor with its values at all steps; predictions are a tree a step, all else has an axis for them."""
+    if isinstance(values, tuple):
+        return [list(leaves) for leaves in zip(*map(jax.tree.leaves, values), strict=True)]
+    return [[np.asarray(leaf)] for leaf in jax.tree.leaves(values)]
 
 
 def _largest(values: Array) -> float:
