@@ -13,28 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 from parity._optax_state import is_hole, parts
 
 # What makes each element of its result from the elements at that place alone.
 _ELEMENTWISE = {
-    *("add", "sub", "mul", "div", "neg", "abs", "sign", "sqrt", "rsqrt", "cbrt", "square", "integer_pow", "pow", "exp"),
-    *("exp2", "expm1", "log", "log1p", "tanh", "logistic", "max", "min", "clamp", "select_n", "eq", "ne", "lt", "le"),
-    *(
-        "gt",
-        "ge",
-        "and",
-        "or",
-        "not",
-        "xor",
-        "is_finite",
-        "convert_element_type",
-        "broadcast_in_dim",
-        "copy",
-        "add_any",
-    ),
-    *("stop_gradient", "floor", "ceil", "round", "rem", "nextafter", "real", "pvary"),
-}
+    "add", "sub", "mul", "div", "neg", "abs", "sign", "sqrt", "rsqrt", "cbrt", "square", "integer_pow", "pow", "exp",
+    "exp2", "expm1", "log", "log1p", "tanh", "logistic", "max", "min", "clamp", "select_n", "eq", "ne", "lt", "le",
+    "gt", "ge", "and", "or", "not", "xor", "is_finite", "convert_element_type", "broadcast_in_dim", "copy", "add_any",
+    "stop_gradient", "floor", "ceil", "round", "rem", "nextafter", "real", "pvary",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,33 +31,18 @@ class Flat:
     """The optimizer on one vector; see :func:`of`."""
 
     optimizer: optax.GradientTransformation
-    shapes: Any
-
-    def joined(self, tree: Any) -> Any:
-        """A tree like the parameters as a vector."""
-        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-
-    def apart(self, vector: Any) -> Any:
-        """The tree again."""
-        leaves: list[Any]
-        tree: Any
-        leaves, tree = jax.tree.flatten(self.shapes)
-        ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-        pieces = jnp.split(vector, ends)
-        return tree.unflatten([piece.reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)])
 
     def update(self, gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
         """The next parameters and state, as trees, by way of vectors."""
         whole, tree = parts(state, params)
-        inner: Any = jax.tree.structure(jax.eval_shape(self.optimizer.init, self.joined(params)))
-        packed = inner.unflatten([self.joined(part) if is_tree else part for part, is_tree in whole])
-        updates, packed = self.optimizer.update(self.joined(gradients), packed, self.joined(params))
-        moved = self.apart(optax.apply_updates(self.joined(params), updates))
+        joined, apart = ravel_pytree(params)
+        inner: Any = jax.tree.structure(jax.eval_shape(self.optimizer.init, joined))
+        packed = inner.unflatten([ravel_pytree(part)[0] if is_tree else part for part, is_tree in whole])
+        updates, packed = self.optimizer.update(ravel_pytree(gradients)[0], packed, joined)
         after = [
-            self.apart(leaf) if is_tree else leaf
-            for leaf, (_, is_tree) in zip(jax.tree.leaves(packed), whole, strict=True)
+            apart(leaf) if is_tree else leaf for leaf, (_, is_tree) in zip(jax.tree.leaves(packed), whole, strict=True)
         ]
-        return moved, tree.unflatten(after)
+        return apart(optax.apply_updates(joined, updates)), tree.unflatten(after)
 
 
 def of(optimizer: optax.GradientTransformation, params: Any) -> Flat | None:
@@ -79,20 +53,15 @@ def of(optimizer: optax.GradientTransformation, params: Any) -> Flat | None:
     """
     if len(jax.tree.leaves(params)) < 2:
         return None
-    flat = Flat(optimizer, jax.tree.map(lambda leaf: _shape(np.shape(leaf)), params))
     try:
         state = optimizer.init(params)
         if any(is_hole(leaf) for leaf in jax.tree.leaves(state, is_leaf=is_hole)):
             return None
         if not _is_elementwise(jax.make_jaxpr(optimizer.update)(params, state, params).jaxpr):
             return None
-        return flat if _same(optimizer, params) else None
+        return Flat(optimizer) if _same(optimizer, params) else None
     except Exception:  # an optimizer of somebody's own that takes no vector; it is followed as it is
         return None
-
-
-def _shape(shape: tuple[int, ...]) -> Any:
-    return jax.ShapeDtypeStruct(shape, np.float64)  # type: ignore[no-untyped-call]
 
 
 def _is_elementwise(jaxpr: Any) -> bool:
@@ -113,11 +82,10 @@ def _is_elementwise(jaxpr: Any) -> bool:
 def _same(optimizer: optax.GradientTransformation, params: Any) -> bool:
     rng = np.random.default_rng(0)
     # As many axes as the parameters have, and few elements: where one cannot matter to another, more show nothing.
-    shapes = jax.tree.map(lambda leaf: _shape(tuple(min(3, length) for length in np.shape(leaf))), params)
-    flat = Flat(optimizer, shapes)
+    flat = Flat(optimizer)
 
     def drawn() -> Any:
-        return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), shapes)
+        return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal([min(3, n) for n in np.shape(leaf)])), params)
 
     first = drawn()
     ours = theirs = (first, optimizer.init(first))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,7 +40,8 @@ class Walk:
         self._recorded, self._own = _feed.recorded(recording, _WIDE), _feed.own(port, recording, _WIDE)
         self._start = free_start(port, _WIDE)
         self._rule = _torch_rules.of(recording)
-        self._flat_optimizer = _flat_optimizer.of(port.optimizer, self._start[0])
+        flat = _flat_optimizer.of(port.optimizer, self._start[0])
+        self._update = functools.partial(update, port) if flat is None else flat.update
         self._flat = _affine.Flat(self._start[:2])
         size = _affine.Flat(self._start).size
         fed = max(sum(np.size(leaf) for leaf in jax.tree.leaves(batch)) for batch in self._recorded.batches)
@@ -95,10 +97,7 @@ class Walk:
         params, kept, state = inner
         predictions, value, own, state = forward_backward(self._port, params, state, batch, parts)
         taken = _either(is_locked, gradients, own)
-        by_vectors = self._flat_optimizer
-        moved, after = (
-            update(self._port, taken, kept, params) if by_vectors is None else by_vectors.update(taken, kept, params)
-        )
+        moved, after = self._update(taken, kept, params)
         names, keys = self._names, tuple(self._recording.observed.state)
         before, named = (named_state(names, each, params, keys) for each in (kept, after))
         made = (predictions, value, names.from_port(own), named_buffers(names, state), named, names.from_port(moved))
@@ -147,9 +146,10 @@ class Walk:
             self._run.over(carry, xs, self._recorded, gathered, rows)
             return gathered.trace()
         carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
+        sequence = _locked.plan(self._port, self._names, recording, _WIDE).sequence
         for row, (state, recorded, batch, parts) in enumerate(self.arguments()):
             # A state that was recorded is exact; one that recorded gradients led to brings its error along.
-            if row >= self._plan().sequence:
+            if row >= sequence:
                 inner = (carry[1][0], state, carry[1][2])
                 carry = (carry[0], inner, _no_error(inner))
             carry, made = self._run.one(carry, (recorded, None, self._constants(recording.kept[row])), batch, parts)
@@ -159,9 +159,6 @@ class Walk:
     def arguments(self) -> Iterator[Any]:
         """Of every kept step, from what was recorded."""
         return _locked.arguments(self._port, self._names, self._recording, _WIDE)
-
-    def _plan(self) -> _locked.Plan:
-        return _locked.plan(self._port, self._names, self._recording, _WIDE)
 
     def _from_initial(self) -> Any:
         params = self._names.to_port(_feed.cast(dict(self._recording.initial), _WIDE))

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from parity import _clipping
 from parity._recording import Array, Recording
@@ -56,9 +57,9 @@ class Rule:
 
     def constants(self, steps: Array) -> tuple[list[Numbers], list[Numbers]]:
         """What is computed in Python before these steps, by group: values, and how far they may be from exact."""
-        rows = [({k: v[steps] for k, v in g.values.items()}, {k: v[steps] for k, v in g.errors.items()})
-                for g in self.groups]  # fmt: skip
-        return [values for values, _ in rows], [errors for _, errors in rows]
+        values = [{name: column[steps] for name, column in group.values.items()} for group in self.groups]
+        errors = [{name: column[steps] for name, column in group.errors.items()} for group in self.groups]
+        return values, errors
 
     def follows(self, state: Mapping[str, Named]) -> bool:
         """Whether a state by PyTorch's key has all that the rule needs."""
@@ -76,20 +77,21 @@ class Rule:
             constants: of this step, a dict of scalars for each group.
             first: whether it is the first step of all.
         """
-        gradients = _clipping.traced(self.clipping, {n: gradients[n] for g in self.groups for n in g.names})
+        gradients = _clipped(self.clipping, {n: gradients[n] for g in self.groups for n in g.names})
         moved: dict[str, Any] = {}
         after: dict[str, dict[str, Any]] = {}
         for group, numbers in zip(self.groups, constants, strict=True):
             keys = _keys(self.kind, group.rule)
             # All parameters of a group at once: a step of many small tensors would take long to compile.
-            flat = _Flat({name: np.shape(weights[name]) for name in group.names})
-            new, kept = _RULES[self.kind](
-                group.rule, numbers, first, flat.joined(weights), flat.joined(gradients),
-                {key: flat.joined(state[key]) for key in keys},
-            )  # fmt: skip
-            moved.update(flat.apart(new))
+            joined, apart = ravel_pytree({name: weights[name] for name in group.names})
+            fed, *states = (
+                ravel_pytree({name: tensors[name] for name in group.names})[0]
+                for tensors in (gradients, *(state[key] for key in keys))
+            )
+            new, kept = _RULES[self.kind](group.rule, numbers, first, joined, fed, dict(zip(keys, states, strict=True)))
+            moved.update(apart(new))
             for key, values in kept.items():
-                after.setdefault(key, {}).update(flat.apart(values))
+                after.setdefault(key, {}).update(apart(values))
         return moved, after
 
 
@@ -110,17 +112,24 @@ def of(recording: Recording) -> Rule | None:
     return Rule(kind, tuple(groups), recording.clipping)
 
 
-class _Flat:
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._shapes = shapes
+def _clipped(clipping: _clipping.Clipping, gradients: Mapping[str, Any]) -> dict[str, Any]:
+    """PyTorch's clipping on arrays of JAX, operation by operation as PyTorch rounds it."""
+    if "clip_value" in clipping:
+        limit = clipping["clip_value"]
+        return {name: jnp.clip(gradient, -limit, limit) for name, gradient in gradients.items()}
+    if not clipping:
+        return dict(gradients)
+    sizes = jnp.stack([_norm(jnp.ravel(g), clipping["norm_type"]) for g in gradients.values()])
+    share = jnp.minimum(clipping["max_norm"] / (_norm(sizes, clipping["norm_type"]) + _clipping.EPSILON), 1.0)
+    return {name: gradient * share for name, gradient in gradients.items()}
 
-    def joined(self, tensors: Named) -> Any:
-        return jnp.concatenate([jnp.reshape(tensors[name], -1) for name in self._shapes])
 
-    def apart(self, vector: Any) -> dict[str, Any]:
-        sizes = [int(np.prod(shape)) for shape in self._shapes.values()]
-        parts = jnp.split(vector, np.cumsum(sizes)[:-1])
-        return {name: part.reshape(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+def _norm(values: Any, kind: float) -> Any:
+    if np.isinf(kind):
+        return jnp.abs(values).max()
+    if kind == 2:
+        return jnp.sqrt((values * values).sum())
+    return (jnp.abs(values) ** kind).sum() ** (1 / kind)
 
 
 def _keys(kind: str, rule: Mapping[str, Any]) -> tuple[str, ...]:

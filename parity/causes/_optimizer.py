@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from parity._clipping import EPSILON
 from parity._judge import Finding
 from parity.causes import _rates
 from parity.causes._case import Case
@@ -151,7 +152,7 @@ def _unknowns(steps: Columns) -> Iterator[_Unknown]:
             yield setting("learning rate decay", "lr_decay", (1e-3, 1e-2, 0.1), said="lr_decay")
     sizes = tuple(float(np.quantile(steps.fed.norms, share)) * 0.9 for share in (0, 0.25, 0.5, 0.75, 1))
     sizes += (1.0, 0.5, 0.1)
-    for epsilon in (0.0, 1e-6):  # Optax adds nothing to the norm, PyTorch a millionth
+    for epsilon in (0.0, EPSILON):  # Optax adds nothing to the norm, PyTorch a millionth
         of_norm = lambda value, epsilon=epsilon: dataclasses.replace(rule, clip_norm=abs(value), clip_eps=epsilon)  # noqa: E731
         yield _Unknown("gradient clipping", "the largest norm", of_norm, sizes, np.inf)
     largest = np.abs(steps.fed.gradients).max(1)

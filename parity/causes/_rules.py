@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from parity._clipping import EPSILON
 from parity._recording import Array
 from parity.causes._rounded import Rounded, of, power
 
@@ -71,7 +72,7 @@ class Rule:
     start: Any = 0.0
     gradient: str = ""
     clip_norm: float = np.inf
-    clip_eps: float = 1e-6
+    clip_eps: float = EPSILON
     clip_value: float = np.inf
     frozen: Any = False
 
