@@ -111,8 +111,7 @@ class Walk:
         names, keys = self._names, tuple(self._recording.observed.state)
         *others, state, weights = errors
         if theirs is None:
-            size = jax.tree.map(lambda a, b: _UNKNOWN * form.unit * (jnp.abs(a) + jnp.abs(b)), before[:2], after[:2])
-            moved, kept = jax.tree.map(jnp.add, off[:2], size)
+            moved, kept = jax.tree.map(functools.partial(_more, form), off[:2], before[:2], after[:2])
         else:
             more = {**weights, **{name: jnp.maximum(weights[name], error) for name, error in theirs[0].items()}}
             moved = names.to_port(more)
@@ -242,6 +241,13 @@ class Walk:
         _, states = jax.jit(lambda kept: lax.scan(advance, kept, length=len(order)))(kept)
         batches = list(zip(self._own.batches, self._own.parts, strict=True))
         return _affine.step_maps(gradient, lambda *given: update(port, *given), params, states, batches, order)
+
+
+def _more(form: Format, error: Any, before: Any, after: Any) -> Any:
+    """An error and some roundings more; what is counted in whole numbers is not rounded."""
+    if not jnp.issubdtype(jnp.result_type(after), jnp.floating):
+        return error
+    return error + _UNKNOWN * form.unit * (jnp.abs(before) + jnp.abs(after))
 
 
 def _either(flag: Any, first: Any, second: Any) -> Any:

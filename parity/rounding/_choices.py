@@ -102,7 +102,9 @@ def _extreme(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
         apart = gap(inputs[0].value, inputs[1].value) > off
         origin = ("extreme", [(x.value, ~apart) for x in inputs])
     floor = lambda: function(*(x.floor() for x in inputs))  # noqa: E731
-    return [Value(value, jnp.where(off == 0, 0.0, error), floor, origin)]
+    # An infinite error may be no number, which clamping does not mend.
+    error = jnp.where(off < jnp.inf, jnp.where(off == 0, 0.0, error), jnp.inf)
+    return [Value(value, error, floor, origin)]
 
 
 def _logic(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:

@@ -81,6 +81,13 @@ def _times(size: Array, off: Array) -> Array:
     return jnp.where((off == 0) | (size == 0), 0.0, size * off)
 
 
+def _open(carried: Array, *offs: Array) -> Array:
+    """Infinite where an argument's error is: it may be no number, of which even tanh and sin are none."""
+    for off in offs:
+        carried = jnp.where(off < jnp.inf, carried, jnp.inf)
+    return carried
+
+
 def _origin(x: Value) -> Any:
     return x.origin[0] if x.origin else None
 
@@ -154,7 +161,7 @@ def _power(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     exponent = y.value.astype(np.float64)
     value = jnp.power(x.value, exponent)
     off_x = context.error(x, form)
-    off_y = context.error(y, form) if y.floating else jnp.zeros(y.shape)
+    off_y = context.error(y, form) if y.floating else jnp.where(y.uncertain(), jnp.inf, 0.0)
     (low, high), (less, more) = ends(x.value, off_x), ends(exponent, off_y)
     low = jnp.where((x.value >= 0) & (x.floor() >= 0), jnp.maximum(low, x.floor()), low)
     # Monotone in each argument where the base is positive: the corners are the extremes.
@@ -164,7 +171,8 @@ def _power(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
             carried = jnp.maximum(carried, gap(jnp.power(base, to), value))
     across = (low < 0) & (off_x > 0) & ((off_y > 0) | (exponent < 0))
     through = (low <= 0) & (high >= 0)
-    carried = jnp.where(across, jnp.inf, jnp.where(through, jnp.maximum(carried, jnp.abs(value)), carried))
+    carried = jnp.where(through, jnp.maximum(carried, jnp.abs(value)), carried)
+    carried = jnp.where(across, jnp.inf, _open(carried, off_x, off_y))
     own = context.rounding(value, carried, accuracy("pow", form.unit), form)
     return [Value(value, context.finish(value, carried, own, form, carried == 0), _both(x, x, lambda p, q: 0 * p))]
 
@@ -202,7 +210,7 @@ def _monotone(name: str, *, valley: tuple[float, float] | None = None, least: An
             carried = jnp.where((low < at) & (at < high), jnp.maximum(carried, gap(value, bottom)), carried)
         # Both ends are worked out in float64, and rounded there.
         carried = carried + jnp.where(off > 0, 2.0**-52 * count * size(name, x.value, value), 0.0)
-        carried = jnp.where(off == 0, 0.0, carried)
+        carried = jnp.where(off == 0, 0.0, _open(carried, off))
         own = jnp.zeros(value.shape)
         if name in ACCURACY:
             of = size(name, x.value, value)
@@ -237,7 +245,7 @@ def _wave(name: str) -> Rule:
         value = getattr(jnp, name)(x.value)
         form = context.at(eqn.outvars[0].aval.dtype)
         off = context.error(x, form)
-        carried = jnp.minimum(off, 2.0)
+        carried = _open(jnp.minimum(off, 2.0), off)
         of = size(name, x.value, value)
         own = context.rounding(of, jnp.minimum(off, 1.0), accuracy(name, form.unit), form)
         return [Value(value, context.finish(value, carried, own, form))]
@@ -268,7 +276,7 @@ def _angle(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     turned = jnp.where(reach < radius, jnp.arcsin(jnp.minimum(reach / radius, 1.0)) * (1 + 1e-12), 2 * np.pi)
     turned = jnp.where(reach == 0, 0.0, turned)
     cut = (off_y > 0) & (jnp.abs(y.value) <= off_y) & (x.value - off_x < 0)
-    carried = jnp.where(cut, 2 * np.pi, turned)
+    carried = _open(jnp.where(cut, 2 * np.pi, turned), off_y, off_x)
     own = context.rounding(value, carried, accuracy("atan2", form.unit), form)
     return [Value(value, context.finish(value, carried, own, form))]
 
@@ -282,7 +290,7 @@ def _square_root_below(context: Context, eqn: Any, inputs: list[Value]) -> list[
     low, high = ends(x.value, off)
     low = jnp.maximum(low, x.floor()) if x.has_floor else low
     carried = jnp.where(low > 0, jnp.maximum(gap(lax.rsqrt(low), value), gap(lax.rsqrt(high), value)), jnp.inf)
-    carried = jnp.where(off == 0, 0.0, carried + 2.0**-50 * jnp.abs(value))
+    carried = jnp.where(off == 0, 0.0, _open(carried + 2.0**-50 * jnp.abs(value), off))
     own = context.rounding(value, carried, accuracy("rsqrt", form.unit), form)
     error = context.finish(value, carried, own, form, off == 0)
     return [Value(value, error, lambda: jnp.zeros(value.shape))]

@@ -112,7 +112,7 @@ class Context:
     def constant(self, value: Array, dtype: Any) -> Value:
         """A number from the program's text, which the format may not hold exactly."""
         if not floating(dtype):
-            return Value(value if hasattr(value, "dtype") else np.asarray(value, dtype))
+            return Value(value if hasattr(value, "shape") else np.asarray(value, dtype))
         if isinstance(value, (np.ndarray, np.generic, float, int)):
             value = np.asarray(value, np.float64)
             if _plain(value):

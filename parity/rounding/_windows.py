@@ -65,9 +65,10 @@ def _candidates(context: Context, x: Value, params: dict[str, Any]) -> tuple[Arr
         best = jnp.maximum(best, piece)
     places, count, loose = [], jnp.zeros(best.shape), jnp.zeros(best.shape, bool)
     for (place, top), least in zip(_pieces(high, -jnp.inf, params), lows, strict=True):
-        may = top >= best
+        # Beside what is no number any may be chosen: nothing is said of its order.
+        may = ~(top < best)
         places.append((place, may))
-        count, loose = count + may, loose | (may & (top > least))
+        count, loose = count + may, loose | (may & ~(top <= least))
     # Equal numbers that are exact are told apart by their order, not by rounding.
     return (count > 1) & loose, places
 

@@ -149,3 +149,25 @@ def test_decay_beside_the_step_is_bounded_though_optax_rounds_once_less() -> Non
 
 def test_an_optimizer_that_is_not_known_has_no_rule() -> None:
     assert _torch_rules.of(recorded("NAdam", {"lr": 0.01}, 0)) is None
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.0101])
+def test_an_optimizer_that_has_no_rule_is_bounded_all_the_same(rate: float) -> None:
+    """Step for step: how many steps were made is counted exactly, so nothing that hangs on it is open."""
+
+    def port(recording: parity.Recording) -> parity.Port:
+        return parity.Port(
+            dict(recording.initial),
+            lambda params, x: x @ params["weight"].T + params["bias"][None],
+            lambda predictions, targets: ((predictions - targets) ** 2).mean(),
+            optax.adamax(rate),
+        )
+
+    with jax.numpy_dtype_promotion("standard"):
+        verdict = parity.check(Gradients("Adamax", {"lr": 0.01}, 0), port)
+    updates = [finding for finding in verdict.findings if finding.stage == "update"]
+    assert {finding.tensor for finding in updates} >= {"weight", "bias"}
+    assert all(finding.unbounded == 0 for finding in updates)
+    assert verdict.ok == (rate == 0.01), str(verdict)
+    first = verdict.first_divergence
+    assert first is None or (first.stage, first.step) == ("update", 0)

@@ -170,3 +170,20 @@ def test_bad_arguments_are_told() -> None:
         bound(jnp.sin, products="tf32")
     with pytest.raises(ValueError, match="input_bounds must be a tuple like the 1 arguments"):
         bound(jnp.sin, input_bounds=(None, 1.0))(X)
+
+
+def test_a_power_whose_whole_exponent_may_be_another_is_open() -> None:
+    def power(x: Any, y: Any) -> Any:
+        steps = (x > y).astype(np.int32) + 1
+        return 0.9 ** (steps + 2)
+
+    one, above = np.float32(1), np.nextafter(np.float32(1), np.float32(2))
+    assert np.isfinite(limit(power, one, np.float32(2)))
+    # The two differ by less than rounding may have moved them: three or four is not known.
+    near = limit(power, above, one, input_bounds=(np.asarray(1e-6), None))
+    assert near == np.inf
+
+
+def test_whole_numbers_of_the_program_stand_beside_those_that_may_be_others() -> None:
+    following = limit(lambda count: count + 1, np.asarray(3), input_bounds=(np.asarray(np.inf),))
+    assert following == np.inf

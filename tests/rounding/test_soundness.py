@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import collections
+from typing import Any
 
 import hypothesis
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax import lax
 
+from parity.rounding import bound
 from tests.rounding.random_functions import BINARY, PROGRAMS, UNARY, Program
 from tests.rounding.soundness import check
 
@@ -17,6 +22,30 @@ from tests.rounding.soundness import check
 def test_random_functions_stay_within_their_bound(program: Program) -> None:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         check(program)
+
+
+# What long runs of random functions found: no number in a window of max pooling, or before a bounded function.
+FOUND = [
+    Program(
+        8, 1e-3, 0, (("sinh", 0, 0), ("max pool", 1, 3), ("sqrt", 1, 1), ("sqrt", 0, 1), ("max pool", 0, 3)), "gradient"
+    ),
+    Program(8, 10.0, 2**32 - 2, (("max pool", 3, 3), ("log1p", 0, 0), ("power", 2, 0), ("max pool", 0, 0)), "gradient"),
+    Program(8, 10.0, 4329, (("scatter", 3, 3), *3 * (("gelu tanh", 0, 0),), ("divide", 1, 0), ("atan2", 2, 0)), "all"),
+]
+
+
+@pytest.mark.parametrize("program", FOUND)
+def test_what_is_no_number_is_under_no_finite_bound(program: Program) -> None:
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        check(program)
+
+
+@pytest.mark.parametrize(
+    "function", [jnp.tanh, jnp.sin, jnp.arctan, lax.rsqrt, lambda x: x.clip(-1, 1), lambda x: x**-2.5]
+)
+def test_an_infinite_error_stays_infinite(function: Any) -> None:
+    bounds = bound(lambda x: function(x), input_bounds=(np.asarray([0.0, np.inf]),))(np.ones(2, np.float32))[1]
+    assert np.isfinite(bounds).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("name", sorted({**UNARY, **BINARY}))
