@@ -15,7 +15,6 @@ from tests.judge_score import score
 from tests.judge_score.faults import FAULTS
 from tests.judge_score.trainings import Training
 
-
 # Trainings after which what JAX has traced is let go: of each it keeps all, and Python's collector walks through it.
 _FORGET = 20
 
