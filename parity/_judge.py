@@ -165,7 +165,7 @@ def _both_or_none_finite(a: Array, b: Array) -> Array:
     info = np.finfo(np.float64)
     edge = float(info.max) * float(info.eps)
     with np.errstate(invalid="ignore"):
-        about_to = (np.abs(a) > edge) | (np.abs(b) > edge)
+        about_to = np.fmin(np.abs(a), np.abs(b)) > edge
     return (np.isfinite(a) == np.isfinite(b)) | about_to
 
 
