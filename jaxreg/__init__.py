@@ -8,6 +8,7 @@ from jaxreg._losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from jaxreg._result import FitResult, Trace
 from jaxreg._sgd import MomentumState, sgd
 from jaxreg._sgd_groups import sgd_groups
+from jaxreg._statistics import SufficientStatistics
 
 __all__ = [
     "ArgumentError",
@@ -15,6 +16,7 @@ __all__ = [
     "JaxregError",
     "Linear",
     "MomentumState",
+    "SufficientStatistics",
     "Trace",
     "fit",
     "huber_loss",

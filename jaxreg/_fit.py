@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
 from jaxreg import _batches
+from jaxreg._choice import choose
 from jaxreg._errors import ArgumentError
 from jaxreg._losses import mse_loss
-from jaxreg._plans import minibatch, stepwise
-from jaxreg._precision import full_precision
+from jaxreg._plans.stepwise import Data
+from jaxreg._precision import full_precision, is_full
+from jaxreg._request import Request
 from jaxreg._result import FitResult, Trace
+from jaxreg._run import run
+from jaxreg._statistics import SufficientStatistics
 from jaxreg.torch_random import Generator
 
-PLANS = ("auto", "stepwise")
 RECORDABLE = ("gradients", "weights")
+# Steps of which everything is kept unless it is said which; a hundred million losses in float32 are 400 MB.
+MOST_KEPT = 100_000_000
 
 
 def fit(
     model: nnx.Module,
-    inputs: ArrayLike,
-    targets: ArrayLike,
+    inputs: ArrayLike | SufficientStatistics,
+    targets: ArrayLike | None = None,
     *,
     optimizer: optax.GradientTransformation,
     epochs: int,
@@ -38,7 +41,9 @@ def fit(
     drop_last: bool = False,
     global_generator: bool = False,
     plan: str = "auto",
+    weights: ArrayLike | None = None,
     record: Collection[str] = (),
+    at: ArrayLike | None = None,
     precision: str | None = None,
 ) -> FitResult:
     """Train ``model`` on all rows, ``epochs`` times, as one compiled program.
@@ -101,31 +106,36 @@ def fit(
 
     Source: `torch/utils/data/dataloader.py` and `sampler.py`, ``RandomSampler`` and ``BatchSampler``.
     """
-    _check_choices(plan, record, epochs, optimizer)
+    _check_choices(record, epochs, optimizer)
     graph, params, rest = _split(model)
-    inputs, targets = _as_data(params, inputs, targets)
-    batches = _batches.check(inputs.shape[0], batch_size, shuffle, drop_last, global_generator)
-    run = stepwise.run if batches is None else functools.partial(minibatch.run, batches=batches)
+    data, statistics = _as_data(inputs, targets, weights)
+    rows = statistics.rows if data is None else np.shape(data.inputs)[0]
+    batches = _batches.check(rows, batch_size, shuffle, drop_last, global_generator)
+    request = Request(
+        model=model,
+        graph=graph,
+        params=params,
+        rest=rest,
+        data=data,
+        statistics=statistics,
+        optimizer=optimizer,
+        loss=loss,
+        epochs=int(epochs),
+        batches=batches,
+        record=frozenset(record),
+        at=_as_steps(at, int(epochs) * (1 if batches is None else batches.steps)),
+        lowered=not is_full(precision),
+    )
+    plan = choose(plan, request)
     with full_precision(precision):
-        outcome = run(
-            params,
-            rest,
-            inputs,
-            targets,
-            graph=graph,
-            optimizer=optimizer,
-            loss=loss,
-            epochs=int(epochs),
-            record=frozenset(record),
-        )
+        outcome = run(plan, request)
     trace = Trace(*(None if kept is None else nnx.to_pure_dict(kept) for kept in (outcome.gradients, outcome.weights)))
     trained = nnx.merge(graph, outcome.params, outcome.rest)
-    return FitResult(trained, outcome.losses, trace, "stepwise", outcome.losses.shape[0])
+    steps = request.epochs * (1 if batches is None else batches.steps)
+    return FitResult(trained, outcome.losses, trace, plan, steps, request.at)
 
 
-def _check_choices(plan: str, record: Collection[str], epochs: int, optimizer: Any) -> None:
-    if plan not in PLANS:
-        raise ArgumentError(f"plan must be one of {', '.join(map(repr, PLANS))}, got {plan!r}")
+def _check_choices(record: Collection[str], epochs: int, optimizer: Any) -> None:
     unknown = [item for item in ([record] if isinstance(record, str) else record) if item not in RECORDABLE]
     if isinstance(record, str) or unknown:
         raise ArgumentError(f'record must be a collection of any of {RECORDABLE}, such as ("weights",), got {record!r}')
@@ -146,15 +156,38 @@ def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
     return graph, params, rest
 
 
-def _as_data(params: Any, inputs: ArrayLike, targets: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    rows = []
-    for name, data in (("inputs", inputs), ("targets", targets)):
-        if np.ndim(data) == 0:
+def _as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, SufficientStatistics | None]:
+    if isinstance(inputs, SufficientStatistics):
+        if targets is not None or weights is not None:
+            raise ArgumentError("statistics stand for inputs, targets and weights; give them alone")
+        return None, inputs
+    if targets is None:
+        raise ArgumentError("targets are missing; only jaxreg.SufficientStatistics stand for inputs and targets")
+    data = Data(*(x if x is None or isinstance(x, jax.Array) else np.asarray(x) for x in (inputs, targets, weights)))
+    for name, leaf in data._asdict().items():
+        if leaf is not None and leaf.ndim == 0:
             raise ArgumentError(f"{name} must have a leading axis of rows, got a scalar")
-        rows.append(np.shape(data)[0])
-    if rows[0] != rows[1]:
-        raise ArgumentError(f"inputs and targets must have the same number of rows, got {rows[0]} and {rows[1]}")
+    rows = [leaf.shape[0] for leaf in data if leaf is not None]
+    if len(set(rows)) > 1:
+        names = " and ".join(name for name, leaf in data._asdict().items() if leaf is not None)
+        raise ArgumentError(f"{names} must have the same number of rows, got {' and '.join(map(str, rows))}")
     if rows[0] == 0:
         raise ArgumentError("inputs and targets have no rows; a mean over nothing is NaN")
-    return jnp.asarray(inputs, dtype), jnp.asarray(targets, dtype)
+    return data, None
+
+
+def _as_steps(at: Any, steps: int) -> np.ndarray[Any, Any] | None:
+    """The steps to keep something of, in the order asked for."""
+    if at is None:
+        if steps > MOST_KEPT:
+            raise ArgumentError(
+                f"losses of {steps:,} steps are too many to keep; say which with at=, such as "
+                "at=np.geomspace(1, steps, 100).astype(int) - 1"
+            )
+        return None
+    asked = np.asarray(at)
+    if asked.ndim != 1 or not (asked.size == 0 or np.issubdtype(asked.dtype, np.integer)):
+        raise ArgumentError(f"at must be a sequence of step numbers, got {at!r}")
+    if asked.size and not (asked.min() >= 0 and asked.max() < steps):
+        raise ArgumentError(f"at must hold steps from 0 to {steps - 1:,}, got {asked.min():,} to {asked.max():,}")
+    return asked.astype(np.int64)

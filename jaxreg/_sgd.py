@@ -28,6 +28,16 @@ class MomentumState(NamedTuple):
     momentum_buffer: Any
 
 
+class PyTorchSGD(optax.GradientTransformationExtraArgs):
+    """What :func:`sgd` makes: an Optax transformation that remembers its settings, for plans that need them.
+
+    Attributes:
+        settings: the arguments of :func:`sgd` in their order.
+    """
+
+    settings: tuple[Any, ...]
+
+
 def _wide(array: jax.Array) -> jax.Array:
     """In the format that PyTorch computes in: float32 for the 16-bit ones, whose results alone are rounded to 16."""
     return array.astype(jnp.float32) if array.dtype.itemsize < 4 else array
@@ -202,4 +212,6 @@ def _chain(
     if not _is_zero(momentum):
         parts.append(_momentum(momentum, dampening, nesterov))
     parts.append(_descend(learning_rate))
-    return optax.chain(*parts)
+    made = PyTorchSGD(*optax.chain(*parts))
+    made.settings = (learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
+    return made

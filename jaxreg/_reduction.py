@@ -1,0 +1,106 @@
+"""One pass over the data, and all that a linear model's squared error sees of it: a root of its cross-products."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Float, Float64
+
+# Rows of a block: it must stay in cache while it is widened to float64 and multiplied.
+_NUMBERS_AT_ONCE = 1 << 17
+# Rows that one call is given of data in the host's memory, so that it is never held twice.
+_HOST_NUMBERS = 1 << 22
+
+
+def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float64[jax.Array, "rows columns"]:
+    r"""A matrix :math:`R` with :math:`R^T R = Z^T Z` for :math:`Z = \sqrt{w} [X\ 1\ Y]`, in float64.
+
+    Cross-products of float32 data are exact in float64 and summed in it: their error is :math:`2^{-29}` of what a loop
+    in float32 makes in every step. Of float64 data an orthogonal reduction is taken instead (Householder's QR, block by
+    block): products would square the condition number (Golub and Van Loan, *Matrix Computations*, 5.3).
+
+    Args:
+        inputs: shape ``(rows, in_features)``, on a device or in NumPy.
+        targets: shape ``(rows, out_features)``.
+        weights: shape ``(rows,)``, of each row's squared error; ``None`` for 1.
+        dtype: float32 or float64, to which all are rounded first.
+
+    Returns:
+        Shape ``(rows of R, in_features + 1 + out_features)``, with no more rows than columns or than the data has.
+    """
+    rows, columns = inputs.shape[0], inputs.shape[1] + 1 + targets.shape[1]
+    orthogonal = dtype == np.float64 or rows <= 4 * columns
+    data = (inputs, targets, weights)
+    with jax.enable_x64(True):
+        if not isinstance(inputs, np.ndarray):
+            return _finished(_reduced(None, data, dtype.name, orthogonal), orthogonal)
+        total, step = None, max(_HOST_NUMBERS // columns, 2 * columns)
+        for start in range(0, rows, step):
+            part = jax.tree.map(lambda leaf, at=start: leaf[at : at + step], data)
+            total = _reduced(total, part, dtype.name, orthogonal)
+        return _finished(total, orthogonal)
+
+
+def merged(roots: Any) -> Float64[jax.Array, "rows columns"]:
+    """A root of the sum of what several are roots of."""
+    with jax.enable_x64(True):
+        return _orthogonal(jnp.concatenate(roots))
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "orthogonal"))
+def _reduced(total: Any, data: Any, dtype: str, orthogonal: bool) -> Float64[jax.Array, "rows columns"]:
+    """Cross-products, or the triangle of an orthogonal reduction, of the data and of what came before it."""
+    rows, columns = data[0].shape[0], data[0].shape[1] + 1 + data[1].shape[1]
+    size = min(max(_NUMBERS_AT_ONCE // columns, 8 * columns if orthogonal else 1), rows)
+    add = _stacked if orthogonal else _multiplied
+    whole, begin = rows // size, 0
+    if total is None:
+        total = add(jnp.zeros((0 if orthogonal else columns, columns)), _block(data, dtype, 0, size))
+        begin = 1
+
+    def body(number: jax.Array, total: jax.Array) -> jax.Array:
+        return add(total, _block(data, dtype, number * size, size))
+
+    total = lax.fori_loop(begin, whole, body, total) if begin < whole else total
+    rest = rows - whole * size
+    return add(total, _block(data, dtype, whole * size, rest)) if rest else total
+
+
+def _block(data: Any, dtype: str, start: Any, size: int) -> Float64[jax.Array, "size columns"]:
+    """So many rows of the data, side by side and weighted."""
+    inputs, targets, weights = (
+        None if leaf is None else lax.dynamic_slice_in_dim(leaf, start, size).astype(dtype).astype(np.float64)
+        for leaf in data
+    )
+    block = jnp.concatenate([inputs, jnp.ones((size, 1)), targets], 1)
+    return block if weights is None else block * jnp.sqrt(weights)[:, None]
+
+
+def _multiplied(total: Float64[jax.Array, "c c"], block: Float64[jax.Array, "n c"]) -> Float64[jax.Array, "c c"]:
+    return total + lax.dot_general(block, block, (((0,), (0,)), ((), ())), precision="highest")
+
+
+def _stacked(total: Float64[jax.Array, "m c"], block: Float64[jax.Array, "n c"]) -> Float64[jax.Array, "k c"]:
+    return _orthogonal(jnp.concatenate([total, block]))
+
+
+def _orthogonal(rows: Float[jax.Array, "n c"]) -> Float[jax.Array, "k c"]:
+    return jnp.linalg.qr(rows, mode="r") if rows.shape[0] > rows.shape[1] else rows
+
+
+def _finished(total: Float64[jax.Array, "m c"], orthogonal: bool) -> Float64[jax.Array, "k c"]:
+    return total if orthogonal else _square_root(total)
+
+
+@jax.jit
+def _square_root(products: Float64[jax.Array, "c c"]) -> Float64[jax.Array, "c c"]:
+    """A root of cross-products; columns are first brought to one size, so that each keeps its own accuracy."""
+    size = jnp.sqrt(jnp.diagonal(products))
+    size = jnp.where(size > 0, size, 1.0)
+    values, vectors = jnp.linalg.eigh(products / size / size[:, None])
+    return jnp.sqrt(jnp.maximum(values, 0.0))[:, None] * vectors.T * size
