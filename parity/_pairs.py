@@ -104,6 +104,12 @@ def _gap(stage: str, name: str, step: int, torch: Array, own: Any, message: str)
     return Gap(stage, name, step, distance, apart, size, message.format(name=name, gap=largest))
 
 
+def lost(recording: Recording, losses: Array) -> Array:
+    """The steps whose loss is NaN in the recording and in these losses, which are of all steps or of the kept ones."""
+    steps = recording.kept if len(losses) == len(recording.kept) else np.arange(recording.steps)
+    return np.asarray(steps)[np.isnan(recording.observed.losses[steps]) & np.isnan(losses)]
+
+
 # -- what was computed
 
 

@@ -19,6 +19,9 @@ def infinities(case: Case) -> list[Cause]:
     )
     for row in range(len(case.recording.kept)):
         step = int(case.recording.kept[row])
+        sides = (case.recording.observed, case.replay.locked)
+        if all(np.isnan(loss_of(trace, case.recording, row)) for trace in sides):
+            return []  # what follows from a loss that is NaN on both sides is no cause of anything
         for torch, jax, dtype in pairs:
             for stage, tensor, ours, theirs in _rows(case.recording, torch, jax, row):
                 # Where the optimizer could not be given its state, the replay has none to compare.

@@ -214,6 +214,45 @@ def test_nan_on_one_side_only_is_not() -> None:
     assert "appears on JAX's side first" in first.message
 
 
+class _Diverging:
+    """A hidden layer with relu whose training overflows: its loss is NaN from some step on."""
+
+    def __call__(self) -> None:
+        import torch
+
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
+        x = 100 * torch.randn(12, 3)
+        for _ in range(8):
+            loss = ((model(x) - x[:, :1]) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.11])
+@jax.numpy_dtype_promotion("standard")
+def test_what_follows_a_loss_that_is_nan_on_both_sides_is_not_compared(rate: float) -> None:
+    """PyTorch's relu hands a gradient through where its input is NaN, and JAX's gives zero."""
+
+    def port(recording: Recording) -> Port:
+        def apply(params: Any, x: Any) -> Any:
+            hidden = jax.nn.relu(x @ params["0.weight"].T + params["0.bias"][None])
+            return hidden @ params["2.weight"].T + params["2.bias"][None]
+
+        optimizer = jaxreg.sgd(rate, maximize=True)
+        return Port(dict(recording.initial), apply, lambda p, t: ((p - t) ** 2).mean(), optimizer)
+
+    recording = parity.record(_Diverging())
+    assert np.isnan(recording.observed.losses[-1])
+    verdict = parity.check(recording, port)
+    # A fault before that is still seen.
+    assert verdict.ok == (rate == 0.1), str(verdict)
+    if verdict.ok:
+        assert not verdict.causes
+
+
 def test_ulps_count_representable_numbers() -> None:
     one, tiny = np.float32(1), np.float32(2) ** np.float32(-149)
     a = np.array([1, 1, -tiny, 0, -0.0, np.nan], np.float32)
