@@ -53,7 +53,7 @@ def left(curvature: Float64[Array, ...], steps: Float64[Array, ...], settings: S
         settings: of the optimizer.
     """
     rate, momentum = settings.learning_rate, settings.momentum
-    nesterov = 1.0 * jnp.asarray(settings.nesterov)
+    nesterov = jnp.where(settings.nesterov, 1.0, 0.0)
     dampening = jnp.where(momentum == 0, 0.0, settings.dampening)
     first = rate * curvature * (1 + nesterov * momentum)  # the share that the first step takes, undamped
     product = rate * curvature * (1 - dampening)

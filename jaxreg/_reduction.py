@@ -102,5 +102,5 @@ def _square_root(products: Float64[jax.Array, "c c"]) -> Float64[jax.Array, "c c
     """A root of cross-products; columns are first brought to one size, so that each keeps its own accuracy."""
     size = jnp.sqrt(jnp.diagonal(products))
     size = jnp.where(size > 0, size, 1.0)
-    values, vectors = jnp.linalg.eigh(products / size / size[:, None])
-    return jnp.sqrt(jnp.maximum(values, 0.0))[:, None] * vectors.T * size
+    values, vectors = jnp.linalg.eigh(products / (size[:, None] * size[None]))
+    return jnp.sqrt(jnp.maximum(values, 0.0))[:, None] * vectors.T * size[None]

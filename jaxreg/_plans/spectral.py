@@ -60,19 +60,20 @@ def after(modes: Modes, scale: Any, steps: Float64[Any, n], settings: Settings) 
     """The state after each of these numbers of steps, with a leading axis for them."""
     sign = jnp.where(settings.maximize, -1.0, 1.0)
     steps = steps[:, None, None]
-    pull = sign * 2 * scale * modes.values * modes.targets
-    curvature = sign * 2 * scale * modes.values**2 + settings.weight_decay
+    values, targets, start = modes.values[None], modes.targets[None], modes.start[None]
+    pull = sign * 2 * scale * values * targets
+    curvature = sign * 2 * scale * values**2 + settings.weight_decay
     curvature = jnp.where(curvature == 0, _NONE, curvature)
     rest_at = pull / curvature
-    distance = modes.start - rest_at
+    distance = start - rest_at
     share, gone = left(curvature, steps, settings)
     # Near the start from the start, near the end from the end: neither is lost in the other.
-    coefficients = jnp.where(gone < 0.5, modes.start - gone * distance, rest_at + share * distance)
-    residuals = modes.values * share * distance - modes.targets * settings.weight_decay / curvature
+    coefficients = jnp.where(gone < 0.5, start - gone * distance, rest_at + share * distance)
+    residuals = values * share * distance - targets * settings.weight_decay / curvature
     unseen, _ = left(
-        jnp.where(settings.weight_decay == 0, _NONE, settings.weight_decay) * jnp.ones((1, 1)), steps, settings
+        jnp.where(settings.weight_decay == 0, _NONE, settings.weight_decay) * jnp.ones((1, 1, 1)), steps, settings
     )
-    return State(coefficients, residuals, unseen * modes.outside)
+    return State(coefficients, residuals, unseen * modes.outside[None])
 
 
 def coefficients_of(modes: Modes, state: State) -> Any:
@@ -115,7 +116,7 @@ def solve(
     final = coefficients_of(modes, last)
     gradients = weights = None
     if "gradients" in record:
-        gradients = 2 * problem.scale * jnp.einsum("mc,smo->sco", modes.vectors, modes.values * state.residuals)
+        gradients = 2 * problem.scale * jnp.einsum("mc,smo->sco", modes.vectors, modes.values[None] * state.residuals)
     if "weights" in record:
         weights = coefficients_of(modes, after(modes, problem.scale, at + 1, settings))
     over = too_large(problem, squares_of(modes, last), final, largest)[0]
