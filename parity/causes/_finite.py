@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from parity import _pairs
 from parity._recording import Array, Recording, Trace
 from parity.causes._case import Case, joined, loss_of
 from parity.causes._cause import Cause
@@ -17,10 +18,10 @@ def infinities(case: Case) -> list[Cause]:
         (case.recording.arbiter_locked, case.replay.locked64, "float64"),
         (case.recording.observed, case.replay.locked, str(case.recording.dtype)),
     )
+    lost = _pairs.lost(case.recording, case.replay.locked.losses)
     for row in range(len(case.recording.kept)):
         step = int(case.recording.kept[row])
-        sides = (case.recording.observed, case.replay.locked)
-        if all(np.isnan(loss_of(trace, case.recording, row)) for trace in sides):
+        if step in lost:
             return []  # what follows from a loss that is NaN on both sides is no cause of anything
         for torch, jax, dtype in pairs:
             for stage, tensor, ours, theirs in _rows(case.recording, torch, jax, row):

@@ -75,7 +75,7 @@ def bound(
         context = Context(form, narrow, False if probabilistic is False else likely, walk)
         with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
             arguments = jax.tree.map(_exact, arguments)
-            closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+            closed, shape = _traced(function, arguments)
             outputs = walk(context, closed.jaxpr, context.constants(closed), _paired(arguments, off))
             tree: Any = jax.tree.structure(shape)
             values = [jnp.asarray(x.value) for x in outputs]
@@ -119,7 +119,7 @@ def drawn(function: Callable[..., Any], *, unit: Any, seed: Any) -> Callable[...
         context = Context(form, False, False, walk, seed * np.uint64(0x9E3779B97F4A7C15))
         with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
             arguments = jax.tree.map(_exact, arguments)
-            closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+            closed, shape = _traced(function, arguments)
             inputs = [Value(leaf) for leaf in jax.tree.leaves(arguments)]
             outputs = walk(context, closed.jaxpr, context.constants(closed), inputs)
             tree: Any = jax.tree.structure(shape)
@@ -130,6 +130,16 @@ def drawn(function: Callable[..., Any], *, unit: Any, seed: Any) -> Callable[...
             return run(jnp.asarray(unit, np.float64), jnp.asarray(seed, np.uint64), arguments)
 
     return perturbed
+
+
+def _traced(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """The function as it will be compiled, and the shape of its result.
+
+    Where a caller has jit disabled, a scan would be traced as a Python loop, which is differentiated into another
+    function: one that leaves out a product of zero with what may be no number.
+    """
+    with jax.disable_jit(False):
+        return jax.make_jaxpr(function, return_shape=True)(*arguments)
 
 
 def _exact(argument: Any) -> Any:

@@ -222,7 +222,11 @@ def _monotone(name: str, *, valley: tuple[float, float] | None = None, least: An
             floor = lambda: jnp.zeros(value.shape)  # noqa: E731
         elif least == "root":
             floor = lambda: jnp.sqrt(jnp.maximum(x.floor(), 0.0)) * (1 - 2.0**-4)  # noqa: E731
-        error = context.finish(value, carried, own, form, carried == 0)
+        certain = carried == 0
+        if name in ("exp", "exp2", "expm1"):
+            # What overflows in float64 is not infinite: XLA writes log(exp(x)) as x.
+            certain &= jnp.isinf(x.value)
+        error = context.finish(value, carried, own, form, certain)
         return [Value(value, error, floor, (name, x))]
 
     return rule

@@ -214,21 +214,19 @@ def test_nan_on_one_side_only_is_not() -> None:
     assert "appears on JAX's side first" in first.message
 
 
-class _Diverging:
+def _diverging() -> None:
     """A hidden layer with relu whose training overflows: its loss is NaN from some step on."""
+    import torch
 
-    def __call__(self) -> None:
-        import torch
-
-        torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
-        x = 100 * torch.randn(12, 3)
-        for _ in range(8):
-            loss = ((model(x) - x[:, :1]) ** 2).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
+    x = 100 * torch.randn(12, 3)
+    for _ in range(8):
+        loss = ((model(x) - x[:, :1]) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.11])
@@ -244,7 +242,7 @@ def test_what_follows_a_loss_that_is_nan_on_both_sides_is_not_compared(rate: flo
         optimizer = jaxreg.sgd(rate, maximize=True)
         return Port(dict(recording.initial), apply, lambda p, t: ((p - t) ** 2).mean(), optimizer)
 
-    recording = parity.record(_Diverging())
+    recording = parity.record(_diverging)
     assert np.isnan(recording.observed.losses[-1])
     verdict = parity.check(recording, port)
     # A fault before that is still seen.
