@@ -214,7 +214,7 @@ def _monotone(name: str, *, valley: tuple[float, float] | None = None, least: An
         own = jnp.zeros(value.shape)
         if name in ACCURACY:
             of = size(name, x.value, value)
-            own = context.rounding(of, carried * _ratio(of, value), count, form)
+            own = context.rounding(value, carried, count, form, of + carried * _ratio(of, value))
         if name in _OVERFLOWS_EARLY:
             own = jnp.where(jnp.abs(value) + carried < form.largest / 4, own, jnp.inf)
         floor = None
@@ -251,7 +251,7 @@ def _wave(name: str) -> Rule:
         off = context.error(x, form)
         carried = _open(jnp.minimum(off, 2.0), off)
         of = size(name, x.value, value)
-        own = context.rounding(of, jnp.minimum(off, 1.0), accuracy(name, form.unit), form)
+        own = context.rounding(value, off, accuracy(name, form.unit), form, of + jnp.minimum(off, 1.0))
         return [Value(value, context.finish(value, carried, own, form))]
 
     return rule

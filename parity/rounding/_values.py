@@ -168,9 +168,12 @@ class Context:
             error = jnp.where(jnp.isinf(value) & certain, 0.0, error)
         return error
 
-    def rounding(self, value: Array, carried: Array, count: Any, form: Format) -> Array:
-        """The error that ``count`` roundings of a result add: relative, and absolute where it is near zero."""
-        size = jnp.abs(value) + carried
+    def rounding(self, value: Array, carried: Array, count: Any, form: Format, of: Any = None) -> Array:
+        """The error that ``count`` roundings of a result add: relative, and absolute where it is near zero.
+
+        They are roundings of the result's size, or ``of`` something larger in which a function's error is measured.
+        """
+        size = jnp.abs(value) + carried if of is None else of
         flushed = jnp.where(jnp.abs(value) - carried < 2 * form.tiny, form.tiny, 0.0)
         return jnp.where(size == 0, 0.0, gamma(count, form.unit) * size + flushed)
 

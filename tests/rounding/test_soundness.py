@@ -42,6 +42,12 @@ def test_what_is_no_number_is_under_no_finite_bound(program: Program) -> None:
         check(program)
 
 
+@pytest.mark.parametrize("function", [jnp.exp, jnp.exp2, jax.nn.sigmoid])
+def test_what_is_below_the_smallest_normal_number_may_be_flushed(function: Any) -> None:
+    values, bounds = bound(function)(np.float32(-128.1))
+    assert bounds >= abs(values)
+
+
 def test_what_overflows_in_float64_is_not_taken_for_infinite() -> None:
     assert np.isinf(bound(lambda x: jnp.log(jnp.exp(x)))(np.float32(792))[1])
 
