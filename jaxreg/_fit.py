@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -14,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxreg import _batches
 from jaxreg._choice import choose
 from jaxreg._errors import ArgumentError
+from jaxreg._linear import Linear
 from jaxreg._losses import mse_loss
 from jaxreg._plans.stepwise import Data
 from jaxreg._precision import full_precision, is_full
@@ -107,15 +110,13 @@ def fit(
     Source: `torch/utils/data/dataloader.py` and `sampler.py`, ``RandomSampler`` and ``BatchSampler``.
     """
     _check_choices(record, epochs, optimizer)
-    graph, params, rest = _split(model)
+    _check_model(model)
     data, statistics = _as_data(inputs, targets, weights)
-    rows = statistics.rows if data is None else np.shape(data.inputs)[0]
+    rows = statistics.rows if data is None else data.inputs.shape[0]
     batches = _batches.check(rows, batch_size, shuffle, drop_last, global_generator)
+    steps = int(epochs) * (1 if batches is None else batches.steps)
     request = Request(
         model=model,
-        graph=graph,
-        params=params,
-        rest=rest,
         data=data,
         statistics=statistics,
         optimizer=optimizer,
@@ -123,16 +124,26 @@ def fit(
         epochs=int(epochs),
         batches=batches,
         record=frozenset(record),
-        at=_as_steps(at, int(epochs) * (1 if batches is None else batches.steps)),
+        at=_as_steps(at, steps),
         lowered=not is_full(precision),
     )
     plan = choose(plan, request)
     with full_precision(precision):
         outcome = run(plan, request)
-    trace = Trace(*(None if kept is None else nnx.to_pure_dict(kept) for kept in (outcome.gradients, outcome.weights)))
-    trained = nnx.merge(graph, outcome.params, outcome.rest)
-    steps = request.epochs * (1 if batches is None else batches.steps)
+    trace = Trace(_plain(outcome.gradients), _plain(outcome.weights))
+    trained = functools.partial(_with, copy.copy(model), outcome.params, outcome.rest)
     return FitResult(trained, outcome.losses, trace, plan, steps, request.at)
+
+
+def _plain(kept: Any) -> Any:
+    return nnx.to_pure_dict(kept) if isinstance(kept, nnx.State) else kept
+
+
+def _with(model: nnx.Module, params: Any, rest: Any) -> nnx.Module:
+    """A model like this one, of its parameters in the order of their names and the rest of its state."""
+    graph, old, untouched = nnx.split(model, nnx.Param, ...)
+    params = jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(params))
+    return nnx.merge(graph, params, untouched if rest is None else rest)
 
 
 def _check_choices(record: Collection[str], epochs: int, optimizer: Any) -> None:
@@ -147,13 +158,11 @@ def _check_choices(record: Collection[str], epochs: int, optimizer: Any) -> None
         )
 
 
-def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
+def _check_model(model: Any) -> None:
     if not isinstance(model, nnx.Module):
         raise ArgumentError(f"model must be a flax.nnx.Module such as jaxreg.Linear, got {type(model).__name__}")
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
-    if not jax.tree.leaves(params):
+    if type(model) not in (Linear, nnx.Linear) and not jax.tree.leaves(nnx.state(model, nnx.Param)):
         raise ArgumentError(f"model has no parameters to train: {type(model).__name__} holds no flax.nnx.Param")
-    return graph, params, rest
 
 
 def _as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, SufficientStatistics | None]:

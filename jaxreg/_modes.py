@@ -27,7 +27,10 @@ _NEAR = 0.01
 
 
 class Settings(NamedTuple):
-    """What :func:`jaxreg.sgd` was given, each a number or an array of as many as there are trainings."""
+    """What :func:`jaxreg.sgd` was given, each a number or an array of as many as there are trainings.
+
+    A ``momentum`` of ``None`` is known to be 0 when this is traced: the powers of one root are then all there is.
+    """
 
     learning_rate: Any
     momentum: Any
@@ -53,6 +56,8 @@ def left(curvature: Float64[Array, ...], steps: Float64[Array, ...], settings: S
         settings: of the optimizer.
     """
     rate, momentum = settings.learning_rate, settings.momentum
+    if momentum is None:
+        return Left(*_power(rate * curvature, steps))
     nesterov = jnp.where(settings.nesterov, 1.0, 0.0)
     dampening = jnp.where(momentum == 0, 0.0, settings.dampening)
     first = rate * curvature * (1 + nesterov * momentum)  # the share that the first step takes, undamped

@@ -13,6 +13,8 @@ from jaxtyping import Float, Float64
 
 # Rows of a block: it must stay in cache while it is widened to float64 and multiplied.
 _NUMBERS_AT_ONCE = 1 << 17
+# Numbers that are sooner worked with than reduced.
+_FEW = 1 << 12
 # Rows that one call is given of data in the host's memory, so that it is never held twice.
 _HOST_NUMBERS = 1 << 22
 
@@ -33,17 +35,48 @@ def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float
     Returns:
         Shape ``(rows of R, in_features + 1 + out_features)``, with no more rows than columns or than the data has.
     """
-    rows, columns = inputs.shape[0], inputs.shape[1] + 1 + targets.shape[1]
-    orthogonal = dtype == np.float64 or rows <= 4 * columns
     data = (inputs, targets, weights)
     with jax.enable_x64(True):
-        if not isinstance(inputs, np.ndarray):
-            return _finished(_reduced(None, data, dtype.name, orthogonal), orthogonal)
-        total, step = None, max(_HOST_NUMBERS // columns, 2 * columns)
+        if in_one(data):
+            return _root_of(data, dtype.name)
+        rows, orthogonal, step = inputs.shape[0], _is_orthogonal(data, dtype), _rows_at_once(data)
+        total = None
         for start in range(0, rows, step):
             part = jax.tree.map(lambda leaf, at=start: leaf[at : at + step], data)
             total = _reduced(total, part, dtype.name, orthogonal)
         return _finished(total, orthogonal)
+
+
+def in_one(data: Any) -> bool:
+    """Whether the data go through in one call: they are on a device, or few."""
+    return not isinstance(data[0], np.ndarray) or data[0].shape[0] <= _rows_at_once(data)
+
+
+def root_of(data: Any, dtype: str) -> Float64[jax.Array, "rows columns"]:
+    """:func:`root` of data that go through in one call, to be traced with float64 enabled."""
+    orthogonal = _is_orthogonal(data, np.dtype(dtype))
+    return _finished(_reduced(None, data, dtype, orthogonal), orthogonal)
+
+
+_root_of = functools.partial(jax.jit, static_argnames=("dtype",))(root_of)
+
+
+def rows_or_root(data: Any, dtype: str) -> Float64[jax.Array, "rows columns"]:
+    """The rows themselves where they are few, as good a root as any for what is done once; else :func:`root_of`."""
+    rows = data[0].shape[0]
+    return _block(data, dtype, 0, rows) if rows * _columns(data) <= _FEW else root_of(data, dtype)
+
+
+def _columns(data: Any) -> int:
+    return data[0].shape[1] + 1 + data[1].shape[1]
+
+
+def _rows_at_once(data: Any) -> int:
+    return max(_HOST_NUMBERS // _columns(data), 2 * _columns(data))
+
+
+def _is_orthogonal(data: Any, dtype: Any) -> bool:
+    return dtype == np.float64 or data[0].shape[0] <= 4 * _columns(data)
 
 
 def merged(roots: Any) -> Float64[jax.Array, "rows columns"]:
@@ -55,7 +88,7 @@ def merged(roots: Any) -> Float64[jax.Array, "rows columns"]:
 @functools.partial(jax.jit, static_argnames=("dtype", "orthogonal"))
 def _reduced(total: Any, data: Any, dtype: str, orthogonal: bool) -> Float64[jax.Array, "rows columns"]:
     """Cross-products, or the triangle of an orthogonal reduction, of the data and of what came before it."""
-    rows, columns = data[0].shape[0], data[0].shape[1] + 1 + data[1].shape[1]
+    rows, columns = data[0].shape[0], _columns(data)
     size = min(max(_NUMBERS_AT_ONCE // columns, 8 * columns if orthogonal else 1), rows)
     add = _stacked if orthogonal else _multiplied
     whole, begin = rows // size, 0

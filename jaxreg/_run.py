@@ -24,12 +24,7 @@ def run(plan: str, request: Request) -> Outcome:
     """Train by ``plan``, which must be one that can serve."""
     if plan == "stepwise":
         return _at(_stepwise(request), request.at)
-    with jax.enable_x64(True):
-        found = (_spectral if plan == "spectral" else _compressed)(request)
-    outcome = Outcome(_cast(request, found.params), request.rest, *(_cast(request, leaf) for leaf in found.kept))
-    if found.overflow is None or request.data is None:
-        return outcome
-    return _continued(request, outcome, found.overflow)
+    return (_spectral if plan == "spectral" else _compressed)(request)
 
 
 class _Overflow(NamedTuple):
@@ -40,23 +35,16 @@ class _Overflow(NamedTuple):
     state: Any
 
 
-class _Found(NamedTuple):
-    """What a plan found in float64: parameters, what was kept of the steps asked for, and where it could overflow."""
-
-    params: Any
-    kept: tuple[Any, Any, Any]
-    overflow: _Overflow | None
-
-
 def _stepwise(request: Request) -> Outcome:
     assert request.data is not None
     batches = request.batches
     how = stepwise.run if batches is None else functools.partial(minibatch.run, batches=batches)
+    graph, params, rest = request.split
     return how(
-        request.params,
-        request.rest,
+        params,
+        rest,
         _data(request),
-        graph=request.graph,
+        graph=graph,
         optimizer=request.optimizer,
         loss=request.loss,
         epochs=request.epochs,
@@ -86,19 +74,28 @@ def _asked(request: Request) -> Array:
     return np.arange(request.epochs) if request.at is None else request.at
 
 
+def _source(request: Request) -> Any:
+    """What the training is worked out from: the data where they go through in one call, else a root of them."""
+    if request.statistics is not None:
+        return request.statistics.root
+    assert request.data is not None
+    return request.data if _reduction.in_one(request.data) else _reduction.root(*request.data, dtype=request.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("dtype",))
+def _problem_of(source: Any, kernel: Any, bias: Any, scale: Any, dtype: str) -> reduced.Problem:
+    root = _reduction.root_of(source, dtype) if isinstance(source, tuple) else source
+    return reduced.problem(root, kernel, bias, scale)
+
+
 def _problem(request: Request) -> reduced.Problem:
-    if request.data is not None:
-        root = _reduction.root(*request.data, dtype=request.dtype)
-    else:
-        assert request.statistics is not None
-        root = request.statistics.root
-    kernel, bias = request.model.kernel[...], request.model.bias[...] if request.model.use_bias else None
-    return reduced.problem(root, kernel, bias, _choice.scale(request))
+    assert request.layer is not None
+    return _problem_of(_source(request), *request.layer, _choice.scale(request), request.dtype.name)
 
 
 def _params(request: Request, coefficients: Any) -> Any:
     """The model's parameters of coefficients ``(..., coefficients, outputs)``."""
-    return reduced.params(coefficients, jax.tree.structure(request.params))
+    return reduced.params(coefficients, jax.tree.structure(request.split[1]))
 
 
 def _settings(request: Request) -> Settings:
@@ -109,60 +106,77 @@ def _settings(request: Request) -> Settings:
     return Settings(float(rounded(rate)), float(rounded(momentum)), 1 - kept, float(rounded(decay)), nesterov, maximize)
 
 
-def _spectral(request: Request) -> _Found:
-    problem, settings, largest = _problem(request), _settings(request), float(np.finfo(request.dtype).max)
-    answer = spectral.solve(
-        problem,
-        settings,
-        np.float64(request.epochs),
-        _asked(request).astype(np.float64),
-        record=request.record,
-        largest=largest,
-    )
-    kept = (answer.losses, *(None if leaf is None else _params(request, leaf) for leaf in answer.traces))
-    overflow = None
-    if bool(answer.overflows):
-        step, now, velocity = spectral.overflow(problem, answer.modes, settings, request.epochs, largest)
-        params = _params(request, now)
-        buffer = MomentumState(jnp.asarray(min(step, 2**30), jnp.int32), _params(request, velocity))
-        state = jax.tree.map(
-            lambda part: buffer if isinstance(part, MomentumState) else part,
-            request.optimizer.init(params),
-            is_leaf=lambda part: isinstance(part, MomentumState),
+def _spectral(request: Request) -> Outcome:
+    settings = _settings(request)
+    numbers = np.array([*settings, _choice.scale(request), request.epochs], np.float64)
+    assert request.layer is not None
+    with jax.enable_x64(True):
+        answer = spectral.run(
+            _source(request),
+            *request.layer,
+            numbers,
+            None if request.at is None else request.at.astype(np.float64),
+            dtype=request.dtype.name,
+            every=request.epochs if request.at is None else None,
+            momentum=settings.momentum != 0,
+            record=request.record,
         )
-        overflow = _Overflow(step, params, state)
-    return _Found(_params(request, answer.coefficients), kept, overflow)
+        if request.data is None or not answer.overflows:
+            return Outcome(answer.params, None, answer.losses, answer.gradients, answer.weights)
+        overflow = _spectral_overflow(request, settings)
+    params = jax.tree.unflatten(jax.tree.structure(request.split[1]), jax.tree.leaves(answer.params))
+    known = Outcome(params, request.split[2], answer.losses, answer.gradients, answer.weights)
+    return _continued(request, known, overflow)
 
 
-def _compressed(request: Request) -> _Found:
+def _spectral_overflow(request: Request, settings: Settings) -> _Overflow:
+    problem, largest = _problem(request), float(np.finfo(request.dtype).max)
+    modes = spectral.decompose(problem)
+    step, now, velocity = spectral.overflow(problem, modes, settings, request.epochs, largest)
+    params = _params(request, now)
+    buffer = MomentumState(jnp.asarray(min(step, 2**30), jnp.int32), _params(request, velocity))
+    state = jax.tree.map(
+        lambda part: buffer if isinstance(part, MomentumState) else part,
+        request.optimizer.init(params),
+        is_leaf=lambda part: isinstance(part, MomentumState),
+    )
+    return _Overflow(step, params, state)
+
+
+def _compressed(request: Request) -> Outcome:
     optimizer = request.optimizer
     if isinstance(optimizer, PyTorchSGD) and all(is_number(value) for value in optimizer.settings[:4]):
         rate, momentum, dampening, decay, nesterov, maximize = _settings(request)
         optimizer = sgd(rate, momentum, dampening=dampening, weight_decay=decay, nesterov=nesterov, maximize=maximize)
-    params, kept, overflow = compressed.solve(
-        _problem(request),
-        optimizer=optimizer,
-        structure=jax.tree.structure(request.params),
-        epochs=request.epochs,
-        record=request.record,
-        largest=float(np.finfo(request.dtype).max),
-    )
-    if request.at is not None:
-        kept = jax.tree.map(lambda leaf: leaf[request.at], kept)
-    step = int(overflow[0])
-    return _Found(params, kept, _Overflow(step, *overflow[1]) if step < request.epochs else None)
+    _, structure_of, rest = request.split
+    with jax.enable_x64(True):
+        params, kept, overflow = compressed.solve(
+            _problem(request),
+            optimizer=optimizer,
+            structure=jax.tree.structure(structure_of),
+            epochs=request.epochs,
+            record=request.record,
+            largest=float(np.finfo(request.dtype).max),
+        )
+        if request.at is not None:
+            kept = jax.tree.map(lambda leaf: leaf[request.at], kept)
+        outcome = Outcome(_cast(request, params), rest, *(_cast(request, leaf) for leaf in kept))
+        step = int(overflow[0])
+    if step == request.epochs or request.data is None:
+        return outcome
+    return _continued(request, outcome, _Overflow(step, *overflow[1]))
 
 
 def _continued(request: Request, outcome: Outcome, overflow: _Overflow) -> Outcome:
     """The outcome with what a loop in the model's dtype does from where it could overflow."""
-    params = _cast(request, overflow.params)
+    params, (graph, _, rest) = _cast(request, overflow.params), request.split
     shapes = jax.eval_shape(request.optimizer.init, params)
     later = tail.run(
         params,
-        request.rest,
+        rest,
         jax.tree.map(lambda leaf, shape: jnp.asarray(leaf, shape.dtype), overflow.state, shapes),
         _data(request),
-        graph=request.graph,
+        graph=graph,
         optimizer=request.optimizer,
         loss=request.loss,
         steps=request.epochs - overflow.step,

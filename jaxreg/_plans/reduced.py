@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -32,14 +31,9 @@ class Problem(NamedTuple):
     size: Any
 
 
-def problem(root: Any, kernel: Any, bias: Any, scale: float) -> Problem:
+def problem(root: Any, kernel: Any, bias: Any, scale: Any) -> Problem:
     """The problem that a root of ``[inputs 1 targets]`` leaves, for the parameters of a linear layer."""
     columns = root.shape[1] - kernel.shape[1]
-    return _problem(root, kernel, bias, scale, columns)
-
-
-@functools.partial(jax.jit, static_argnames=("columns",))
-def _problem(root: Any, kernel: Any, bias: Any, scale: Any, columns: int) -> Problem:
     design = root[:, : columns - (bias is None)]
     start = kernel if bias is None else jnp.concatenate([kernel, bias[None]])
     return Problem(design, root[:, columns:], scale, start.astype(np.float64), jnp.sqrt(jnp.sum(design**2)))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array, lax
 from jaxtyping import Float64
 
+from jaxreg import _reduction
 from jaxreg._modes import Settings, left
+from jaxreg._plans import reduced
 from jaxreg._plans.reduced import Problem, too_large
 
 # Of the curvature where a mode has none: small enough to move nothing in 2**53 steps.
 _NONE = 1e-200
+# Numbers of one kind worked out at once, for steps that are asked for.
+_AT_ONCE = 1 << 22
 # Steps looked at in one turn of the search for where a training overflows.
 _SEARCHED = 64
 
@@ -41,11 +47,49 @@ class Modes(NamedTuple):
 
 def decompose(problem: Problem) -> Modes:
     """The modes of a problem."""
-    left_vectors, values, vectors = jnp.linalg.svd(problem.design, full_matrices=False)
+    few = problem.design.shape[1] <= 2
+    left_vectors, values, vectors = _of_two(problem.design) if few else jnp.linalg.svd(problem.design, False)
     targets = left_vectors.T @ problem.targets
     rest = jnp.sum((problem.targets - left_vectors @ targets) ** 2)
     start = vectors @ problem.start
     return Modes(vectors, values[:, None], targets, rest, start, problem.start - vectors.T @ start)
+
+
+def _of_two(design: Float64[Array, "m c"]) -> tuple[Any, Any, Any]:
+    """The singular value decomposition of one or two columns, for which a call of LAPACK takes longer than the rest.
+
+    One-sided Jacobi (Golub and Van Loan, *Matrix Computations*, 8.6.3): one rotation makes the columns orthogonal, two
+    more take away what its rounding leaves where they are almost the same.
+    """
+    vectors = jnp.eye(design.shape[1])
+    for _ in range(3 if design.shape[1] == 2 else 0):
+        products = design.T @ design
+        across = products[0, 1]
+        twice = jnp.where(across == 0, jnp.inf, (products[1, 1] - products[0, 0]) / (2 * across))
+        tangent = jnp.where(twice < 0, -1.0, 1.0) / (jnp.abs(twice) + jnp.hypot(1.0, twice))
+        cosine = 1 / jnp.hypot(1.0, tangent)
+        turn = cosine * jnp.stack([jnp.stack([jnp.ones(()), tangent]), jnp.stack([-tangent, jnp.ones(())])])
+        design, vectors = design @ turn, vectors @ turn
+    values = jnp.sqrt(jnp.sum(design**2, 0))
+    return design / jnp.where(values == 0, 1.0, values), values, vectors.T
+
+
+class Numbers(NamedTuple):
+    """What tells one training from another on the same data, all that :class:`Settings` holds and two more.
+
+    Attributes:
+        scale: what the sum of squared errors is multiplied with.
+        steps: how many.
+    """
+
+    learning_rate: Any
+    momentum: Any
+    dampening: Any
+    weight_decay: Any
+    nesterov: Any
+    maximize: Any
+    scale: Any
+    steps: Any
 
 
 class State(NamedTuple):
@@ -87,41 +131,88 @@ def squares_of(modes: Modes, state: State) -> Any:
 
 
 class Answer(NamedTuple):
-    """What was found, in float64.
+    """What was found, in the model's dtype.
 
     Attributes:
-        coefficients: after the last step.
+        params: kernel and bias, by name, after the last step.
         losses: before each of the steps asked for.
-        traces: gradients at and weights after those steps; ``None`` where not asked for.
-        overflows: whether a loop in the model's dtype could overflow.
-        modes: of the problem.
+        gradients: at those steps, ``None`` where not asked for.
+        weights: after those steps, ``None`` where not asked for.
+        overflows: whether a loop in that dtype could overflow.
     """
 
-    coefficients: Any
+    params: Any
     losses: Any
-    traces: tuple[Any, Any]
+    gradients: Any
+    weights: Any
     overflows: Any
-    modes: Modes
 
 
-@functools.partial(jax.jit, static_argnames=("record", "largest"))
-def solve(
-    problem: Problem, settings: Settings, steps: Any, at: Any, *, record: frozenset[str], largest: float
+def answer(
+    root: Any, kernel: Any, bias: Any, numbers: Any, at: Any, *, momentum: bool, record: frozenset[str]
 ) -> Answer:
-    """The training after ``steps`` steps, and what was asked for at the steps ``at``."""
+    """One training, from a root of the data's cross-products; it can be mapped over the other arguments.
+
+    Args:
+        root: of the cross-products of ``[inputs 1 targets]``, float64.
+        kernel: to start from, and ``bias``, which may be ``None``.
+        numbers: :class:`Numbers` in one array, float64.
+        at: the steps to keep something of, float64.
+        momentum: whether there is one; without, less is to be done.
+        record: what to keep of those steps besides the losses: "gradients", "weights".
+    """
+    given = Numbers(*(numbers[..., k] for k in range(len(Numbers._fields))))
+    settings = Settings(*given[:6])._replace(**({} if momentum else {"momentum": None}))
+    problem = reduced.problem(root, kernel, bias, given.scale)
     modes = decompose(problem)
-    state = after(modes, problem.scale, at, settings)
-    squares = squares_of(modes, state)
-    last = after(modes, problem.scale, steps[None], settings)
-    final = coefficients_of(modes, last)
-    gradients = weights = None
-    if "gradients" in record:
-        gradients = 2 * problem.scale * jnp.einsum("mc,smo->sco", modes.vectors, modes.values[None] * state.residuals)
-    if "weights" in record:
-        weights = coefficients_of(modes, after(modes, problem.scale, at + 1, settings))
-    over = too_large(problem, squares_of(modes, last), final, largest)[0]
-    over |= jnp.any(too_large(problem, squares, coefficients_of(modes, state), largest))
-    return Answer(final[0], problem.scale * squares, (gradients, weights), over, modes)
+
+    def kept(steps: Any) -> Any:
+        state = after(modes, problem.scale, steps, settings)
+        gradients = weights = None
+        if "gradients" in record:
+            towards = jnp.einsum("mc,smo->sco", modes.vectors, modes.values[None] * state.residuals)
+            gradients = _named(2 * problem.scale * towards, bias)
+        if "weights" in record:
+            weights = _named(coefficients_of(modes, after(modes, problem.scale, steps + 1, settings)), bias)
+        return problem.scale * squares_of(modes, state), gradients, weights
+
+    each = at.size * modes.targets.size
+    ends = after(modes, problem.scale, jnp.stack([given.steps, given.steps + 1, jnp.zeros(())]), settings)
+    final = coefficients_of(modes, ends)
+    over = jnp.any(too_large(problem, squares_of(modes, ends), final, float(jnp.finfo(kernel.dtype).max)))
+    found = (_named(final[0], bias), *(kept(at) if each <= _AT_ONCE else _in_parts(kept, at, modes.targets.size)))
+    return Answer(*jax.tree.map(lambda leaf: leaf.astype(kernel.dtype), found), over)
+
+
+def _named(coefficients: Any, bias: Any) -> dict[str, Any]:
+    if bias is None:
+        return {"kernel": coefficients}
+    return {"bias": coefficients[..., -1, :], "kernel": coefficients[..., :-1, :]}
+
+
+def _in_parts(kept: Callable[[Any], Any], at: Any, size: int) -> Any:
+    """``kept`` for all of ``at``, with no more numbers at once than there is room for."""
+    one = lambda step: jax.tree.map(lambda leaf: leaf[0], kept(step[None]))  # noqa: E731
+    return lax.map(one, at, batch_size=max(_AT_ONCE // size, 1))
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "every", "momentum", "record"))
+def run(
+    source: Any,
+    kernel: Any,
+    bias: Any,
+    numbers: Any,
+    at: Any,
+    *,
+    dtype: str,
+    every: int | None,
+    momentum: bool,
+    record: frozenset[str],
+) -> Answer:
+    """:func:`answer` from the data or from its root; ``every`` is the number of steps where all are asked for."""
+    root = _reduction.rows_or_root(source, dtype) if isinstance(source, tuple) else source
+    at = jnp.arange(every, dtype=np.float64) if at is None else at
+    return answer(root, kernel, bias, numbers, at, momentum=momentum, record=record)
 
 
 @functools.partial(jax.jit, static_argnames=("largest",))
