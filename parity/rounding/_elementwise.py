@@ -112,7 +112,7 @@ def _quotient(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     if _origin(b) == "exp" and _origin(a) in ("exp", None):
         exponents = jnp.abs(b.origin[1].value) + (jnp.abs(a.origin[1].value) if _origin(a) else 0.0)
         own = own + 2 * form.unit * exponents * (jnp.abs(value) + carried)
-    certain = (off_b == 0) & (off_a < jnp.abs(a.value)) | (carried == 0)
+    certain = ((off_b == 0) & (off_a < jnp.abs(a.value)) | (carried == 0)) & (b.value != 0)
     positive = _both(a, b, lambda p, q: jnp.zeros_like(p * q))
     return [Value(value, context.finish(value, carried, own, form, certain), positive)]
 
@@ -152,7 +152,8 @@ def _integer_power(context: Context, eqn: Any, inputs: list[Value]) -> list[Valu
         # A power on the way may be too small for the format, or its reciprocal too large.
         own = own + jnp.where(size - off < 1, count * form.tiny * jnp.maximum(1.0, size + off) ** count, 0.0)
     floor = (lambda: jnp.zeros(value.shape)) if power % 2 == 0 else None
-    return [Value(value, context.finish(value, carried, own, form, (off == 0) | (off < size)), floor)]
+    certain = ((off == 0) | (off < size)) & ((size > 0) | (power >= 0))
+    return [Value(value, context.finish(value, carried, own, form, certain), floor)]
 
 
 def _power(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
@@ -174,7 +175,8 @@ def _power(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     carried = jnp.where(through, jnp.maximum(carried, jnp.abs(value)), carried)
     carried = jnp.where(across, jnp.inf, _open(carried, off_x, off_y))
     own = context.rounding(value, carried, accuracy("pow", form.unit), form)
-    return [Value(value, context.finish(value, carried, own, form, carried == 0), _both(x, x, lambda p, q: 0 * p))]
+    certain = (carried == 0) & ((x.value != 0) | (exponent >= 0))
+    return [Value(value, context.finish(value, carried, own, form, certain), _both(x, x, lambda p, q: 0 * p))]
 
 
 def _negative(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
@@ -279,7 +281,7 @@ def _angle(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     reach, radius = jnp.hypot(off_x, off_y), jnp.hypot(x.value, y.value)
     turned = jnp.where(reach < radius, jnp.arcsin(jnp.minimum(reach / radius, 1.0)) * (1 + 1e-12), 2 * np.pi)
     turned = jnp.where(reach == 0, 0.0, turned)
-    cut = (off_y > 0) & (jnp.abs(y.value) <= off_y) & (x.value - off_x < 0)
+    cut = (jnp.abs(y.value) <= off_y) & (x.value - off_x <= 0)
     carried = _open(jnp.where(cut, 2 * np.pi, turned), off_y, off_x)
     own = context.rounding(value, carried, accuracy("atan2", form.unit), form)
     return [Value(value, context.finish(value, carried, own, form))]
@@ -296,7 +298,7 @@ def _square_root_below(context: Context, eqn: Any, inputs: list[Value]) -> list[
     carried = jnp.where(low > 0, jnp.maximum(gap(lax.rsqrt(low), value), gap(lax.rsqrt(high), value)), jnp.inf)
     carried = jnp.where(off == 0, 0.0, _open(carried + 2.0**-50 * jnp.abs(value), off))
     own = context.rounding(value, carried, accuracy("rsqrt", form.unit), form)
-    error = context.finish(value, carried, own, form, off == 0)
+    error = context.finish(value, carried, own, form, (off == 0) & (x.value != 0))
     return [Value(value, error, lambda: jnp.zeros(value.shape))]
 
 

@@ -158,7 +158,8 @@ class Context:
     def finish(self, value: Array, carried: Array, own: Array, form: Format, certain: Array | None = None) -> Array:
         """The error of a result: what is carried, what is new, infinity where it may overflow or is no number.
 
-        ``certain`` says where an infinite value is infinite whatever the rounding.
+        ``certain`` says where an infinite value is infinite whatever the rounding. One divided by zero is not: zeros
+        lose their sign where a program is written another way.
         """
         error = carried + own
         # Rounding to nearest keeps the largest number up to half a unit beyond it.

@@ -25,7 +25,7 @@ def test_random_functions_stay_within_their_bound(program: Program) -> None:
 
 
 # What long runs of random functions found: no number in a window of max pooling, or before a bounded function; a scan
-# traced with jit disabled, whose derivative leaves out zero times what is no number.
+# traced with jit disabled, whose derivative leaves out zero times what is no number; infinity with a zero's sign.
 FOUND = [
     Program(
         8, 1e-3, 0, (("sinh", 0, 0), ("max pool", 1, 3), ("sqrt", 1, 1), ("sqrt", 0, 1), ("max pool", 0, 3)), "gradient"
@@ -33,6 +33,7 @@ FOUND = [
     Program(8, 10.0, 2**32 - 2, (("max pool", 3, 3), ("log1p", 0, 0), ("power", 2, 0), ("max pool", 0, 0)), "gradient"),
     Program(8, 10.0, 4329, (("scatter", 3, 3), *3 * (("gelu tanh", 0, 0),), ("divide", 1, 0), ("atan2", 2, 0)), "all"),
     Program(8, 10.0, 339, (("log", 0, 1), ("running sum", 0, 0)), "gradient"),
+    Program(8, 0.1, 1211, (("divide", 0, 1), ("divide", 0, 1), ("sin", 1, 2), ("rsqrt", 0, 1)), "gradient"),
 ]
 
 
@@ -46,6 +47,12 @@ def test_what_is_no_number_is_under_no_finite_bound(program: Program) -> None:
 def test_what_is_below_the_smallest_normal_number_may_be_flushed(function: Any) -> None:
     values, bounds = bound(function)(np.float32(-128.1))
     assert bounds >= abs(values)
+
+
+@pytest.mark.parametrize("function", [lambda x: 1 / x, lax.rsqrt, lambda x: x**-3, lambda x: jnp.power(x, -1.5)])
+def test_a_zero_may_have_either_sign(function: Any) -> None:
+    assert np.isinf(bound(function)(np.float32(0))[1])
+    assert float(bound(jnp.arctan2)(np.float32(0), np.float32(-1))[1]) > 6
 
 
 def test_what_overflows_in_float64_is_not_taken_for_infinite() -> None:
