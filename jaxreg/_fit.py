@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -46,7 +46,7 @@ def fit(
     plan: str = "auto",
     weights: ArrayLike | None = None,
     record: Collection[str] = (),
-    at: ArrayLike | None = None,
+    at: ArrayLike | Sequence[int] | None = None,
     precision: str | None = None,
 ) -> FitResult:
     """Train ``model`` on all rows, ``epochs`` times, as one compiled program.
@@ -55,13 +55,22 @@ def fit(
     A second call with the same shapes, model structure, optimizer and loss compiles nothing. Inputs and targets are
     converted to the dtype of the model's parameters first, as a PyTorch user would write it.
 
+    There are three plans, one training. *Stepwise* is the loop itself: any module, loss and Optax optimizer, in the
+    model's own dtype. For one linear layer in float32 or float64, :func:`mse_loss` and the whole batch, the loop sees
+    of the data only a small matrix, which one pass over them gives. *Compressed* takes the steps of any optimizer on
+    that matrix, in float64. *Spectral* has each step of :func:`jaxreg.sgd` at constant settings in closed form: a
+    million millions of epochs cost what one costs, and so do the losses of any steps. Their results are those of the
+    loop in exact arithmetic, rounded once, and so not bit for bit those of a loop in float32, whose rounding errors
+    they do not make. One that diverges is followed step by step from where it overflows.
+
     With ``batch_size``, a step takes the next batch of ``DataLoader(TensorDataset(inputs, targets), batch_size,
     shuffle=..., drop_last=...)``: the same rows in the same order, epoch after epoch, and a smaller batch at the end
     with the loss of its own rows only.
 
     Args:
         model: a Flax NNX module, called as ``model(inputs)``. It is not changed.
-        inputs: shape ``(rows, ...)``, at least one row; shape ``(rows, in_features)`` for :class:`jaxreg.Linear`.
+        inputs: shape ``(rows, ...)``, at least one row; shape ``(rows, in_features)`` for :class:`jaxreg.Linear`. Or
+            :class:`SufficientStatistics`, alone.
         targets: whatever shape ``loss`` wants beside the predictions; ``(rows, out_features)`` for a linear layer.
         optimizer: any Optax transformation, :func:`jaxreg.sgd` for PyTorch's.
         epochs: number of passes over all rows; at least 0.
@@ -75,16 +84,20 @@ def fit(
         global_generator: ``False`` if the Generator is the one handed to the loader as ``generator=``; ``True`` if it
             stands for the global one, seeded with ``torch.manual_seed``, which a loader without ``generator=`` draws
             from in another way.
-        plan: ``"stepwise"``, or ``"auto"`` for the fastest one that is exact for what was asked.
+        plan: ``"stepwise"``, ``"compressed"``, ``"spectral"``, or ``"auto"`` for the fastest one that can serve.
+        weights: of each row's squared error, shape ``(rows,)``; handed to ``loss`` as ``weights=``, whose mean is then
+            the weighted one. For the whole batch.
         record: what to keep of every step: any of ``"gradients"``, ``"weights"``. The losses are always kept.
+        at: the steps to keep the loss and the records of, counted from 0; ``None`` for all of them.
         precision: precision of matrix products that name none: JAX's own setting where the user made one, else full
             float32 on every backend.
 
     Returns:
-        A :class:`FitResult`. A training that diverges is no error: its losses show inf and NaN, as PyTorch's would.
+        A :class:`FitResult`. A training that diverges is no error: its losses show inf and NaN, as PyTorch's would
+        (from statistics alone: what float32 makes of numbers that large is not followed).
 
     Raises:
-        ArgumentError: an argument that cannot be used; the message says what was expected and what came.
+        ArgumentError: an argument that cannot be used, or a plan that cannot serve; the message says why.
 
     Example:
         >>> import jax.numpy as jnp
@@ -96,7 +109,13 @@ def fit(
         >>> print(f"{result.model.kernel[0, 0]:.3f} {result.model.bias[0]:.3f}")
         2.000 1.000
         >>> result.steps, result.plan
-        (500, 'stepwise')
+        (500, 'spectral')
+
+        As many epochs as one likes, and the losses of some of them:
+
+        >>> result = jaxreg.fit(model, x, 2 * x + 1, optimizer=jaxreg.sgd(1e-9), epochs=10**12, at=[0, 10**9])
+        >>> [f"{loss:.4f}" for loss in result.losses]
+        ['1.4462', '0.0850']
 
         In batches, in the order of PyTorch's ``DataLoader(..., batch_size=8, shuffle=True)`` after
         ``torch.manual_seed(0)``:
@@ -111,8 +130,7 @@ def fit(
     """
     _check_choices(record, epochs, optimizer)
     _check_model(model)
-    data, statistics = _as_data(inputs, targets, weights)
-    rows = statistics.rows if data is None else data.inputs.shape[0]
+    data, statistics, rows = _as_data(inputs, targets, weights)
     batches = _batches.check(rows, batch_size, shuffle, drop_last, global_generator)
     steps = int(epochs) * (1 if batches is None else batches.steps)
     request = Request(
@@ -165,11 +183,11 @@ def _check_model(model: Any) -> None:
         raise ArgumentError(f"model has no parameters to train: {type(model).__name__} holds no flax.nnx.Param")
 
 
-def _as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, SufficientStatistics | None]:
+def _as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, SufficientStatistics | None, int]:
     if isinstance(inputs, SufficientStatistics):
         if targets is not None or weights is not None:
             raise ArgumentError("statistics stand for inputs, targets and weights; give them alone")
-        return None, inputs
+        return None, inputs, inputs.rows
     if targets is None:
         raise ArgumentError("targets are missing; only jaxreg.SufficientStatistics stand for inputs and targets")
     data = Data(*(x if x is None or isinstance(x, jax.Array) else np.asarray(x) for x in (inputs, targets, weights)))
@@ -182,7 +200,7 @@ def _as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, Suff
         raise ArgumentError(f"{names} must have the same number of rows, got {' and '.join(map(str, rows))}")
     if rows[0] == 0:
         raise ArgumentError("inputs and targets have no rows; a mean over nothing is NaN")
-    return data, None
+    return data, None, rows[0]
 
 
 def _as_steps(at: Any, steps: int) -> np.ndarray[Any, Any] | None:

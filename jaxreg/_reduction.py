@@ -40,7 +40,7 @@ def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float
         if in_one(data):
             return _root_of(data, dtype.name)
         rows, orthogonal, step = inputs.shape[0], _is_orthogonal(data, dtype), _rows_at_once(data)
-        total = None
+        total: Any = None
         for start in range(0, rows, step):
             part = jax.tree.map(lambda leaf, at=start: leaf[at : at + step], data)
             total = _reduced(total, part, dtype.name, orthogonal)
@@ -106,9 +106,8 @@ def _reduced(total: Any, data: Any, dtype: str, orthogonal: bool) -> Float64[jax
 
 def _block(data: Any, dtype: str, start: Any, size: int) -> Float64[jax.Array, "size columns"]:
     """So many rows of the data, side by side and weighted."""
-    inputs, targets, weights = (
-        None if leaf is None else lax.dynamic_slice_in_dim(leaf, start, size).astype(dtype).astype(np.float64)
-        for leaf in data
+    inputs, targets, weights = jax.tree.map(
+        lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size).astype(dtype).astype(np.float64), tuple(data)
     )
     block = jnp.concatenate([inputs, jnp.ones((size, 1)), targets], 1)
     return block if weights is None else block * jnp.sqrt(weights)[:, None]

@@ -71,7 +71,7 @@ def _of_two(design: Float64[Array, "m c"]) -> tuple[Any, Any, Any]:
         turn = cosine * jnp.stack([jnp.stack([jnp.ones(()), tangent]), jnp.stack([-tangent, jnp.ones(())])])
         design, vectors = design @ turn, vectors @ turn
     values = jnp.sqrt(jnp.sum(design**2, 0))
-    return design / jnp.where(values == 0, 1.0, values), values, vectors.T
+    return design / jnp.where(values == 0, 1.0, values)[None], values, vectors.T
 
 
 class Numbers(NamedTuple):
@@ -179,9 +179,12 @@ def answer(
     each = at.size * modes.targets.size
     ends = after(modes, problem.scale, jnp.stack([given.steps, given.steps + 1, jnp.zeros(())]), settings)
     final = coefficients_of(modes, ends)
-    over = jnp.any(too_large(problem, squares_of(modes, ends), final, float(jnp.finfo(kernel.dtype).max)))
-    found = (_named(final[0], bias), *(kept(at) if each <= _AT_ONCE else _in_parts(kept, at, modes.targets.size)))
-    return Answer(*jax.tree.map(lambda leaf: leaf.astype(kernel.dtype), found), over)
+    over = jnp.any(too_large(problem, squares_of(modes, ends), final, float(np.finfo(kernel.dtype).max)))
+    found = kept(at) if each <= _AT_ONCE else _in_parts(kept, at, modes.targets.size)
+    params, (losses, gradients, weights) = jax.tree.map(
+        lambda leaf: leaf.astype(kernel.dtype), (_named(final[0], bias), found)
+    )
+    return Answer(params, losses, gradients, weights, over)
 
 
 def _named(coefficients: Any, bias: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jax import lax
 
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
+Loss = Callable[..., jax.Array]
 
 # Steps laid out in one iteration of the compiled loop: on small problems the loop's own upkeep is what costs, and eight
 # halve the time of one on CPU, while more only make the compiler work longer.
