@@ -165,3 +165,15 @@ def test_float64_data_keep_their_condition() -> None:
         result = jaxreg.fit(model, (x - mean) / spread, y, optimizer=jaxreg.sgd(0.1), epochs=10**12, at=[])
     found = np.asarray(result.model.kernel[...])[:, 0] / spread
     assert -np.log10(abs(found - 1)).min() >= 6
+
+
+def test_weights_go_along_with_their_rows_into_batches() -> None:
+    random = np.random.default_rng(5)
+    x, w = random.normal(size=(10, 2)).astype(np.float32), random.random(10).astype(np.float32)
+    y = x[:, :1] - 1
+    model = jaxreg.Linear(2, 1, rngs=nnx.Rngs(0))
+    train = functools.partial(jaxreg.fit, optimizer=jaxreg.sgd(0.1), epochs=1)
+    batched = train(model, x, y, weights=w, batch_size=4)
+    for rows in (slice(0, 4), slice(4, 8), slice(8, 10)):
+        model = train(model, x[rows], y[rows], weights=w[rows], plan="stepwise").model
+    np.testing.assert_allclose(coefficients(batched.model), coefficients(model), rtol=2.0**-20)
