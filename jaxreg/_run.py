@@ -85,7 +85,8 @@ def _source(request: Request) -> Any:
 @functools.partial(jax.jit, static_argnames=("dtype",))
 def _problem_of(source: Any, kernel: Any, bias: Any, scale: Any, dtype: str) -> reduced.Problem:
     root = _reduction.root_of(source, dtype) if isinstance(source, tuple) else source
-    return reduced.problem(root, kernel, bias, scale)
+    outputs = kernel.shape[1]
+    return reduced.problem(root[:, :-outputs], root[:, -outputs:], kernel, bias, scale)
 
 
 def _problem(request: Request) -> reduced.Problem:
@@ -123,18 +124,20 @@ def _spectral(request: Request) -> Outcome:
         )
         if request.data is None or not answer.overflows:
             return Outcome(answer.params, None, answer.losses, answer.gradients, answer.weights)
-        overflow = _spectral_overflow(request, settings)
+        overflow = _spectral_overflow(request, numbers)
     params = jax.tree.unflatten(jax.tree.structure(request.split[1]), jax.tree.leaves(answer.params))
     known = Outcome(params, request.split[2], answer.losses, answer.gradients, answer.weights)
     return _continued(request, known, overflow)
 
 
-def _spectral_overflow(request: Request, settings: Settings) -> _Overflow:
-    problem, largest = _problem(request), float(np.finfo(request.dtype).max)
-    modes = spectral.decompose(problem)
-    step, now, velocity = spectral.overflow(problem, modes, settings, request.epochs, largest)
-    params = _params(request, now)
-    buffer = MomentumState(jnp.asarray(min(step, 2**30), jnp.int32), _params(request, velocity))
+def _spectral_overflow(request: Request, numbers: Array) -> _Overflow:
+    assert request.data is not None
+    assert request.layer is not None
+    root, outputs = _reduction.root(*request.data, dtype=request.dtype), request.shapes[1][1]
+    one = jax.tree.map(lambda leaf: leaf[None], (root[:, -outputs:], *request.layer, numbers))
+    steps, now, velocity = spectral.overflow(root[:, :-outputs], *one)
+    step, params = int(steps[0]), _params(request, now[0])
+    buffer = MomentumState(jnp.asarray(min(step, 2**30), jnp.int32), _params(request, velocity[0]))
     state = jax.tree.map(
         lambda part: buffer if isinstance(part, MomentumState) else part,
         request.optimizer.init(params),

@@ -31,12 +31,11 @@ class Problem(NamedTuple):
     size: Any
 
 
-def problem(root: Any, kernel: Any, bias: Any, scale: Any) -> Problem:
-    """The problem that a root of ``[inputs 1 targets]`` leaves, for the parameters of a linear layer."""
-    columns = root.shape[1] - kernel.shape[1]
-    design = root[:, : columns - (bias is None)]
+def problem(columns: Any, targets: Any, kernel: Any, bias: Any, scale: Any) -> Problem:
+    """The problem that a root of ``[inputs 1]`` and of the targets leaves, for the parameters of a linear layer."""
+    design = columns[:, : columns.shape[1] - (bias is None)]
     start = kernel if bias is None else jnp.concatenate([kernel, bias[None]])
-    return Problem(design, root[:, columns:], scale, start.astype(np.float64), jnp.sqrt(jnp.sum(design**2)))
+    return Problem(design, targets, scale, start.astype(np.float64), jnp.sqrt(jnp.sum(design**2)))
 
 
 def params(coefficients: Any, structure: Any) -> Any:

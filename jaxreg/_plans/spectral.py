@@ -149,21 +149,29 @@ class Answer(NamedTuple):
 
 
 def answer(
-    root: Any, kernel: Any, bias: Any, numbers: Any, at: Any, *, momentum: bool, record: frozenset[str]
+    columns: Any,
+    targets: Any,
+    kernel: Any,
+    bias: Any,
+    numbers: Any,
+    at: Any,
+    *,
+    momentum: bool,
+    record: frozenset[str],
 ) -> Answer:
-    """One training, from a root of the data's cross-products; it can be mapped over the other arguments.
+    """One training, from a root of the data's cross-products; it can be mapped over any of its arguments.
 
     Args:
-        root: of the cross-products of ``[inputs 1 targets]``, float64.
+        columns: of a root of the cross-products of ``[inputs 1 targets]``, those of ``[inputs 1]``, float64.
+        targets: its other columns.
         kernel: to start from, and ``bias``, which may be ``None``.
         numbers: :class:`Numbers` in one array, float64.
         at: the steps to keep something of, float64.
         momentum: whether there is one; without, less is to be done.
         record: what to keep of those steps besides the losses: "gradients", "weights".
     """
-    given = Numbers(*(numbers[..., k] for k in range(len(Numbers._fields))))
-    settings = Settings(*given[:6])._replace(**({} if momentum else {"momentum": None}))
-    problem = reduced.problem(root, kernel, bias, given.scale)
+    given, settings = _of(numbers, momentum)
+    problem = reduced.problem(columns, targets, kernel, bias, given.scale)
     modes = decompose(problem)
 
     def kept(steps: Any) -> Any:
@@ -185,6 +193,11 @@ def answer(
         lambda leaf: leaf.astype(kernel.dtype), (_named(final[0], bias), found)
     )
     return Answer(params, losses, gradients, weights, over)
+
+
+def _of(numbers: Any, momentum: bool = True) -> tuple[Numbers, Settings]:
+    given = Numbers(*(numbers[..., k] for k in range(len(Numbers._fields))))
+    return given, Settings(*given[:6])._replace(**({} if momentum else {"momentum": None}))
 
 
 def _named(coefficients: Any, bias: Any) -> dict[str, Any]:
@@ -215,34 +228,65 @@ def run(
     """:func:`answer` from the data or from its root; ``every`` is the number of steps where all are asked for."""
     root = _reduction.rows_or_root(source, dtype) if isinstance(source, tuple) else source
     at = jnp.arange(every, dtype=np.float64) if at is None else at
-    return answer(root, kernel, bias, numbers, at, momentum=momentum, record=record)
+    columns, targets = root[:, : -kernel.shape[1]], root[:, -kernel.shape[1] :]
+    return answer(columns, targets, kernel, bias, numbers, at, momentum=momentum, record=record)
 
 
-@functools.partial(jax.jit, static_argnames=("largest",))
-def _large(problem: Problem, modes: Modes, settings: Settings, steps: Any, largest: float) -> Any:
-    state = after(modes, problem.scale, steps, settings)
-    return too_large(problem, squares_of(modes, state), coefficients_of(modes, state), largest)
-
-
-def overflow(problem: Problem, modes: Modes, settings: Settings, steps: int, largest: float) -> tuple[int, Any, Any]:
+class Before(NamedTuple):
     """The last step before a loop in the model's dtype could overflow, and coefficients and velocity there."""
-    low, high = 0, steps
-    while high - low > 1:
+
+    step: Any
+    coefficients: Any
+    velocity: Any
+
+
+def overflow(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any) -> Before:
+    """Where each of many trainings could overflow: ``targets`` and all after it have a leading axis for them."""
+    low, high = np.zeros(len(numbers), np.int64), numbers[:, -1].astype(np.int64)
+    arguments = (columns, targets, kernel, bias, numbers)
+    while (high - low > 1).any():
         # Evenly in the logarithm at first, since nobody knows of what size the number is.
-        inner = np.geomspace(1, high - low, _SEARCHED) if low == 0 else np.linspace(1, high - low, _SEARCHED)
-        tried = np.unique(np.concatenate([low + inner.astype(np.int64), [high]]))
-        tried = np.pad(tried, (0, _SEARCHED + 1 - tried.size), mode="edge")
-        flags = np.asarray(_large(problem, modes, settings, tried.astype(np.float64), largest))
-        first = int(np.argmax(flags)) if flags.any() else flags.size - 1
-        low, high = (int(tried[first - 1]) if first else low), int(tried[first])
-    state = after(modes, problem.scale, jnp.asarray([low, max(low - 1, 0)], np.float64), settings)
-    now, before = coefficients_of(modes, state)
-    velocity = jnp.zeros_like(now)
-    if low and settings.momentum:
-        moved = (before - now) / settings.learning_rate
-        velocity = moved
-        if settings.nesterov:
-            residual = problem.design @ before - problem.targets
-            gradient = (-2 if settings.maximize else 2) * problem.scale * problem.design.T @ residual
-            velocity = (moved - gradient - settings.weight_decay * before) / settings.momentum
-    return low, now, velocity
+        share = np.linspace(0, 1, _SEARCHED)[None]
+        width = np.maximum(high - low, 1)[:, None].astype(np.float64)
+        inner = np.where(low[:, None] == 0, width**share, 1 + (width - 1) * share)
+        tried = np.concatenate([low[:, None] + inner.astype(np.int64), high[:, None]], 1)
+        flags = np.asarray(_large(*arguments, tried.astype(np.float64)))
+        first = np.where(flags.any(1), flags.argmax(1), _SEARCHED)
+        each = np.arange(len(low))
+        low, high = np.where(first > 0, tried[each, np.maximum(first - 1, 0)], low), tried[each, first]
+    return Before(low, *_before(*arguments, low.astype(np.float64)))
+
+
+@jax.jit
+def _large(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, steps: Any) -> Any:
+    """Whether each training is too large after each of these numbers of steps."""
+
+    def one(targets: Any, kernel: Any, bias: Any, numbers: Any, steps: Any) -> Any:
+        given, settings = _of(numbers)
+        problem = reduced.problem(columns, targets, kernel, bias, given.scale)
+        modes = decompose(problem)
+        state = after(modes, problem.scale, steps, settings)
+        largest = float(np.finfo(kernel.dtype).max)
+        return too_large(problem, squares_of(modes, state), coefficients_of(modes, state), largest)
+
+    return jax.vmap(one)(targets, kernel, bias, numbers, steps)
+
+
+@jax.jit
+def _before(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, step: Any) -> tuple[Any, Any]:
+    """Coefficients and velocity of each training after its number of steps."""
+
+    def one(targets: Any, kernel: Any, bias: Any, numbers: Any, step: Any) -> tuple[Any, Any]:
+        given, settings = _of(numbers)
+        problem = reduced.problem(columns, targets, kernel, bias, given.scale)
+        modes = decompose(problem)
+        state = after(modes, problem.scale, jnp.stack([step, jnp.maximum(step - 1, 0)]), settings)
+        now, then = coefficients_of(modes, state)
+        moved = (then - now) / settings.learning_rate
+        sign = jnp.where(settings.maximize, -2.0, 2.0)
+        gradient = sign * problem.scale * problem.design.T @ (problem.design @ then - problem.targets)
+        ahead = (moved - gradient - settings.weight_decay * then) / settings.momentum
+        velocity = jnp.where(settings.nesterov, ahead, moved)
+        return now, jnp.where((step > 0) & (settings.momentum != 0), velocity, 0.0)
+
+    return jax.vmap(one)(targets, kernel, bias, numbers, step)
