@@ -9,6 +9,8 @@ from jaxreg._result import FitResult, Trace
 from jaxreg._sgd import MomentumState, sgd
 from jaxreg._sgd_groups import sgd_groups
 from jaxreg._statistics import SufficientStatistics
+from jaxreg._sweep import sweep
+from jaxreg._sweep_result import SweepResult
 
 __all__ = [
     "ArgumentError",
@@ -17,6 +19,7 @@ __all__ = [
     "Linear",
     "MomentumState",
     "SufficientStatistics",
+    "SweepResult",
     "Trace",
     "fit",
     "huber_loss",
@@ -27,5 +30,6 @@ __all__ = [
     "sgd_groups",
     "smooth_l1_loss",
     "state_dict",
+    "sweep",
     "torch_random",
 ]

@@ -23,8 +23,8 @@ PLANS = ("auto", "stepwise", "compressed", "spectral")
 _STEP, _DECOMPOSED, _WIDE = 2000.0, 20.0, 2.0
 
 
-def choose(plan: str, request: Request) -> str:
-    """The plan to run.
+def choose(plan: str, request: Request, trainings: int = 1) -> str:
+    """The plan to run, for so many trainings at once.
 
     Raises:
         ArgumentError: ``plan`` is none, or cannot serve; the message says why.
@@ -41,19 +41,19 @@ def choose(plan: str, request: Request) -> str:
         raise ArgumentError(f"statistics in place of data cannot serve this training: {why['compressed']}")
     if plan != "auto":
         return plan
-    costs = _costs(request)
+    costs = _costs(request, trainings)
     return min((name for name in PLANS[1:] if not why[name]), key=costs.__getitem__)
 
 
-def _costs(request: Request) -> dict[str, float]:
+def _costs(request: Request, trainings: int) -> dict[str, float]:
     rows, columns, outputs = request.rows, request.columns, request.outputs
     steps = float(request.epochs)
     kept = steps if request.at is None else float(len(request.at))
     reduction = _WIDE * rows * (columns + outputs) ** 2
     return {
-        "spectral": reduction + _DECOMPOSED * columns**3 + 30 * kept * columns * outputs,
-        "compressed": reduction + steps * (_STEP + _WIDE * 2 * columns**2 * outputs),
-        "stepwise": steps * (_STEP + 2 * rows * columns * outputs),
+        "spectral": reduction + _DECOMPOSED * columns**3 + 30 * trainings * kept * columns * outputs,
+        "compressed": reduction + steps * (_STEP + trainings * _WIDE * 2 * columns**2 * outputs),
+        "stepwise": steps * (_STEP + trainings * 2 * rows * columns * outputs),
     }
 
 

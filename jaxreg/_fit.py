@@ -129,8 +129,8 @@ def fit(
     Source: `torch/utils/data/dataloader.py` and `sampler.py`, ``RandomSampler`` and ``BatchSampler``.
     """
     _check_choices(record, epochs, optimizer)
-    _check_model(model)
-    data, statistics, rows = _as_data(inputs, targets, weights)
+    check_model(model)
+    data, statistics, rows = as_data(inputs, targets, weights)
     batches = _batches.check(rows, batch_size, shuffle, drop_last, global_generator)
     steps = int(epochs) * (1 if batches is None else batches.steps)
     request = Request(
@@ -142,7 +142,7 @@ def fit(
         epochs=int(epochs),
         batches=batches,
         record=frozenset(record),
-        at=_as_steps(at, steps),
+        at=as_steps(at, steps),
         lowered=not is_full(precision),
     )
     plan = choose(plan, request)
@@ -168,22 +168,29 @@ def _check_choices(record: Collection[str], epochs: int, optimizer: Any) -> None
     unknown = [item for item in ([record] if isinstance(record, str) else record) if item not in RECORDABLE]
     if isinstance(record, str) or unknown:
         raise ArgumentError(f'record must be a collection of any of {RECORDABLE}, such as ("weights",), got {record!r}')
-    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
-        raise ArgumentError(f"epochs must be an integer of at least 0, got {epochs!r}")
+    check_epochs(epochs)
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise ArgumentError(
             f"optimizer must be an Optax transformation such as jaxreg.sgd(0.01), got {type(optimizer).__name__}"
         )
 
 
-def _check_model(model: Any) -> None:
+def check_epochs(epochs: Any) -> None:
+    """Refuse what is not a number of passes over the data."""
+    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
+        raise ArgumentError(f"epochs must be an integer of at least 0, got {epochs!r}")
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is no module, or has nothing to train."""
     if not isinstance(model, nnx.Module):
         raise ArgumentError(f"model must be a flax.nnx.Module such as jaxreg.Linear, got {type(model).__name__}")
     if type(model) not in (Linear, nnx.Linear) and not jax.tree.leaves(nnx.state(model, nnx.Param)):
         raise ArgumentError(f"model has no parameters to train: {type(model).__name__} holds no flax.nnx.Param")
 
 
-def _as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, SufficientStatistics | None, int]:
+def as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, SufficientStatistics | None, int]:
+    """The data or the statistics that stand for them, and the number of rows."""
     if isinstance(inputs, SufficientStatistics):
         if targets is not None or weights is not None:
             raise ArgumentError("statistics stand for inputs, targets and weights; give them alone")
@@ -203,7 +210,7 @@ def _as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, Suff
     return data, None, rows[0]
 
 
-def _as_steps(at: Any, steps: int) -> np.ndarray[Any, Any] | None:
+def as_steps(at: Any, steps: int) -> np.ndarray[Any, Any] | None:
     """The steps to keep something of, in the order asked for."""
     if at is None:
         if steps > MOST_KEPT:

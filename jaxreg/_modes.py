@@ -40,6 +40,13 @@ class Settings(NamedTuple):
     maximize: Any
 
 
+def as_in(dtype: Any, rate: Any, momentum: Any, dampening: Any, decay: Any, nesterov: bool, maximize: bool) -> Settings:
+    """The settings of :func:`jaxreg.sgd`, all numbers, as a loop in this dtype uses them: rounded to it."""
+    rounded = dtype.type
+    kept = float(rounded(1 - dampening))
+    return Settings(float(rounded(rate)), float(rounded(momentum)), 1 - kept, float(rounded(decay)), nesterov, maximize)
+
+
 class Left(NamedTuple):
     """What is left of the first distance from rest after so many steps, and what is gone, each as a share of it."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxreg import _choice, _reduction
 from jaxreg._checks import is_number
-from jaxreg._modes import Settings
+from jaxreg._modes import as_in
 from jaxreg._plans import compressed, minibatch, reduced, spectral, stepwise, tail
 from jaxreg._plans.stepwise import Data, Outcome
 from jaxreg._request import Request
@@ -99,16 +99,8 @@ def _params(request: Request, coefficients: Any) -> Any:
     return reduced.params(coefficients, jax.tree.structure(request.split[1]))
 
 
-def _settings(request: Request) -> Settings:
-    """The optimizer's numbers as a loop in the model's dtype uses them, rounded to it."""
-    rate, momentum, dampening, decay, nesterov, maximize = request.optimizer.settings
-    rounded = request.dtype.type
-    kept = float(rounded(1 - dampening))
-    return Settings(float(rounded(rate)), float(rounded(momentum)), 1 - kept, float(rounded(decay)), nesterov, maximize)
-
-
 def _spectral(request: Request) -> Outcome:
-    settings = _settings(request)
+    settings = as_in(request.dtype, *request.optimizer.settings)
     numbers = np.array([*settings, _choice.scale(request), request.epochs], np.float64)
     assert request.layer is not None
     with jax.enable_x64(True):
@@ -149,7 +141,7 @@ def _spectral_overflow(request: Request, numbers: Array) -> _Overflow:
 def _compressed(request: Request) -> Outcome:
     optimizer = request.optimizer
     if isinstance(optimizer, PyTorchSGD) and all(is_number(value) for value in optimizer.settings[:4]):
-        rate, momentum, dampening, decay, nesterov, maximize = _settings(request)
+        rate, momentum, dampening, decay, nesterov, maximize = as_in(request.dtype, *request.optimizer.settings)
         optimizer = sgd(rate, momentum, dampening=dampening, weight_decay=decay, nesterov=nesterov, maximize=maximize)
     _, structure_of, rest = request.split
     with jax.enable_x64(True):

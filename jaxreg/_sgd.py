@@ -110,7 +110,15 @@ def _descend(learning_rate: optax.ScalarOrSchedule) -> GradientTransformation:
     return GradientTransformation(init, update)
 
 
-def _check(learning_rate: Any, momentum: Any, dampening: Any, weight_decay: Any, nesterov: bool) -> None:
+def check(
+    learning_rate: Any,
+    momentum: Any = 0.0,
+    dampening: Any = 0.0,
+    weight_decay: Any = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+) -> None:
+    """Refuse settings that :func:`sgd` refuses."""
     if not callable(learning_rate):
         check_setting("learning_rate", learning_rate)
     settings = {"momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
@@ -192,7 +200,7 @@ def sgd(
 
     Source: `torch/optim/sgd.py`, ``_single_tensor_sgd``.
     """
-    _check(learning_rate, momentum, dampening, weight_decay, nesterov)
+    check(learning_rate, momentum, dampening, weight_decay, nesterov)
     settings: tuple[Any, ...] = (learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
     try:
         return _chain(*settings)

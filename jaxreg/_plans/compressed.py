@@ -14,8 +14,7 @@ from jaxreg._plans.reduced import Problem, coefficients, params, too_large
 from jaxreg._plans.stepwise import UNROLL
 
 
-@functools.partial(jax.jit, static_argnames=("optimizer", "structure", "epochs", "record", "largest"))
-def solve(
+def steps(
     problem: Problem,
     *,
     optimizer: optax.GradientTransformation,
@@ -52,3 +51,6 @@ def solve(
     carry = (start, state, (jnp.asarray(epochs), (start, state)))
     (trained, _, overflow), kept = lax.scan(step, carry, jnp.arange(epochs), unroll=min(UNROLL, max(epochs, 1)))
     return trained, kept, overflow
+
+
+solve = functools.partial(jax.jit, static_argnames=("optimizer", "structure", "epochs", "record", "largest"))(steps)

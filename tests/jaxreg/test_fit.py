@@ -89,7 +89,7 @@ def test_second_call_compiles_nothing(line: Any, compilations: list[str], plan: 
 
     def train(seed: int) -> None:
         model = jaxreg.Linear(1, 1, rngs=nnx.Rngs(seed))
-        jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.125, momentum=0.5), epochs=11, plan=plan).model
+        jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.125, momentum=0.5), epochs=11, plan=plan)
 
     train(0)
     assert compilations
