@@ -3,6 +3,8 @@
 from jaxreg import lr_scheduler, state_dict, torch_random
 from jaxreg._errors import ArgumentError, JaxregError
 from jaxreg._fit import fit
+from jaxreg._groups import fit_groups
+from jaxreg._groups_result import GroupsResult
 from jaxreg._linear import Linear
 from jaxreg._losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from jaxreg._result import FitResult, Trace
@@ -15,6 +17,7 @@ from jaxreg._sweep_result import SweepResult
 __all__ = [
     "ArgumentError",
     "FitResult",
+    "GroupsResult",
     "JaxregError",
     "Linear",
     "MomentumState",
@@ -22,6 +25,7 @@ __all__ = [
     "SweepResult",
     "Trace",
     "fit",
+    "fit_groups",
     "huber_loss",
     "l1_loss",
     "lr_scheduler",

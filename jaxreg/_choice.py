@@ -59,10 +59,15 @@ def _costs(request: Request, trainings: int) -> dict[str, float]:
 
 def scale(request: Request) -> float:
     """What the sum of squared errors is multiplied with."""
-    if _reduction_of(request.loss) == "sum":
+    if not is_mean(request):
         return 1.0
     weight = request.rows if request.weight is None else request.weight
     return 1.0 / (weight * request.outputs)
+
+
+def is_mean(request: Request) -> bool:
+    """Whether the loss is the mean of squared errors, and not their sum."""
+    return _reduction_of(request.loss) == "mean"
 
 
 def _reduction_of(loss: Callable[..., Any]) -> str | None:

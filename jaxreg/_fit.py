@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -131,6 +132,7 @@ def fit(
     _check_choices(record, epochs, optimizer)
     check_model(model)
     data, statistics, rows = as_data(inputs, targets, weights)
+    check_weighted(loss, None if data is None else data.weights)
     batches = _batches.check(rows, batch_size, shuffle, drop_last, global_generator)
     steps = int(epochs) * (1 if batches is None else batches.steps)
     request = Request(
@@ -169,6 +171,11 @@ def _check_choices(record: Collection[str], epochs: int, optimizer: Any) -> None
     if isinstance(record, str) or unknown:
         raise ArgumentError(f'record must be a collection of any of {RECORDABLE}, such as ("weights",), got {record!r}')
     check_epochs(epochs)
+    check_optimizer(optimizer)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse what is no Optax transformation."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise ArgumentError(
             f"optimizer must be an Optax transformation such as jaxreg.sgd(0.01), got {type(optimizer).__name__}"
@@ -179,6 +186,15 @@ def check_epochs(epochs: Any) -> None:
     """Refuse what is not a number of passes over the data."""
     if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
         raise ArgumentError(f"epochs must be an integer of at least 0, got {epochs!r}")
+
+
+def check_weighted(loss: Callable[..., Any], weights: Any) -> None:
+    """Refuse weights that the loss would not know what to do with."""
+    if weights is None or loss is mse_loss:
+        return
+    known = inspect.signature(loss).parameters
+    if "weights" not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        raise ArgumentError(f"weights are for a loss that takes weights=..., such as jaxreg.mse_loss, got {loss!r}")
 
 
 def check_model(model: Any) -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxreg import _reduction
 from jaxreg._plans import compressed, reduced, spectral
 from jaxreg._plans.stepwise import Data, one_step
 
@@ -43,12 +44,14 @@ class Rule(NamedTuple):
         loss: of predictions and targets.
         make: makes the optimizer of its settings.
         fixed: settings that are no numbers, pairs of name and value.
+        grouped: whether each training has rows of its own.
     """
 
     graph: Any
     loss: Callable[..., Any]
     make: Callable[..., Any]
     fixed: tuple[tuple[str, Any], ...]
+    grouped: bool
 
     def optimizer(self, values: Any) -> Any:
         """The optimizer of one training."""
@@ -61,15 +64,24 @@ def spread(tree: Any) -> Any:
     if len(devices) == 1:
         return tree
     axis: Any = jax.sharding.PartitionSpec("trainings")  # type: ignore[no-untyped-call]
-    across = jax.sharding.NamedSharding(jax.make_mesh((len(devices),), ("trainings",)), axis)
+    mesh = jax.make_mesh((len(devices),), ("trainings",), axis_types=(jax.sharding.AxisType.Auto,))
+    across = jax.sharding.NamedSharding(mesh, axis)
     return jax.tree.map(lambda leaf: jax.device_put(leaf, across) if leaf.shape[0] % len(devices) == 0 else leaf, tree)
+
+
+@functools.partial(jax.jit, static_argnames=("dtype",))
+def roots(groups: Data, dtype: str) -> Any:
+    """A root of the cross-products of each group's ``[inputs 1 targets]``, to be traced with float64 enabled."""
+    return jax.vmap(lambda one: _reduction.rows_or_root(one, dtype))(groups)
 
 
 @functools.partial(jax.jit, static_argnames=("momentum",))
 def by_modes(
     columns: Any, targets: Any, params: Any, which: Any, numbers: Any, at: Any, *, momentum: bool
 ) -> tuple[Any, Any, Any]:
-    """The spectral plan. ``numbers`` are those of :class:`spectral.Numbers`; ``targets`` columns for each target.
+    """The spectral plan. ``numbers`` are those of :class:`spectral.Numbers`; ``which`` says which targets are meant.
+
+    ``columns`` are those of all, or have a leading axis like ``targets``.
 
     Returns:
         Parameters, losses, and whether a loop in the model's dtype could overflow.
@@ -78,9 +90,8 @@ def by_modes(
     def one(item: Any) -> Any:
         params, which, numbers = item
         kernel, bias = params["kernel"], params.get("bias")
-        answer = spectral.answer(
-            columns, targets[which], kernel, bias, numbers, at, momentum=momentum, record=frozenset()
-        )
+        own = columns if columns.ndim == 2 else columns[which]
+        answer = spectral.answer(own, targets[which], kernel, bias, numbers, at, momentum=momentum, record=frozenset())
         return answer.params, answer.losses, answer.overflows
 
     each = max(at.size, 3) * targets[0].size
@@ -107,7 +118,8 @@ def by_reduction(
 
     def one(training: Trainings) -> Any:
         kernel, bias = training.params["kernel"], training.params.get("bias")
-        problem = reduced.problem(columns, targets[training.target], kernel, bias, scale)
+        own = columns if columns.ndim == 2 else columns[training.target]
+        problem = reduced.problem(own, targets[training.target], kernel, bias, scale[training.target])
         params, (losses, *_), overflow = compressed.steps(
             problem,
             optimizer=rule.optimizer(training.values),
@@ -132,16 +144,23 @@ def started(trainings: Trainings, rule: Rule) -> Any:
 def advance(
     trainings: Trainings, rest: Any, state: Any, left: Any, data: Data, *, rule: Rule, count: int
 ) -> tuple[Any, Any, Any, Any, Any]:
-    """``count`` steps of the loop, or as many as each training has ``left``; ``data`` has a list of targets.
+    """``count`` steps of the loop, or as many as each training has ``left``.
+
+    ``data`` has a list of targets; of inputs and weights too, where they are not the same for all.
 
     Returns:
         Parameters, the rest of the models' state, the optimizers' states, the losses before each step, and whether each
         training has come to nothing but NaN.
     """
 
+    given = {name: leaf for name, leaf in data._asdict().items() if leaf is not None}
+
     def one(training: Trainings, rest: Any, state: Any, left: Any) -> Any:
         step = one_step(rule.graph, rule.optimizer(training.values), rule.loss, frozenset())
-        own = data._replace(targets=data.targets[training.target])
+        apart = rule.grouped
+        own = Data(
+            *(leaf if name != "targets" and not apart else leaf[training.target] for name, leaf in given.items())
+        )
 
         def body(carry: Any, number: Any) -> Any:
             after, (value, *_) = step(carry, own)

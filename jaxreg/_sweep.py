@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxreg import _choice, _many, _sgd, _sweep_run
 from jaxreg._errors import ArgumentError
-from jaxreg._fit import as_data, as_steps, check_epochs, check_model
+from jaxreg._fit import as_data, as_steps, check_epochs, check_model, check_weighted
 from jaxreg._linear import Linear
 from jaxreg._losses import mse_loss
 from jaxreg._precision import full_precision, is_full
@@ -80,12 +80,12 @@ def sweep(
         >>> result
         SweepResult(6 trainings of 50 steps, plan 'spectral')
         learning_rate  momentum          loss
-                  0.1       0.0  3.522342e-04
-                  1.0       0.9  3.385644e-03
+                  0.1         0  3.522342e-04
+                    1       0.9  3.385644e-03
                   0.1       0.9  1.559984e-02
                  0.01       0.9  2.968763e-02
-                 0.01       0.0  8.531209e-01
-                  1.0       0.0  3.941862e+00
+                 0.01         0  8.531209e-01
+                    1         0  3.941862e+00
         >>> result.model().kernel[...].shape
         (1, 1)
     """
@@ -99,6 +99,7 @@ def sweep(
             raise ArgumentError(f"targets must have one shape, got {np.shape(choices[0])} and {np.shape(other)}")
     if statistics is not None or data is None:
         raise ArgumentError("statistics hold one set of targets; a sweep needs inputs and targets themselves")
+    check_weighted(loss, data.weights)
     own = [{name: value for name, value in one.items() if name not in _OWN} for one in each]
     request = Request(
         model=model,

@@ -67,7 +67,7 @@ class SweepResult:
 
     def _rows(self) -> list[list[str]]:
         names = list(self.settings[0])
-        shown = [[str(self.settings[k][name]) for name in names] + [f"{self.loss[k]:.6e}"] for k in self._order()]
+        shown = [[_said(self.settings[k][name]) for name in names] + [f"{self.loss[k]:.6e}"] for k in self._order()]
         return [[*names, "loss"], *shown[:_SHOWN]]
 
     def __repr__(self) -> str:
@@ -113,6 +113,10 @@ class SweepResult:
             f"the lowest loss, {html.escape(varied[0])} across, {html.escape(varied[1])} down; dark is low, grey lost"
         )
         return f'<svg {size} role="img" aria-label="{caption}">{"".join(squares)}</svg><p>{caption}</p>'
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _rank(value: Any) -> tuple[str, Any]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg import _choice, _many, _reduction, _sgd
+from jaxreg import _choice, _many, _reduction
 from jaxreg._checks import is_number
 from jaxreg._many import Rule, Trainings
 from jaxreg._modes import as_in
@@ -30,6 +30,7 @@ class Many(NamedTuple):
         starts: parameters with a leading axis for the trainings.
         which: the number of each one's targets among ``choices``.
         choices: the targets.
+        groups: rows of each training's own, with a leading axis for them; ``None`` where all have the same.
     """
 
     settings: list[dict[str, Any]]
@@ -37,6 +38,7 @@ class Many(NamedTuple):
     starts: Any
     which: Array
     choices: list[Any]
+    groups: Data | None = None
 
 
 class _Ends(NamedTuple):
@@ -68,12 +70,14 @@ def _groups(many: Many, request: Request, among: Array, dtype: Any) -> Iterator[
         one = many.settings[number]
         groups.setdefault(tuple((n, one[n]) for n in names if n not in numeric), []).append(number)
     for fixed, members in groups.items():
-        rule = Rule(request.split[0], request.loss, many.make, fixed)
+        rule = Rule(request.split[0], request.loss, many.make, fixed, many.groups is not None)
         yield np.array(members), rule, {n: np.array([many.settings[k][n] for k in members], dtype) for n in numeric}
 
 
 def _data(request: Request, many: Many) -> Data:
-    """The data in the dtype of the parameters, with a list of targets."""
+    """The data in the dtype of the parameters, with a list of targets; of inputs and weights too for groups."""
+    if many.groups is not None:
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, request.dtype), many.groups)
     assert request.data is not None
     inputs, _, weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, request.dtype), request.data)
     return Data(inputs, jnp.stack([jnp.asarray(y, request.dtype) for y in many.choices]), weights)
@@ -110,7 +114,10 @@ def _like(tree: Any, params: Any) -> Any:
 
 
 def _root(request: Request, many: Many) -> tuple[Any, Any]:
-    """A root of the cross-products of ``[inputs 1]`` and of all targets, these by target."""
+    """A root of the cross-products of ``[inputs 1]`` and of all targets, these by target; for groups both by group."""
+    if many.groups is not None:
+        root = _many.roots(many.groups, request.dtype.name)
+        return root[:, :, : -request.outputs], root[:, :, -request.outputs :]
     assert request.data is not None
     inputs, _, weights = request.data
     beside = np.concatenate if all(isinstance(y, np.ndarray) for y in many.choices) else jnp.concatenate
@@ -119,11 +126,21 @@ def _root(request: Request, many: Many) -> tuple[Any, Any]:
     return root[:, :own], jnp.moveaxis(root[:, own:].reshape(root.shape[0], len(many.choices), -1), 1, 0)
 
 
+def _scales(request: Request, many: Many) -> Array:
+    """What the sum of squared errors is multiplied with in each training."""
+    weights = None if many.groups is None else many.groups.weights
+    if weights is None or not _choice.is_mean(request):
+        return np.full(len(many.settings), _choice.scale(request))
+    return 1 / (np.asarray(weights, np.float64).sum(1) * request.outputs)
+
+
 def _spectral(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
-    given = [_sgd.sgd(**one).settings for one in many.settings]
+    # The groups have one optimizer between them.
+    given = [many.make(**one).settings for one in (many.settings if many.groups is None else many.settings[:1])]
     settings = np.array([as_in(request.dtype, *one) for one in given], np.float64)
-    both = np.tile([_choice.scale(request), float(request.epochs)], (len(settings), 1))
-    numbers, starts = np.concatenate([settings, both], 1), _named(many.starts)
+    settings = np.broadcast_to(settings, (len(many.settings), settings.shape[1]))
+    steps = np.full((len(many.settings), 1), float(request.epochs))
+    numbers, starts = np.concatenate([settings, _scales(request, many)[:, None], steps], 1), _named(many.starts)
     with jax.enable_x64(True):
         columns, targets = _root(request, many)
         items = _many.spread((starts, jnp.asarray(many.which), jnp.asarray(numbers)))
@@ -133,7 +150,8 @@ def _spectral(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
         if not gone.size:
             return _like(many.starts, params), losses, None
         few = jax.tree.map(lambda leaf: leaf[gone], starts)
-        found = spectral.overflow(columns, targets[many.which[gone]], few["kernel"], few.get("bias"), numbers[gone])
+        own = columns if columns.ndim == 2 else columns[gone]
+        found = spectral.overflow(own, targets[many.which[gone]], few["kernel"], few.get("bias"), numbers[gone])
 
     def state(trainings: Trainings, rule: Rule, places: Array) -> Any:
         velocity = _coefficients(found.velocity[places], many.starts, request.dtype)
@@ -168,7 +186,7 @@ def _compressed(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
                 columns,
                 targets,
                 trainings,
-                _choice.scale(request),
+                _scales(request, many),
                 _at(request),
                 rule=rule,
                 structure=jax.tree.structure(request.split[1]),

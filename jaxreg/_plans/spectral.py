@@ -241,7 +241,10 @@ class Before(NamedTuple):
 
 
 def overflow(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any) -> Before:
-    """Where each of many trainings could overflow: ``targets`` and all after it have a leading axis for them."""
+    """Where each of many trainings could overflow.
+
+    ``targets`` and all after it have a leading axis for them, ``columns`` where each has its own.
+    """
     low, high = np.zeros(len(numbers), np.int64), numbers[:, -1].astype(np.int64)
     arguments = (columns, targets, kernel, bias, numbers)
     while (high - low > 1).any():
@@ -261,7 +264,7 @@ def overflow(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any) -
 def _large(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, steps: Any) -> Any:
     """Whether each training is too large after each of these numbers of steps."""
 
-    def one(targets: Any, kernel: Any, bias: Any, numbers: Any, steps: Any) -> Any:
+    def one(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, steps: Any) -> Any:
         given, settings = _of(numbers)
         problem = reduced.problem(columns, targets, kernel, bias, given.scale)
         modes = decompose(problem)
@@ -269,14 +272,14 @@ def _large(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, ste
         largest = float(np.finfo(kernel.dtype).max)
         return too_large(problem, squares_of(modes, state), coefficients_of(modes, state), largest)
 
-    return jax.vmap(one)(targets, kernel, bias, numbers, steps)
+    return jax.vmap(one, (_own(columns), 0, 0, 0, 0, 0))(columns, targets, kernel, bias, numbers, steps)
 
 
 @jax.jit
 def _before(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, step: Any) -> tuple[Any, Any]:
     """Coefficients and velocity of each training after its number of steps."""
 
-    def one(targets: Any, kernel: Any, bias: Any, numbers: Any, step: Any) -> tuple[Any, Any]:
+    def one(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, step: Any) -> tuple[Any, Any]:
         given, settings = _of(numbers)
         problem = reduced.problem(columns, targets, kernel, bias, given.scale)
         modes = decompose(problem)
@@ -289,4 +292,9 @@ def _before(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, st
         velocity = jnp.where(settings.nesterov, ahead, moved)
         return now, jnp.where((step > 0) & (settings.momentum != 0), velocity, 0.0)
 
-    return jax.vmap(one)(targets, kernel, bias, numbers, step)
+    return jax.vmap(one, (_own(columns), 0, 0, 0, 0, 0))(columns, targets, kernel, bias, numbers, step)
+
+
+def _own(columns: Any) -> int | None:
+    """The axis of the trainings, where each has columns of its own."""
+    return 0 if columns.ndim == 3 else None
