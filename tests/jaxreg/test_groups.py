@@ -93,7 +93,8 @@ def test_any_optimizer() -> None:
     ("changes", "words"),
     [
         ({"inputs": np.ones((4, 2))}, r"shape \(groups, rows, ...\)"),
-        ({"groups": np.zeros(4)}, r"one group a row"),
+        ({"groups": np.zeros(12)}, "one label a row, 4"),
+        ({"targets": np.ones((4, 2, 1))}, "as many rows"),
         ({"inputs": np.ones((0, 3, 2)), "targets": np.ones((0, 3, 1))}, "no rows"),
         ({"inputs": np.ones((4, 2)), "targets": np.ones((4, 1)), "groups": np.zeros(3)}, "one label a row, 4"),
         ({"optimizer": "sgd"}, "Optax transformation"),
