@@ -91,3 +91,25 @@ def apart(found: Array, expected: Trajectory) -> float:
     off = np.abs(np.asarray(found, np.float64).ravel() - expected.coefficients)
     shares = np.divide(off, expected.bound, out=np.where(off > 0, np.inf, 0.0), where=expected.bound > 0)
     return float(np.max(np.where(np.isnan(shares), np.inf, shares)))
+
+
+def follow_batches(data: Data, start: Array, rate: float, epochs: int, batch: int) -> Trajectory:
+    """The same in batches, in the order that the rows have.
+
+    No two steps have one matrix, so that the errors are followed by their size: a step makes an error no larger than
+    the largest stretch of its matrix does, and adds its own.
+    """
+    rate = float(np.float32(rate))
+    ones = np.ones((len(data.x), 1))
+    design = np.concatenate([data.x, ones], 1, dtype=np.float64)
+    targets, w, off = data.y[:, 0].astype(np.float64), start.astype(np.float64), 0.0
+    for number in range(epochs * -(-len(design) // batch)):
+        first = number * batch % (-(-len(design) // batch) * batch)
+        x, y = design[first : first + batch], targets[first : first + batch]
+        gradient = 2 / len(x) * x.T @ (x @ w - y)
+        size = 2 / len(x) * np.abs(x).T @ (np.abs(x) @ np.abs(w) + np.abs(y))
+        each = rate * _likely(len(x) + len(w) + 4) * size + 2 * _UNIT * (np.abs(w) + rate * np.abs(gradient))
+        values = np.linalg.eigvalsh(2 / len(x) * x.T @ x)
+        off = off * float(np.abs(1 - rate * values[[0, -1]]).max()) + float(np.linalg.norm(each))
+        w = w - rate * gradient
+    return Trajectory(w, np.full(len(w), off))
