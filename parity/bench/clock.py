@@ -57,3 +57,11 @@ def ratio(slow: list[float], fast: list[float], seed: int = 0) -> Ratio:
     drawn = np.random.default_rng(seed).integers(0, len(shares), (_RESAMPLED, len(shares)))
     low, high = np.quantile(np.median(shares[drawn], 1), [0.025, 0.975])
     return Ratio(float(np.median(shares)), float(low), float(high))
+
+
+def unpaired(slow: list[float], fast: list[float], seed: int = 0) -> Ratio:
+    """The same over repeats of two runs: of their medians, each drawn again by itself."""
+    random = np.random.default_rng(seed)
+    medians = [np.median(random.choice(each, (_RESAMPLED, len(each))), 1) for each in (slow, fast)]
+    low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
+    return Ratio(float(np.median(slow) / np.median(fast)), float(low), float(high))
