@@ -29,6 +29,12 @@ STAGES = (
 Off = Literal["torch", "jax", "both", "program"]
 
 
+# What underflow may take from a float64 number: XLA sets to zero what is below the smallest normal number, PyTorch does
+# not, and bounds, which XLA works out in float64, cannot see it. As many of the smallest normal number as there are
+# units in a last place: what is larger is accurate to its own (J. Demmel, SIAM J. Sci. Stat. Comput. 5, 1984).
+_UNDERFLOW = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+
+
 @dataclasses.dataclass(frozen=True)
 class Finding:
     """What was found for one tensor at one stage, over all steps.
@@ -149,7 +155,7 @@ def _largest(values: Array) -> float:
 def _within(value: Array, exact: Array, bound: Array, largest: float) -> Array:
     """Element by element: near enough, or beyond the ``largest`` finite number where the exact value is, or may be."""
     with np.errstate(invalid="ignore", over="ignore"):
-        near = (np.abs(value - exact) <= bound) | np.isposinf(bound)
+        near = (np.abs(value - exact) <= bound + _UNDERFLOW) | np.isposinf(bound)
         overflown = ~np.isfinite(value) & (np.abs(exact) + bound > largest)
     return np.where(np.isfinite(exact), near | overflown, ~np.isfinite(value))
 
@@ -159,7 +165,7 @@ def _both_or_none_finite(a: Array, b: Array) -> Array:
     info = np.finfo(np.float64)
     edge = float(info.max) * float(info.eps)
     with np.errstate(invalid="ignore"):
-        about_to = (np.abs(a) > edge) | (np.abs(b) > edge)
+        about_to = np.fmin(np.abs(a), np.abs(b)) > edge
     return (np.isfinite(a) == np.isfinite(b)) | about_to
 
 
@@ -167,7 +173,7 @@ def _used(value: Array, exact: Array, bound: Array, within: Array) -> float:
     """The largest share of the bound that the error uses, where there is a bound and it did not overflow duly."""
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         error = np.abs(value - exact)
-        share = np.where(error == 0, 0.0, error / bound)
+        share = np.where(error == 0, 0.0, error / (bound + _UNDERFLOW))
     share = share[np.isfinite(exact) & np.isfinite(bound) & (np.isfinite(value) | ~within)]
     return float(np.nan_to_num(share, nan=np.inf).max(initial=0.0))
 

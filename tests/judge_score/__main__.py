@@ -15,6 +15,9 @@ from tests.judge_score import score
 from tests.judge_score.faults import FAULTS
 from tests.judge_score.trainings import Training
 
+# Trainings after which what JAX has traced is let go: of each it keeps all, and Python's collector walks through it.
+_FORGET = 20
+
 
 def main() -> int:
     """Run the command; 0 where every figure is met, else 1."""
@@ -34,9 +37,13 @@ def main() -> int:
 
 
 def _share_compilations(folder: str) -> None:
-    """Trainings of one shape are the same program with other data; XLA need compile it once only."""
+    """Trainings of one shape are the same program with other data; XLA need compile it once only.
+
+    In ``folder``, or where JAX_COMPILATION_CACHE_DIR says.
+    """
     torch.set_num_threads(1)
-    jax.config.update("jax_compilation_cache_dir", folder)
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -54,6 +61,8 @@ def _run(arguments: argparse.Namespace, say: Callable[[str, str], None]) -> int:
     def honest(training: Training) -> None:
         nonlocal seen
         seen += 1
+        if seen % _FORGET == 0:
+            jax.clear_caches()
         alarm = score.judge_honest(training)
         if alarm is not None:
             alarms.append(alarm)

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import pytest
 import torch
 
+import jaxreg
 import parity
 from parity._jax_code import write
 from parity._replay import replay, training
@@ -62,3 +65,29 @@ def test_the_written_code_trains_in_float64(recording: parity.Recording, tmp_pat
     assert done.returncode == 0, done.stderr
     last = float(done.stdout.split("last ")[1])
     assert abs(last - recording.observed.losses[-1]) <= 100 * 2.0**-53 * recording.observed.losses.max()
+
+
+def _vanishing() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    x, y = torch.full((4, 1), 1e-156, dtype=torch.float64), torch.ones(4, 1, dtype=torch.float64)
+    for _ in range(3):
+        loss = torch.nn.functional.mse_loss(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@jax.numpy_dtype_promotion("standard")  # Optax's own
+def test_what_underflows_on_one_side_only_is_no_divergence() -> None:
+    """The square of the gradient is 4e-312, which PyTorch keeps and XLA sets to zero."""
+    recording = parity.record(_vanishing)
+    assert 0 < recording.observed.state["exp_avg_sq"]["weight"].max() < np.finfo(np.float64).tiny
+    port = parity.Port(
+        {"weight": recording.initial["weight"]},
+        lambda params, x: x @ params["weight"].T,
+        jaxreg.mse_loss,
+        optax.adam(0.01),
+    )
+    assert parity.check(recording, port).ok
