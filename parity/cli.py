@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import jaxreg
 from parity._errors import OutputError, PortError, ProgramError
+from parity.bench import command as bench
 
 if TYPE_CHECKING:
     from parity._verdict import Verdict
@@ -121,7 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check)
 
-    listing = commands.add_parser("list", help="list the built-in programs", description="List the built-in programs.")
+    bench.add(commands)
+
+    words = "list the built-in programs and the workloads of the benchmark"
+    listing = commands.add_parser("list", help=words, description=f"{words.capitalize()}.")
     listing.set_defaults(run=_list)
     return parser
 
@@ -164,7 +168,7 @@ def _report(arguments: argparse.Namespace, words: list[str]) -> int:
             verdicts.append(_named_apart(_judge(program, arguments), verdicts))
             draw(verdicts[-1].to_dict())
         written = _write(verdicts, words, arguments.output)
-    _progress(arguments, "report")(f"wrote {len(written)} files")
+    progress(arguments, "report")(f"wrote {len(written)} files")
     for verdict in verdicts:
         _show(verdict)
     print(f"The page: {Path(arguments.output) / 'report.html'}")
@@ -219,11 +223,14 @@ def _put(file: str, content: str) -> None:
 
 
 def _list(arguments: argparse.Namespace, words: list[str]) -> int:
+    from parity.bench.workloads import WORKLOADS
     from parity.programs import BUILT_IN
 
-    width = max(len(program.name) for program in BUILT_IN)
-    for program in BUILT_IN:
-        print(f"{program.name:{width}}  {program.about}")
+    width = max(len(each.name) for each in (*BUILT_IN, *WORKLOADS))
+    for title, listed in (("Programs of report and check:", BUILT_IN), ("Workloads of bench:", WORKLOADS)):
+        print(title)
+        for each in listed:
+            print(f"  {each.name:{width}}  {each.about}")
     return HOLDS
 
 
@@ -252,7 +259,7 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
     from parity._torch import require_torch
 
     require_torch()
-    say = _progress(arguments, program.name)
+    say = progress(arguments, program.name)
     from parity import _measure
     from parity._check import check, make_port
 
@@ -314,7 +321,8 @@ def _check_file(path: Path) -> None:
         raise OutputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
 
 
-def _progress(arguments: argparse.Namespace, name: str) -> Callable[[str], None]:
+def progress(arguments: argparse.Namespace, name: str) -> Callable[[str], None]:
+    """What prints lines of progress, with the time since now."""
     begin = time.perf_counter()
 
     def say(line: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
-import statistics
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import jax
 
 from parity._errors import BenchError
 from parity.bench import clock
+from parity.bench.cold import Start
 from parity.bench.limits import Limits
 from parity.bench.run import Row, Timed
 
@@ -25,8 +28,8 @@ VERSION = 1
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
-def document(timed: Sequence[Timed], limits: Limits, device: Any, command: str) -> Json:
-    """The document of one run."""
+def document(timed: Sequence[Timed], starts: Sequence[Start], limits: Limits, device: Any, command: str) -> Json:
+    """The document of one run, as ``schema.json`` describes it."""
     return {
         "version": VERSION,
         "command": command,
@@ -34,6 +37,18 @@ def document(timed: Sequence[Timed], limits: Limits, device: Any, command: str) 
         "environment": _environment(device),
         "limits": limits._asdict(),
         "workloads": [_workload(one, limits) for one in timed],
+        "starts": [_start(start) for start in starts],
+    }
+
+
+def all_same(made: Json) -> bool:
+    """Whether every way that was timed is the same training."""
+    return all(peer["same"] for workload in made["workloads"] for peer in workload["peers"] if peer["seconds"])
+
+
+def _start(start: Start) -> Json:
+    return {**start._asdict(), "seconds": [[s] for s in start.seconds], "ratio": start.ratio._asdict()} | {
+        "median": clock.median([[s] for s in start.seconds])
     }
 
 
@@ -59,11 +74,11 @@ def _row(row: Row) -> Json:
         "name": row.peer,
         "why_not": row.why_not,
         "same": row.is_same,
-        "share": row.share,
+        "share": row.share if row.share is None or math.isfinite(row.share) else None,
         "prepare_seconds": row.prepare_seconds,
         "first_seconds": row.first_seconds,
-        "seconds": list(row.seconds),
-        "median": statistics.median(row.seconds) if row.seconds else None,
+        "seconds": [list(turn) for turn in row.seconds],
+        "median": clock.median(row.seconds) if row.seconds else None,
         "ratio": row.ratio._asdict() if row.ratio else None,
     }
 
@@ -77,6 +92,8 @@ def _environment(device: Any) -> Json:
         "device": device.device_kind,
         "device_platform": device.platform,
         "driver": getattr(device.client, "platform_version", ""),
+        "clocks": _clocks(device.platform),
+        "threads": _threads(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "flags": {name: os.environ[name] for name in ("XLA_FLAGS", "OMP_NUM_THREADS") if name in os.environ},
         "precision": jax.config.jax_default_matmul_precision or "highest",  # type: ignore[attr-defined]
@@ -97,6 +114,31 @@ def _processor() -> str:
             return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
+
+
+def _threads() -> Json:
+    """How many threads the libraries compute with."""
+    found: Json = {
+        "cores allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    }
+    if "torch" in sys.modules:
+        found["torch"] = sys.modules["torch"].get_num_threads()
+    return found
+
+
+def _clocks(platform_name: str) -> Json:
+    """Clock rates in MHz as the system tells them: of the processor's cores now, of a GPU now and at most."""
+    if platform_name == "gpu":
+        words = "clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem"
+        command = ["nvidia-smi", f"--query-gpu={words}", "--format=csv,noheader,nounits"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+            return dict(zip(words.split(","), map(float, done.stdout.splitlines()[0].split(",")), strict=True))
+        return {}
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        found = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+        return {"cores": found} if found else {}
+    return {}
 
 
 def _git() -> str | None:
@@ -127,10 +169,10 @@ def load(file: str | Path) -> Json:
         raise BenchError(f"cannot read {file}: {error.strerror or error}") from None
     except ValueError:
         raise BenchError(f"{file} is not a bench.json: it is no JSON") from None
-    if not isinstance(read, dict) or "workloads" not in read:
+    if not isinstance(read, dict) or not {"version", "workloads", "starts"} <= read.keys():
         raise BenchError(f"{file} is not a bench.json: it has no workloads")
-    if read.get("version") != VERSION:
-        raise BenchError(f"{file} is of version {read.get('version')!r}, this is version {VERSION}; run it again")
+    if read["version"] != VERSION:
+        raise BenchError(f"{file} is of version {read['version']!r}, this is version {VERSION}; run it again")
     return read
 
 
@@ -140,24 +182,27 @@ def changes(old: Json, new: Json) -> list[Json]:
     Raises:
         BenchError: the two have no workload of the same size in common.
     """
-    sizes = ("name", "rows", "columns", "epochs", "batch", "settings", "groups")
-    before = {tuple(w[key] for key in sizes): w for w in old["workloads"]}
-    found = []
-    for workload in new["workloads"]:
-        other = before.get(tuple(workload[key] for key in sizes))
-        peers = {peer["name"]: peer for peer in other["peers"]} if other else {}
-        for peer in workload["peers"]:
-            earlier = peers.get(peer["name"])
-            if not earlier or not earlier["seconds"] or not peer["seconds"]:
-                continue
-            found.append({"workload": workload["name"], "peer": peer["name"], **_change(earlier, peer)})
-    if not found:
+    before = dict(_timings(old))
+    pairs = [(key, before[key], timed) for key, timed in _timings(new) if key in before]
+    if not pairs:
         raise BenchError("the two runs have no workload of the same size in common")
-    return found
+    return [{"workload": str(key[0]), "peer": str(key[-1]), **_change(earlier, timed)} for key, earlier, timed in pairs]
+
+
+def _timings(made: Json) -> Iterator[tuple[tuple[Any, ...], Json]]:
+    """Every timed way, under its workload with its size, and its name."""
+    for workload in made["workloads"]:
+        size = tuple(workload[key] for key in ("name", "rows", "columns", "epochs", "batch", "settings", "groups"))
+        yield from (((*size, peer["name"]), peer) for peer in workload["peers"] if peer["seconds"])
+    yield from ((("start", start["name"]), start) for start in made["starts"])
 
 
 def _change(old: Json, new: Json) -> Json:
     """Time before over time now, with an interval from both runs' spread; a change where that leaves 1 out."""
     ratio = clock.unpaired(old["seconds"], new["seconds"])
-    kind = "quicker" if ratio.low > 1 else "slower" if ratio.high < 1 else "same"
+    kind = "not known: one repeat" if ratio.low is None or ratio.high is None else "same"
+    if ratio.low is not None and ratio.low > 1:
+        kind = "quicker"
+    if ratio.high is not None and ratio.high < 1:
+        kind = "slower"
     return {"before": old["median"], "now": new["median"], "ratio": ratio._asdict(), "change": kind}

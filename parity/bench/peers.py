@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,11 +27,13 @@ class Peer(NamedTuple):
         prepare: brings the data to where they are worked on, and gives what trains on them: called without arguments,
             it comes back when the work is done, with weights and bias as one array, or as a list of them.
         unfit: why it cannot serve a workload; empty where it can.
+        trains: what it trains of a workload, where that is not all of it.
     """
 
     name: str
     prepare: Callable[[Workload, Data, Any], Train]
     unfit: Callable[[Workload, Any], str] = lambda workload, device: ""
+    trains: Callable[[Workload], Workload] = lambda workload: workload
 
 
 def _one(workload: Workload, device: Any) -> str:
@@ -110,11 +113,31 @@ def _scan(workload: Workload, data: Data, device: Any) -> Train:
     return train
 
 
+def _vmapped(workload: Workload, data: Data, device: Any) -> Train:
+    x, y, w, b, rates = _on(device, data.x, data.y, data.weight.T, data.bias, workload.rates.astype(np.float32))
+    data_axis, rate_axis = (0, None) if workload.groups else (None, 0)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(data_axis, data_axis, rate_axis))
+    def run(x: Any, y: Any, rate: Any) -> Any:
+        def step(params: Any, _: Any) -> Any:
+            gradient = jax.grad(_loss)(params, x, y)
+            return jax.tree.map(lambda p, g: p - rate * g, params, gradient), None
+
+        return jax.lax.scan(step, {"w": w, "b": b}, length=workload.epochs)[0]
+
+    def train() -> Any:
+        params = run(x, y, rates if workload.settings else rates[0])
+        return np.concatenate([np.asarray(params["w"])[:, :, 0], np.asarray(params["b"])], 1)
+
+    return train
+
+
 def _flax(workload: Workload, data: Data, device: Any) -> Train:
     x, y = _on(device, data.x, data.y)
     start = _model(data)
 
-    @nnx.jit
+    @nnx.jit  # type: ignore[untyped-decorator]
     def step(model: Any, optimizer: Any, x: Any, y: Any) -> None:
         gradients = nnx.grad(lambda model: jnp.mean((model(x) - y) ** 2))(model)
         optimizer.update(model, gradients)
@@ -151,14 +174,14 @@ def _jaxreg(workload: Workload, data: Data, device: Any, plan: str = "auto") -> 
             jaxreg.fit_groups, model, x, y, optimizer=optimizer, epochs=workload.epochs, plan=plan
         )
     else:
-        batches = {"batch_size": workload.batch} if workload.batch else {}
+        batches: dict[str, Any] = {"batch_size": workload.batch} if workload.batch else {}
         train = functools.partial(
             jaxreg.fit, model, x, y, optimizer=optimizer, epochs=workload.epochs, plan=plan, **batches
         )
 
     def run() -> Any:
         result = train()
-        jax.block_until_ready(result.losses)
+        jax.block_until_ready(result.losses)  # type: ignore[no-untyped-call]
         return _Lazily(result)
 
     return run
@@ -173,9 +196,21 @@ class _Lazily:
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         if isinstance(self._result, jaxreg.FitResult):
             model = self._result.model
-            return np.append(model.kernel[...], model.bias[...])  # type: ignore[attr-defined]
+            return np.append(model.kernel[...], model.bias[...])
         bias, kernel = jax.tree.leaves(self._result.params)
         return np.concatenate([np.asarray(kernel)[:, :, 0], np.asarray(bias)], 1)
+
+
+def _many(workload: Workload, device: Any) -> str:
+    return "" if workload.settings or workload.groups else "for many trainings at once"
+
+
+def _swept(workload: Workload, device: Any) -> str:
+    return "" if workload.settings else "for sweeps"
+
+
+def _one_setting(workload: Workload) -> Workload:
+    return dataclasses.replace(workload, settings=0)
 
 
 def _not_reduced(workload: Workload, device: Any) -> str:
@@ -187,10 +222,12 @@ OURS = (
     Peer("jaxreg, stepwise", functools.partial(_jaxreg, plan="stepwise")),
     Peer("jaxreg, compressed", functools.partial(_jaxreg, plan="compressed"), _not_reduced),
     Peer("jaxreg, spectral", functools.partial(_jaxreg, plan="spectral"), _not_reduced),
+    Peer("jaxreg, one of the settings", lambda w, *rest: _jaxreg(_one_setting(w), *rest), _swept, _one_setting),
 )
 OTHERS = (
     Peer("NumPy loop", _numpy, _whole),
     Peer("Optax, loop over a jitted step", _optax, _whole),
     Peer("Flax NNX, loop over a jitted step", _flax, _whole),
     Peer("lax.scan", _scan, _whole),
+    Peer("lax.scan, vmapped", _vmapped, _many),
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +18,8 @@ from parity.bench.peers import OTHERS, OURS, Peer
 from parity.bench.workloads import Data, Workload
 
 Say = Callable[[str], None]
+# Weights are also held to float64 after so few epochs: what has converged no longer shows which way it came.
+_EARLY = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +30,19 @@ class Row:
         peer: its name.
         why_not: why it was not timed; empty where it was.
         share: how far its weights are from float64's, as a share of what rounding can do: at most 1 where it is the
-            same training; ``None`` where it was not run.
+            same training; ``None`` where it was not run. The larger one of the last weights and those after two epochs.
         prepare_seconds: to bring the data to the device and to make ready.
         first_seconds: the first training, with all compiling.
-        seconds: of each repeat, warm.
+        seconds: of each call in each turn, warm.
         ratio: how many times as long it takes as jaxreg; ``None`` where either is not the same training.
     """
 
     peer: str
     why_not: str = ""
     share: float | None = None
-    prepare_seconds: float = float("nan")
-    first_seconds: float = float("nan")
-    seconds: tuple[float, ...] = ()
+    prepare_seconds: float | None = None
+    first_seconds: float | None = None
+    seconds: tuple[tuple[float, ...], ...] = ()
     ratio: clock.Ratio | None = None
 
     @property
@@ -63,7 +66,7 @@ class Timed:
     work: Work
 
 
-def devices(platform: str | None) -> Any:
+def device(platform: str | None) -> Any:
     """The device to run on.
 
     Raises:
@@ -76,28 +79,35 @@ def devices(platform: str | None) -> Any:
         raise BenchError(f"there is no device {platform!r} here; JAX finds {found}") from None
 
 
-def bench(
-    chosen: Sequence[Workload], *, device: Any, repeats: int, seconds: float, say: Say
-) -> tuple[list[Timed], Limits]:
+def bench(chosen: Sequence[Workload], *, on: Any, repeats: int, seconds: float, say: Say) -> tuple[list[Timed], Limits]:
     """Time workloads on a device.
 
     Args:
         chosen: the workloads, scaled already.
-        device: of JAX's; PyTorch uses the same one.
+        on: a device of JAX's; PyTorch uses the same one.
         repeats: of each way at most.
-        seconds: for the repeats of one workload; each way is timed at least once.
+        seconds: for the repeats of one way, which is timed once at least.
         say: told what is being done.
+
+    Raises:
+        BenchError: a workload does not fit into memory.
     """
     for workload in chosen:
         workloads.check_room(workload)
     peers = [*OURS, *OTHERS, *_torch_peers()]
     say("measuring what the machine can do")
-    limits = measure(device, _torch_limits())
+    limits = measure(on, _torch_limits())
     timed = []
-    with jax.default_device(device):
+    with jax.default_device(on):
         for workload in chosen:
-            timed.append(_timed(workload, peers, device, repeats, seconds, say))
+            rows = _rows(workload, peers, on, repeats, seconds, _prefixed(say, workload.name))
+            timed.append(Timed(workload, tuple(rows), _work(workload)))
+            gc.collect()
     return timed, limits
+
+
+def _prefixed(say: Say, name: str) -> Say:
+    return lambda line: say(f"{name}: {line}")
 
 
 def _torch_peers() -> list[Peer]:
@@ -116,52 +126,55 @@ def _torch_limits() -> Callable[[Any], tuple[float, float, float]] | None:
     return limits
 
 
-def _timed(
-    workload: Workload, peers: Sequence[Peer], device: Any, repeats: int, seconds: float, say: Say
-) -> Timed:
-    say(f"{workload.name}: making the data")
+def _rows(workload: Workload, peers: Sequence[Peer], on: Any, repeats: int, seconds: float, say: Say) -> Iterator[Row]:
+    say("making the data, and the training in float64")
     data = workloads.data(workload)
-    expected = _expected(workload, data)
+    judge = _Judge(workload, data)
     rows: dict[str, Row] = {}
     ways: dict[str, Callable[[], Any]] = {}
     for peer in peers:
-        reason = peer.unfit(workload, device)
+        reason = peer.unfit(workload, on)
         if reason:
             rows[peer.name] = Row(peer.name, why_not=reason)
             continue
-        begin = time.perf_counter()
-        way = peer.prepare(workload, data, device)
-        ready = time.perf_counter()
-        found = way()
-        first = time.perf_counter()
-        share = _share(np.asarray(found), expected)
-        rows[peer.name] = Row(peer.name, "", share, ready - begin, first - ready)
-        ways[peer.name] = way
-        say(f"{workload.name}: {peer.name}, first run {first - ready:.3g} s, {share:.2g} of its rounding bound")
-    taken = clock.interleaved(ways, repeats=repeats, seconds=seconds, say=lambda line: say(f"{workload.name}: {line}"))
+        rows[peer.name], ways[peer.name] = _first(peer, workload, data, on, judge)
+        row = rows[peer.name]
+        say(f"{peer.name}: first run {row.first_seconds:.3g} s, uses {row.share:.2g} of its rounding bound")
+    taken = clock.interleaved(ways, repeats=repeats, seconds=seconds, say=say)
     ours = OURS[0].name
-    for name, each in taken.items():
-        fair = rows[name].is_same and rows[ours].is_same
-        ratio = clock.ratio(each, taken[ours]) if fair else None
-        rows[name] = dataclasses.replace(rows[name], seconds=tuple(each), ratio=ratio)
-    return Timed(workload, tuple(rows.values()), _work(workload))
+    for name, row in rows.items():
+        turns = taken.get(name, [])
+        fair = bool(turns) and row.is_same and rows[ours].is_same
+        ratio = clock.ratio(turns, taken[ours]) if fair else None
+        yield dataclasses.replace(row, seconds=tuple(map(tuple, turns)), ratio=ratio)
 
 
-def _expected(workload: Workload, data: Data) -> list[same.Trajectory]:
-    """Each training in float64, with the bound of its float32 trajectory."""
-    start = np.append(data.weight, data.bias)
-    if workload.batch:
-        return [same.follow_batches(data, start, workload.learning_rate, workload.epochs, workload.batch)]
-    if workload.groups:
-        parts = [dataclasses.replace(data, x=x, y=y) for x, y in zip(data.x, data.y, strict=True)]
-        return [same.follow(same.sums(part), start, workload.learning_rate, workload.epochs) for part in parts]
-    given = same.sums(data)
-    return [same.follow(given, start, float(rate), workload.epochs) for rate in workload.rates]
+def _first(peer: Peer, workload: Workload, data: Data, on: Any, judge: _Judge) -> tuple[Row, Callable[[], Any]]:
+    """The first run, which compiles, and how near its weights are to float64's; and what to call again."""
+    begin = time.perf_counter()
+    way = peer.prepare(workload, data, on)
+    ready = time.perf_counter()
+    found = way()
+    first = time.perf_counter()
+    share = judge.share(peer.trains(workload), np.asarray(found))
+    if workload.epochs > _EARLY:
+        early = dataclasses.replace(workload, epochs=_EARLY)
+        share = max(share, judge.share(peer.trains(early), np.asarray(peer.prepare(early, data, on)())))
+    return Row(peer.name, "", share, ready - begin, first - ready), way
 
 
-def _share(found: Any, expected: list[same.Trajectory]) -> float:
-    each = np.asarray(found).reshape(len(expected), -1)
-    return max(same.apart(one, trajectory) for one, trajectory in zip(each, expected, strict=True))
+class _Judge:
+    """Each training of a workload in float64, worked out once."""
+
+    def __init__(self, workload: Workload, data: Data) -> None:
+        self._data = data
+        self._sums = None if workload.batch else same.sums(data)
+        self._known: dict[Workload, same.Trajectories] = {}
+
+    def share(self, workload: Workload, found: Any) -> float:
+        if workload not in self._known:
+            self._known[workload] = same.expected(workload, self._data, self._sums)
+        return same.apart(found, self._known[workload])
 
 
 def _work(workload: Workload) -> Work:

@@ -14,14 +14,17 @@ Json = dict[str, Any]
 
 
 def renderable(document: Json) -> RenderableType:
-    """What rich prints: the machine's limits, then a table for each workload."""
-    parts: list[RenderableType] = [Text(_machine(document))]
+    """What rich prints: the machine's limits, then a table for each workload, and one of whole processes."""
+    parts: list[RenderableType] = [Text(machine(document))]
     for workload in document["workloads"]:
         parts += [Text(), _workload(workload)]
+    if document["starts"]:
+        parts += [Text(), _starts(document["starts"])]
     return Group(*parts)
 
 
-def _machine(document: Json) -> str:
+def machine(document: Json) -> str:
+    """One sentence on the device and what it was measured to do."""
     limits, environment = document["limits"], document["environment"]
     return (
         f"{environment['device']} ({environment['device_platform']}), {environment['cores']} cores: reads "
@@ -30,31 +33,90 @@ def _machine(document: Json) -> str:
     )
 
 
+def heading(workload: Json) -> str:
+    """A workload, and the least that it can take."""
+    return f"{workload['name']}: {workload['about']}. {size(workload)}. The limit: {time(workload['least_seconds'])}"
+
+
+def size(workload: Json) -> str:
+    """Its size in words, which may be scaled.
+
+    >>> size({"rows": 100, "columns": 8, "epochs": 1000, "batch": 0, "settings": 0, "groups": 20})
+    '20 x 100 rows x 8 columns, 1,000 epochs'
+    """
+    many = workload["groups"] or workload["settings"]
+    first = f"{many:,} x " if many else ""
+    batch = f" in batches of {workload['batch']:,}" if workload["batch"] else ""
+    return f"{first}{workload['rows']:,} rows x {workload['columns']} columns{batch}, {workload['epochs']:,} epochs"
+
+
+COLUMNS = ("first", "median", "spread", "times jaxreg's", "times the limit", "of its bound")
+
+
+def rows(workload: Json) -> list[tuple[Json, list[str]]]:
+    """The ways that were timed, quickest first, then the others, and the cells of each after its name."""
+    peers = sorted(workload["peers"], key=lambda peer: peer["median"] or float("inf"))
+    return [(peer, _cells(workload, peer)) for peer in peers]
+
+
+def _cells(workload: Json, peer: Json) -> list[str]:
+    if peer["why_not"]:
+        return [peer["why_not"]]
+    share = "not finite" if peer["share"] is None else f"{peer['share']:.2g}"
+    return [
+        time(peer["first_seconds"]),
+        time(peer["median"]),
+        spread(peer["seconds"]),
+        ratio(peer["ratio"]),
+        f"{peer['median'] / workload['least_seconds']:.3g}",
+        share if peer["same"] else f"{share}: not the same",
+    ]
+
+
+def spread(turns: Sequence[Sequence[float]]) -> str:
+    """From the quickest to the slowest call."""
+    calls = [call for turn in turns for call in turn]
+    return time(calls[0]) if len(calls) == 1 else f"{time(min(calls))} to {time(max(calls))}"
+
+
+def ratio(found: Json | None) -> str:
+    """A ratio with its interval; nothing where there is none.
+
+    >>> ratio({"median": 2.0, "low": 1.9, "high": 2.125})
+    '2 (1.9 to 2.12)'
+    """
+    if found is None:
+        return ""
+    if found["low"] is None:
+        return f"{found['median']:.3g} (once)"
+    return f"{found['median']:.3g} ({found['low']:.3g} to {found['high']:.3g})"
+
+
 def _workload(workload: Json) -> Table:
-    title = f"{workload['name']}: {workload['about']}; reading the data once takes {time(workload['least_seconds'])}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=Text(heading(workload)), title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("way to train")
-    for column in ("first", "median", "spread", "times jaxreg's", "times one read", "of its bound"):
+    for column in COLUMNS:
         table.add_column(column, justify="right")
-    for peer in sorted(workload["peers"], key=lambda peer: peer["median"] or float("inf")):
-        table.add_row(*_cells(workload, peer))
+    left_out = []
+    for peer, cells in rows(workload):
+        if peer["why_not"]:
+            left_out.append(f"{peer['name']} ({peer['why_not']})")
+        else:
+            table.add_row(peer["name"], *cells, style=None if peer["same"] else "magenta")
+    if left_out:
+        table.caption, table.caption_justify = Text("Not timed: " + ", ".join(left_out)), "left"
     return table
 
 
-def _cells(workload: Json, peer: Json) -> Sequence[str]:
-    if peer["why_not"]:
-        return [peer["name"], f"[dim]{peer['why_not']}[/dim]", "", "", "", "", ""]
-    ratio = peer["ratio"]
-    share = f"{peer['share']:.2g}" if peer["same"] else f"[bold magenta]{peer['share']:.2g}, not the same[/]"
-    return [
-        peer["name"],
-        time(peer["first_seconds"]),
-        time(peer["median"]),
-        f"{time(min(peer['seconds']))} to {time(max(peer['seconds']))}",
-        f"{ratio['median']:.3g} ({ratio['low']:.3g} to {ratio['high']:.3g})" if ratio else "",
-        f"{peer['median'] / workload['least_seconds']:.3g}",
-        share,
-    ]
+def _starts(starts: Sequence[Json]) -> Table:
+    title = "start: the fitted line's whole process, from `python` to the printed weight"
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("script", "median", "spread", "times jaxreg's", "prints"):
+        table.add_column(column, justify="left" if column == "script" else "right")
+    for start in starts:
+        cells = [time(start["median"]), spread(start["seconds"]), ratio(start["ratio"]), str(start["printed"])]
+        table.add_row(start["name"], *cells)
+    return table
 
 
 def comparison(changes: Sequence[Json]) -> Table:
@@ -63,13 +125,12 @@ def comparison(changes: Sequence[Json]) -> Table:
     for column in ("workload", "way to train", "before", "now", "before / now", ""):
         table.add_column(column)
     for change in changes:
-        ratio = change["ratio"]
         table.add_row(
             change["workload"],
             change["peer"],
             time(change["before"]),
             time(change["now"]),
-            f"{ratio['median']:.3g} ({ratio['low']:.3g} to {ratio['high']:.3g})",
+            ratio(change["ratio"]),
             "" if change["change"] == "same" else change["change"],
         )
     return table

@@ -58,7 +58,7 @@ def _loop(workload: Workload, data: Data, device: Any, made: Any) -> Train:
         module = _module(weight, bias)
         optimizer = torch.optim.SGD(module.parameters(), lr=workload.learning_rate)
 
-        @made
+        @made  # type: ignore[untyped-decorator]
         def objective(x: Any, y: Any) -> Any:
             return criterion(module(x), y)
 
@@ -91,9 +91,36 @@ def _descend(workload: Workload, x: Any, y: Any, weight: Any, bias: Any) -> Any:
     for _ in range(workload.epochs):
         for rows, targets in _batches(workload, x, y):
             residual = torch.addmm(b, rows, w).sub_(targets)
-            w.addmm_(rows.t(), residual, alpha=-2 * rate / len(rows))
+            # Not addmm_ into the weight, which rounds it once for every row.
+            w.sub_(rows.t() @ residual, alpha=2 * rate / len(rows))
             b.sub_(residual.sum(0), alpha=2 * rate / len(rows))
     return _seen(w, b)
+
+
+def _batched(workload: Workload, data: Data, device: Any) -> Train:
+    """All groups, or all settings, in one product a step."""
+    x, y, weight, bias = _placed(data, device)
+    rates = torch.from_numpy(workload.rates.astype(np.float32)).to(x.device)
+    many = workload.groups or workload.settings
+    scale = -2 / workload.rows
+
+    def train() -> Any:
+        with torch.no_grad():
+            if workload.settings:
+                w, b = weight.t().repeat(1, many), bias.repeat(many)
+                for _ in range(workload.epochs):
+                    residual = torch.addmm(b, x, w).sub_(y)
+                    w.add_((x.t() @ residual).mul_(rates), alpha=scale)
+                    b.add_(residual.sum(0).mul_(rates), alpha=scale)
+                return np.append(w.t().cpu().numpy(), b[:, None].cpu().numpy(), 1)
+            w, b = weight.t().repeat(many, 1, 1), bias.repeat(many, 1, 1)
+            for _ in range(workload.epochs):
+                residual = torch.baddbmm(b, x, w).sub_(y)
+                w.add_(x.mT @ residual, alpha=scale * workload.learning_rate)
+                b.add_(residual.sum(1, keepdim=True), alpha=scale * workload.learning_rate)
+            return np.append(w[..., 0].cpu().numpy(), b[..., 0].cpu().numpy(), 1)
+
+    return train
 
 
 def _graph(workload: Workload, data: Data, device: Any) -> Train:
@@ -103,11 +130,11 @@ def _graph(workload: Workload, data: Data, device: Any) -> Train:
 
     def step() -> None:
         residual = torch.addmm(b, x, w).sub_(y)
-        w.addmm_(x.t(), residual, alpha=scale)
+        w.add_(x.t() @ residual, alpha=scale)
         b.add_(residual.sum(0), alpha=scale)
 
     with torch.no_grad():
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
@@ -149,9 +176,14 @@ def _not_swept(workload: Workload, device: Any) -> str:
     return "one training at a time" if workload.settings else ""
 
 
+def _many(workload: Workload, device: Any) -> str:
+    return "" if workload.settings or workload.groups else "for many trainings at once"
+
+
 PEERS = (
     Peer("PyTorch eager", _eager, _single),
     Peer("PyTorch torch.compile", _compiled, _compiles),
     Peer("PyTorch by hand", _by_hand, _not_swept),
+    Peer("PyTorch by hand, all at once", _batched, _many),
     Peer("PyTorch CUDA graph", _graph, _on_gpu),
 )

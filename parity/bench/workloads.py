@@ -86,7 +86,7 @@ WORKLOADS = (
     Workload("square", "a million rows of 64 columns, 1,000 epochs", 1_000_000, 64, 1000, 0.1),
     Workload("wide", "100,000 rows of 512 columns, 1,000 epochs", 100_000, 512, 1000, 0.05),
     Workload("minibatch", "100,000 rows of 32 columns in batches of 256, 5 epochs", 100_000, 32, 5, 0.05, batch=256),
-    Workload("sweep", "1,000 learning rates over 100,000 rows of 16 columns, 1,000 epochs", 100_000, 16, 1000, 0.3, settings=1000),
+    Workload("sweep", "1,000 learning rates, 100,000 rows of 16 columns", 10**5, 16, 1000, 0.3, settings=1000),
     Workload("groups", "10,000 regressions of 100 rows and 8 columns, 1,000 epochs", 100, 8, 1000, 0.1, groups=10_000),
 )  # fmt: skip
 
@@ -109,7 +109,9 @@ def data(workload: Workload) -> Data:
     random = np.random.default_rng(20_240)
     if workload.name == "house_prices":
         x = np.array(_AREAS, np.float32)[:, None]
-        return Data(x, np.array(_PRICES, np.float32)[:, None], np.full((1, 1), 0.5, np.float32), np.zeros(1, np.float32))
+        return Data(
+            x, np.array(_PRICES, np.float32)[:, None], np.full((1, 1), 0.5, np.float32), np.zeros(1, np.float32)
+        )
     shape = (workload.groups, workload.rows) if workload.groups else (workload.rows,)
     x = random.standard_normal((*shape, workload.columns), np.float32)
     true = random.standard_normal((workload.columns, 1), np.float32)
