@@ -222,12 +222,12 @@ OURS = (
     Peer("jaxreg, stepwise", functools.partial(_jaxreg, plan="stepwise")),
     Peer("jaxreg, compressed", functools.partial(_jaxreg, plan="compressed"), _not_reduced),
     Peer("jaxreg, spectral", functools.partial(_jaxreg, plan="spectral"), _not_reduced),
-    Peer("jaxreg, one of the settings", lambda w, *rest: _jaxreg(_one_setting(w), *rest), _swept, _one_setting),
+    Peer("jaxreg, one setting", lambda w, *rest: _jaxreg(_one_setting(w), *rest), _swept, _one_setting),
 )
 OTHERS = (
     Peer("NumPy loop", _numpy, _whole),
-    Peer("Optax, loop over a jitted step", _optax, _whole),
-    Peer("Flax NNX, loop over a jitted step", _flax, _whole),
+    Peer("Optax, jitted step", _optax, _whole),
+    Peer("Flax, jitted step", _flax, _whole),
     Peer("lax.scan", _scan, _whole),
     Peer("lax.scan, vmapped", _vmapped, _many),
 )

@@ -8,7 +8,8 @@ float64's own rounding. A float32 loop makes in each step an error in the gradie
 (Higham, *Accuracy and Stability of Numerical Algorithms*, ch. 3), with gamma that of n + d + 4 roundings, the
 probabilistic one (Higham and Mary, SIAM J. Sci. Comput. 41, 2019); the update rounds the weights twice, and its own
 size three times, once with the learning rate. Along each eigenvector of the cross-products the errors of all steps add
-up to at most the sum of the powers of that mode's step; that sum is what they are multiplied with.
+up to at most the sum of the powers of that mode's step; that sum is what they are multiplied with. The roundings of
+different weights are independent and add up as the root of their squares; that of the learning rate is one for all.
 """
 
 from __future__ import annotations
@@ -100,9 +101,11 @@ def _follow(given: Sums, start: Array, rates: Array, steps: int) -> Trajectories
         np.maximum(largest, np.abs(w), out=largest)
     gamma = _likely(given.rows + len(start) + 4)
     update = rate * 2 / given.rows * (_times(given.sizes[..., :-1, :-1], largest) + given.sizes[..., :-1, -1])
-    each = (gamma + 3 * _UNIT) * update + 2 * _UNIT * largest
     kept = _sum_of_powers(np.abs(1 - rate * values), steps)
-    return Trajectories(w, _times(np.abs(vectors), kept * _times(np.abs(vectors).swapaxes(-1, -2), each)))
+    apart = (gamma * update + 2 * _UNIT * largest) ** 2
+    spread = np.sqrt(_times(vectors**2, kept**2 * _times(vectors.swapaxes(-1, -2) ** 2, apart)))
+    alike = kept.max(-1, keepdims=True) * np.linalg.norm(3 * _UNIT * update, axis=-1, keepdims=True)
+    return Trajectories(w, spread + alike)
 
 
 def _times(matrix: Array, vectors: Array) -> Array:

@@ -50,7 +50,7 @@ def size(workload: Json) -> str:
     return f"{first}{workload['rows']:,} rows x {workload['columns']} columns{batch}, {workload['epochs']:,} epochs"
 
 
-COLUMNS = ("first", "median", "spread", "times jaxreg's", "times the limit", "of its bound")
+COLUMNS = ("first", "median", "spread", "x jaxreg", "x limit", "of bound")
 
 
 def rows(workload: Json) -> list[tuple[Json, list[str]]]:
@@ -68,7 +68,7 @@ def _cells(workload: Json, peer: Json) -> list[str]:
         time(peer["median"]),
         spread(peer["seconds"]),
         ratio(peer["ratio"]),
-        f"{peer['median'] / workload['least_seconds']:.3g}",
+        _plain(peer["median"] / workload["least_seconds"]),
         share if peer["same"] else f"{share}: not the same",
     ]
 
@@ -76,20 +76,25 @@ def _cells(workload: Json, peer: Json) -> list[str]:
 def spread(turns: Sequence[Sequence[float]]) -> str:
     """From the quickest to the slowest call."""
     calls = [call for turn in turns for call in turn]
-    return time(calls[0]) if len(calls) == 1 else f"{time(min(calls))} to {time(max(calls))}"
+    return time(calls[0]) if len(calls) == 1 else f"{time(min(calls))} - {time(max(calls))}"
 
 
 def ratio(found: Json | None) -> str:
     """A ratio with its interval; nothing where there is none.
 
-    >>> ratio({"median": 2.0, "low": 1.9, "high": 2.125})
-    '2 (1.9 to 2.12)'
+    >>> ratio({"median": 2.0, "low": 1.9, "high": 2.125}), ratio({"median": 1234.5, "low": None, "high": None})
+    ('2 (1.9-2.12)', '1,234 (once)')
     """
     if found is None:
         return ""
     if found["low"] is None:
-        return f"{found['median']:.3g} (once)"
-    return f"{found['median']:.3g} ({found['low']:.3g} to {found['high']:.3g})"
+        return f"{_plain(found['median'])} (once)"
+    return f"{_plain(found['median'])} ({_plain(found['low'])}-{_plain(found['high'])})"
+
+
+def _plain(value: float) -> str:
+    """Three digits, and no power of ten."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _workload(workload: Json) -> Table:
@@ -111,7 +116,7 @@ def _workload(workload: Json) -> Table:
 def _starts(starts: Sequence[Json]) -> Table:
     title = "start: the fitted line's whole process, from `python` to the printed weight"
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("script", "median", "spread", "times jaxreg's", "prints"):
+    for column in ("script", "median", "spread", "x jaxreg", "prints"):
         table.add_column(column, justify="left" if column == "script" else "right")
     for start in starts:
         cells = [time(start["median"]), spread(start["seconds"]), ratio(start["ratio"]), str(start["printed"])]

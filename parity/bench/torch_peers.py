@@ -182,8 +182,8 @@ def _many(workload: Workload, device: Any) -> str:
 
 PEERS = (
     Peer("PyTorch eager", _eager, _single),
-    Peer("PyTorch torch.compile", _compiled, _compiles),
+    Peer("PyTorch compiled", _compiled, _compiles),
     Peer("PyTorch by hand", _by_hand, _not_swept),
-    Peer("PyTorch by hand, all at once", _batched, _many),
+    Peer("PyTorch by hand, batched", _batched, _many),
     Peer("PyTorch CUDA graph", _graph, _on_gpu),
 )

@@ -29,9 +29,9 @@ def render(document: Mapping[str, Any]) -> str:
     Returns:
         A page with its styles, scripts and charts inside, which the browser is told to keep from any request.
     """
-    shared = shared()
+    common = shared()
     programs = [{**program, "charts": _figures(program)} for program in document["programs"]]
-    return _environment().get_template("page.html.j2").render(document=document, programs=programs, **shared)
+    return _environment().get_template("page.html.j2").render(document=document, programs=programs, **common)
 
 
 def javascript() -> str:
