@@ -61,12 +61,17 @@ class Rule(NamedTuple):
 def spread(tree: Any) -> Any:
     """Leading axes laid over the devices present, where there are several and their number divides the axis."""
     devices = jax.devices()
-    if len(devices) == 1:
+    if len(devices) == 1 or not all(_is_free(leaf) for leaf in jax.tree.leaves(tree)):
         return tree
     axis: Any = jax.sharding.PartitionSpec("trainings")  # type: ignore[no-untyped-call]
     mesh = jax.make_mesh((len(devices),), ("trainings",), axis_types=(jax.sharding.AxisType.Auto,))
     across = jax.sharding.NamedSharding(mesh, axis)
     return jax.tree.map(lambda leaf: jax.device_put(leaf, across) if leaf.shape[0] % len(devices) == 0 else leaf, tree)
+
+
+def _is_free(leaf: Any) -> bool:
+    """Whether an array may go anywhere: it was not put on a device on purpose."""
+    return not (isinstance(leaf, jax.Array) and leaf.committed)
 
 
 @functools.partial(jax.jit, static_argnames=("dtype",))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg import _choice, _reduction
+from jaxreg import _choice, _home, _reduction
 from jaxreg._checks import is_number
 from jaxreg._modes import as_in
 from jaxreg._plans import compressed, minibatch, reduced, spectral, stepwise, tail
@@ -77,9 +77,12 @@ def _asked(request: Request) -> Array:
 def _source(request: Request) -> Any:
     """What the training is worked out from: the data where they go through in one call, else a root of them."""
     if request.statistics is not None:
-        return request.statistics.root
+        return _home.brought(request.statistics.root)
     assert request.data is not None
-    return request.data if _reduction.in_one(request.data) else _reduction.root(*request.data, dtype=request.dtype)
+    elsewhere = _home.home() is not None and not isinstance(request.data.inputs, np.ndarray)
+    if _reduction.in_one(request.data) and not elsewhere:
+        return request.data
+    return _home.brought(_reduction.root(*request.data, dtype=request.dtype))
 
 
 @functools.partial(jax.jit, static_argnames=("dtype",))
@@ -90,8 +93,9 @@ def _problem_of(source: Any, kernel: Any, bias: Any, scale: Any, dtype: str) -> 
 
 
 def _problem(request: Request) -> reduced.Problem:
-    assert request.layer is not None
-    return _problem_of(_source(request), *request.layer, _choice.scale(request), request.dtype.name)
+    source, layer = _source(request), _home.brought(request.layer)
+    with _home.working():
+        return _problem_of(source, *layer, _choice.scale(request), request.dtype.name)
 
 
 def _params(request: Request, coefficients: Any) -> Any:
@@ -104,16 +108,19 @@ def _spectral(request: Request) -> Outcome:
     numbers = np.array([*settings, _choice.scale(request), request.epochs], np.float64)
     assert request.layer is not None
     with jax.enable_x64(True):
-        answer = spectral.run(
-            _source(request),
-            *request.layer,
-            numbers,
-            None if request.at is None else request.at.astype(np.float64),
-            dtype=request.dtype.name,
-            every=request.epochs if request.at is None else None,
-            momentum=settings.momentum != 0,
-            record=request.record,
-        )
+        source, layer = _source(request), _home.brought(request.layer)
+        with _home.working():
+            answer = spectral.run(
+                source,
+                *layer,
+                numbers,
+                None if request.at is None else request.at.astype(np.float64),
+                dtype=request.dtype.name,
+                every=request.epochs if request.at is None else None,
+                momentum=settings.momentum != 0,
+                record=request.record,
+            )
+        answer = _home.returned(answer, request.layer[0])
         if request.data is None or not answer.overflows:
             return Outcome(answer.params, None, answer.losses, answer.gradients, answer.weights)
         overflow = _spectral_overflow(request, numbers)
@@ -125,9 +132,11 @@ def _spectral(request: Request) -> Outcome:
 def _spectral_overflow(request: Request, numbers: Array) -> _Overflow:
     assert request.data is not None
     assert request.layer is not None
-    root, outputs = _reduction.root(*request.data, dtype=request.dtype), request.shapes[1][1]
-    one = jax.tree.map(lambda leaf: leaf[None], (root[:, -outputs:], *request.layer, numbers))
-    steps, now, velocity = spectral.overflow(root[:, :-outputs], *one)
+    root, outputs = _home.brought(_reduction.root(*request.data, dtype=request.dtype)), request.shapes[1][1]
+    with _home.working():
+        given = (root[:, -outputs:], *_home.brought(request.layer), numbers)
+        found = spectral.overflow(root[:, :-outputs], *jax.tree.map(lambda leaf: leaf[None], given))
+    steps, now, velocity = _home.returned(found, request.layer[0])
     step, params = int(steps[0]), _params(request, now[0])
     buffer = MomentumState(jnp.asarray(min(step, 2**30), jnp.int32), _params(request, velocity[0]))
     state = jax.tree.map(
@@ -145,14 +154,18 @@ def _compressed(request: Request) -> Outcome:
         optimizer = sgd(rate, momentum, dampening=dampening, weight_decay=decay, nesterov=nesterov, maximize=maximize)
     _, structure_of, rest = request.split
     with jax.enable_x64(True):
-        params, kept, overflow = compressed.solve(
-            _problem(request),
-            optimizer=optimizer,
-            structure=jax.tree.structure(structure_of),
-            epochs=request.epochs,
-            record=request.record,
-            largest=float(np.finfo(request.dtype).max),
-        )
+        problem = _problem(request)
+        with _home.working():
+            found = compressed.solve(
+                problem,
+                optimizer=optimizer,
+                structure=jax.tree.structure(structure_of),
+                epochs=request.epochs,
+                record=request.record,
+                largest=float(np.finfo(request.dtype).max),
+            )
+        assert request.layer is not None
+        params, kept, overflow = _home.returned(found, request.layer[0])
         if request.at is not None:
             kept = jax.tree.map(lambda leaf: leaf[request.at], kept)
         outcome = Outcome(_cast(request, params), rest, *(_cast(request, leaf) for leaf in kept))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg import _choice, _many, _reduction
+from jaxreg import _choice, _home, _many, _reduction
 from jaxreg._checks import is_number
 from jaxreg._many import Rule, Trainings
 from jaxreg._modes import as_in
@@ -142,16 +142,20 @@ def _spectral(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
     steps = np.full((len(many.settings), 1), float(request.epochs))
     numbers, starts = np.concatenate([settings, _scales(request, many)[:, None], steps], 1), _named(many.starts)
     with jax.enable_x64(True):
-        columns, targets = _root(request, many)
-        items = _many.spread((starts, jnp.asarray(many.which), jnp.asarray(numbers)))
-        at = jnp.asarray(_at(request), np.float64)
-        params, losses, over = _many.by_modes(columns, targets, *items, at, momentum=bool(settings[:, 1].any()))
+        columns, targets = _home.brought(_root(request, many))
+        with _home.working():
+            starts = _home.brought(starts)
+            items = _many.spread((starts, jnp.asarray(many.which), jnp.asarray(numbers)))
+            at = jnp.asarray(_at(request), np.float64)
+            params, losses, over = _many.by_modes(columns, targets, *items, at, momentum=bool(settings[:, 1].any()))
         gone = np.flatnonzero(np.asarray(over))
+        params, losses = _home.returned((params, losses), jax.tree.leaves(many.starts)[0])
         if not gone.size:
             return _like(many.starts, params), losses, None
         few = jax.tree.map(lambda leaf: leaf[gone], starts)
         own = columns if columns.ndim == 2 else columns[gone]
         found = spectral.overflow(own, targets[many.which[gone]], few["kernel"], few.get("bias"), numbers[gone])
+        found = _home.returned(found, jax.tree.leaves(many.starts)[0])
 
     def state(trainings: Trainings, rule: Rule, places: Array) -> Any:
         velocity = _coefficients(found.velocity[places], many.starts, request.dtype)
@@ -177,22 +181,24 @@ def _compressed(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
     params, losses = many.starts, jnp.zeros((len(many.settings), len(_at(request))), request.dtype)
     steps, before, states = np.zeros(len(many.settings), np.int64), many.starts, {}
     with jax.enable_x64(True):
-        columns, targets = _root(request, many)
+        columns, targets = _home.brought(_root(request, many))
         for members, rule, values in _groups(many, request, np.arange(len(many.settings)), request.dtype):
             values = {name: leaf.astype(np.float64) for name, leaf in values.items()}
             start = _named(jax.tree.map(lambda leaf, m=members: leaf[m], many.starts))
-            trainings = _many.spread(Trainings(start, many.which[members], values))
-            found, kept, (step, (then, state)) = _many.by_reduction(
-                columns,
-                targets,
-                trainings,
-                _scales(request, many),
-                _at(request),
-                rule=rule,
-                structure=jax.tree.structure(request.split[1]),
-                epochs=request.epochs,
-                dtype=request.dtype,
-            )
+            with _home.working():
+                trainings = _many.spread(Trainings(_home.brought(start), many.which[members], values))
+                done = _many.by_reduction(
+                    columns,
+                    targets,
+                    trainings,
+                    _scales(request, many),
+                    _at(request),
+                    rule=rule,
+                    structure=jax.tree.structure(request.split[1]),
+                    epochs=request.epochs,
+                    dtype=request.dtype,
+                )
+            found, kept, (step, (then, state)) = _home.returned(done, jax.tree.leaves(many.starts)[0])
             params, before = _many.put((params, before), (found, then), members)
             losses, steps[members] = losses.at[members].set(kept), np.asarray(step)
             states[rule] = dict(zip(members.tolist(), range(len(members)), strict=True)), state

@@ -48,11 +48,28 @@ class Modes(NamedTuple):
 def decompose(problem: Problem) -> Modes:
     """The modes of a problem."""
     few = problem.design.shape[1] <= 2
-    left_vectors, values, vectors = _of_two(problem.design) if few else jnp.linalg.svd(problem.design, False)
+    left_vectors, values, vectors = _of_two(problem.design) if few else _singular(problem.design)
     targets = left_vectors.T @ problem.targets
     rest = jnp.sum((problem.targets - left_vectors @ targets) ** 2)
     start = vectors @ problem.start
     return Modes(vectors, values[:, None], targets, rest, start, problem.start - vectors.T @ start)
+
+
+def _singular(design: Float64[Array, "m c"]) -> tuple[Any, Any, Any]:
+    """The singular value decomposition; on TPU, whose compiler fails on it in float64, by way of the cross-products.
+
+    There modes below 1e-8 of the largest are lost. Cross-products in float64 of float32 data have lost them already.
+    """
+    svd: Any = functools.partial(jnp.linalg.svd, full_matrices=False)
+    found: tuple[Any, Any, Any] = lax.platform_dependent(design, tpu=_of_products, default=lambda a: tuple(svd(a)))
+    return found
+
+
+def _of_products(design: Float64[Array, "m c"]) -> tuple[Any, Any, Any]:
+    squares, vectors = jnp.linalg.eigh(design.T @ design)
+    count = min(design.shape)
+    values, vectors = jnp.sqrt(jnp.maximum(squares[::-1][:count], 0.0)), vectors[:, ::-1][:, :count]
+    return design @ vectors / jnp.where(values == 0, 1.0, values)[None], values, vectors.T
 
 
 def _of_two(design: Float64[Array, "m c"]) -> tuple[Any, Any, Any]:
