@@ -106,8 +106,13 @@ def _power(distance: Array, steps: Array) -> tuple[Array, Array]:
     """(1 - distance) ** steps, and what that lacks of 1, from the distance."""
     size = jnp.where(distance > 1, distance - 2, -distance)  # |1 - distance| - 1, without a rounding
     exponent = jnp.where(steps == 0, 0.0, steps * jnp.log1p(size))
-    sign = jnp.where((distance > 1) & (steps % 2 == 1), -1.0, 1.0)
+    sign = jnp.where((distance > 1) & _is_odd(steps), -1.0, 1.0)
     return sign * jnp.exp(exponent), jnp.where(sign > 0, -jnp.expm1(exponent), 1 + jnp.exp(exponent))
+
+
+def _is_odd(steps: Array) -> Array:
+    """Whether whole numbers below 2**53 are odd; a remainder of floats takes many times as long."""
+    return steps != 2 * jnp.floor(steps / 2)
 
 
 def _turning(half: Array, width: Array, first: Array, steps: Array, decline: Array) -> tuple[Array, Array]:
@@ -115,7 +120,7 @@ def _turning(half: Array, width: Array, first: Array, steps: Array, decline: Arr
     middle = 1 - half
     # Near 1 the product is known better than the roots are.
     decline = jnp.where(jnp.abs(half) < 0.5, decline, jnp.log(middle * middle + width * width))
-    sign = jnp.where((middle < 0) & (steps % 2 == 1), -1.0, 1.0)
+    sign = jnp.where((middle < 0) & _is_odd(steps), -1.0, 1.0)
     angle = jnp.arctan2(width, jnp.abs(middle))
     exponent = jnp.where(steps == 0, 0.0, steps / 2 * decline)
     turn = jnp.where(middle < 0, -1.0, 1.0) * jnp.sin(steps * angle)

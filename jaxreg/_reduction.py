@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float, Float64
 
 # Rows of a block: it must stay in cache while it is widened to float64 and multiplied.
-_NUMBERS_AT_ONCE = 1 << 17
+_NUMBERS_AT_ONCE = 1 << 18
 # Rows of a block are a multiple of it: a TPU would copy all data into another layout to cut them elsewhere.
 _LANES = 128
 # Numbers that are sooner worked with than reduced.

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from jaxreg._batches import Batches
+from jaxreg._checks import is_array
 from jaxreg._linear import Linear
 from jaxreg._plans.stepwise import Data
 from jaxreg._statistics import SufficientStatistics
@@ -51,11 +52,15 @@ class Request:
         """Kernel and bias of a model that is one linear layer."""
         if type(self.model) not in (Linear, nnx.Linear):
             return None
-        return self.model.kernel[...], self.model.bias[...] if self.model.use_bias else None
+        return _value(self.model.kernel), _value(self.model.bias) if self.model.use_bias else None
 
     @functools.cached_property
     def dtype(self) -> Any:
         """Of the parameters."""
+        if self.layer is not None and self.layer[1] is None:
+            return self.layer[0].dtype
+        if self.layer is not None and self.layer[0].dtype == self.layer[1].dtype:
+            return self.layer[0].dtype
         return np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(self.layer or self.split[1])))
 
     @functools.cached_property
@@ -102,3 +107,9 @@ class Request:
     def outputs(self) -> int:
         """Columns of the targets."""
         return math.prod(self.shapes[1][1:])
+
+
+def _value(variable: Any) -> Any:
+    """What an NNX variable holds; straight out of it where that is a plain array, for the sake of small trainings."""
+    raw = variable.get_raw_value()
+    return raw if is_array(raw) else variable[...]

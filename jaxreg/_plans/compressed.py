@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from jaxreg._plans.reduced import Problem, coefficients, params, too_large
-from jaxreg._plans.stepwise import UNROLL
+from jaxreg._plans.stepwise import laid_out
 
 
 def steps(
@@ -49,7 +49,7 @@ def steps(
     start = params(problem.start, structure)
     state = optimizer.init(start)
     carry = (start, state, (jnp.asarray(epochs), (start, state)))
-    (trained, _, overflow), kept = lax.scan(step, carry, jnp.arange(epochs), unroll=min(UNROLL, max(epochs, 1)))
+    (trained, _, overflow), kept = lax.scan(step, carry, jnp.arange(epochs), unroll=laid_out(epochs, problem))
     return trained, kept, overflow
 
 

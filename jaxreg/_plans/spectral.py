@@ -21,6 +21,8 @@ from jaxreg._plans.reduced import Problem, too_large
 _NONE = 1e-200
 # Numbers of one kind worked out at once, for steps that are asked for.
 _AT_ONCE = 1 << 22
+# So few numbers are added up one by one: XLA's CPU compiler makes vectors of that, and none of a sum over an axis.
+_ONE_BY_ONE = 8
 # Steps looked at in one turn of the search for where a training overflows.
 _SEARCHED = 64
 
@@ -144,7 +146,12 @@ def coefficients_of(modes: Modes, state: State) -> Any:
 
 def squares_of(modes: Modes, state: State) -> Any:
     """The sum of squared errors."""
-    return jnp.sum(state.residuals**2, (-2, -1)) + modes.rest
+    each = state.residuals**2
+    count = each.shape[-2] * each.shape[-1]
+    if count > _ONE_BY_ONE:
+        return jnp.sum(each, (-2, -1)) + modes.rest
+    flat = each.reshape(*each.shape[:-2], count)
+    return sum((flat[..., k] for k in range(count)), modes.rest)
 
 
 class Answer(NamedTuple):
@@ -237,7 +244,7 @@ def run(
     numbers: Any,
     at: Any,
     *,
-    dtype: str,
+    dtype: Any,
     every: int | None,
     momentum: bool,
     record: frozenset[str],

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jaxreg
 from parity._errors import BenchError
-from parity.bench import clock
+from parity.bench import clock, same, workloads
 from parity.programs import BUILT_IN
 
 _OURS = Path(__file__).parent / "scripts" / "line.py"
@@ -50,6 +51,7 @@ def starts(platform: str, *, repeats: int, say: Callable[[str], None]) -> list[S
     Raises:
         BenchError: a script fails, or they print different weights.
     """
+    exact, bound = _exact()
     torch_line = next(program.path for program in BUILT_IN if program.name == "line")
     with tempfile.TemporaryDirectory() as folder:
         base = {**os.environ, "JAX_PLATFORMS": "cuda" if platform == "gpu" else platform}
@@ -66,16 +68,24 @@ def starts(platform: str, *, repeats: int, say: Callable[[str], None]) -> list[S
             seconds=math.inf,
             say=say,
         )
-    if max(printed.values()) - min(printed.values()) > _ROUNDING:
-        raise BenchError(f"the scripts of the fitted line print different weights: {printed}")
+    for name, weight in printed.items():
+        if not abs(weight - exact) <= bound:
+            raise BenchError(f"{name} prints the weight {weight}, float64 gives {exact}, and rounding explains {bound}")
     return [
         Start(name, printed[name], tuple(calls[0] for calls in turns), clock.ratio(turns, taken["jaxreg"]))
         for name, turns in taken.items()
     ]
 
 
-# Ten last places of a weight near 2: the scripts' sums go in different orders.
-_ROUNDING = 10 * 2.0**-23
+def _exact() -> tuple[float, float]:
+    """The weight in float64, from the scripts' seed, and how far float32 may be from it."""
+    generator = jaxreg.torch_random.Generator(0)
+    weight, bias = generator.linear(1, 1)
+    x = generator.randn(100, 1)
+    y = 2 * x + generator.randn(100, 1)
+    line = workloads.named(["line"])[0]
+    found = same.expected(line, workloads.Data(x, y, weight, bias))
+    return float(found.coefficients[0, 0]), float(found.bound[0, 0])
 
 
 def _weight(script: Path, environment: dict[str, Any]) -> float:
