@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 from jaxtyping import Float, Float64
 
+# Untyped in JAX.
+_Spec: Any = jax.sharding.PartitionSpec
 # Rows of a block: it must stay in cache while it is widened to float64 and multiplied.
 _NUMBERS_AT_ONCE = 1 << 18
 # Rows of a block are a multiple of it: a TPU would copy all data into another layout to cut them elsewhere.
@@ -44,7 +46,7 @@ def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float
             return _root_of(data, dtype.name)
         over = rows_over(inputs)
         if over is not None:
-            there = NamedSharding(over.mesh, PartitionSpec(over.spec[0]))
+            there = NamedSharding(over.mesh, _Spec(over.spec[0]))
             return root_over(jax.device_put(data, there), dtype=dtype.name, mesh=over.mesh, axes=over.spec[0])
         rows, orthogonal, step = inputs.shape[0], _is_orthogonal(data, dtype), _rows_at_once(data)
         total: Any = None
@@ -79,14 +81,14 @@ def root_over(data: Any, *, dtype: str, mesh: Any, axes: Any) -> Float64[jax.Arr
 
     def own(part: Any) -> Any:
         found = _reduced(None, part, dtype, orthogonal)
-        return found if orthogonal else lax.psum(found, axes)
+        return found if orthogonal else lax.psum(found, axes)  # type: ignore[no-untyped-call]
 
-    here = PartitionSpec(axes)
-    reduced = jax.shard_map(own, mesh=mesh, in_specs=here, out_specs=here if orthogonal else PartitionSpec())(data)
+    here = _Spec(axes)
+    reduced = jax.shard_map(own, mesh=mesh, in_specs=here, out_specs=here if orthogonal else _Spec())(data)
     if not orthogonal:
         return _square_root(reduced)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return _orthogonal(lax.with_sharding_constraint(reduced, everywhere))
+    everywhere = NamedSharding(mesh, _Spec())
+    return _orthogonal(lax.with_sharding_constraint(reduced, everywhere))  # type: ignore[no-untyped-call]
 
 
 def root_of(data: Any, dtype: str) -> Float64[jax.Array, "rows columns"]:

@@ -6,19 +6,18 @@ import argparse
 import json
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jaxreg
 from parity._errors import OutputError, PortError, ProgramError
+from parity._terminal import HOLDS, NOT_JUDGED, PARTS, progress
 from parity.bench import command as bench
 
 if TYPE_CHECKING:
     from parity._verdict import Verdict
 
-HOLDS, PARTS, NOT_JUDGED = 0, 1, 2
 # Repeats of the timing where none are asked for. A person's own program is not run again unasked: it may write files.
 _REPEATS = 5
 _DEFAULT_FOLDER = "parity-report"
@@ -319,14 +318,3 @@ def _check_file(path: Path) -> None:
     """Before any work: can this file be written?"""
     if path.is_dir() or not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
-
-
-def progress(arguments: argparse.Namespace, name: str) -> Callable[[str], None]:
-    """What prints lines of progress, with the time since now."""
-    begin = time.perf_counter()
-
-    def say(line: str) -> None:
-        if not arguments.quiet:
-            print(f"{name}: {line} ({time.perf_counter() - begin:.1f} s)", file=sys.stderr, flush=True)
-
-    return say

@@ -81,6 +81,7 @@ def _exact() -> tuple[float, float]:
     """The weight in float64, from the scripts' seed, and how far float32 may be from it."""
     generator = jaxreg.torch_random.Generator(0)
     weight, bias = generator.linear(1, 1)
+    assert bias is not None
     x = generator.randn(100, 1)
     y = 2 * x + generator.randn(100, 1)
     line = workloads.named(["line"])[0]

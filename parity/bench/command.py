@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
+from parity._terminal import HOLDS, PARTS, progress
+
 DEFAULT_FOLDER = "parity-bench"
 _REPEATS, _SECONDS, _STARTS = 7, 20.0, 5
 
@@ -68,10 +70,9 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace, words: list[str]) -> int:
     """Carry out ``parity bench``; 0 where every way is the same training, else 1."""
-    from parity import cli
     from parity.bench import document, write
 
-    say = cli.progress(arguments, "bench")
+    say = progress(arguments, "bench")
     write.check_writable(arguments.output)
     old = document.load(arguments.compare) if arguments.compare else None
     made = _measured(arguments, shlex.join(["parity", *words]), say)
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace, words: list[str]) -> int:
     paths = write.write(made, changes, arguments.output)
     _show(made, changes)
     print(f"The page: {paths[0]}")
-    return cli.HOLDS if document.all_same(made) else cli.PARTS
+    return HOLDS if document.all_same(made) else PARTS
 
 
 def _measured(arguments: argparse.Namespace, command: str, say: Callable[[str], None]) -> dict[str, Any]:

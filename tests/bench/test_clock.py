@@ -54,7 +54,7 @@ def test_ratio_of_what_is_slower_by_a_factor(turns: list[list[float]], factor: f
     paired = clock.ratio(slower, turns)
     if paired.low is not None:
         # Every turn has the same ratio, so that nothing is left for chance.
-        assert (paired.low, paired.high) == (pytest.approx(factor), pytest.approx(factor))
+        assert [paired.low, paired.high] == pytest.approx([factor, factor])
 
 
 def test_the_interval_holds_the_true_ratio_as_often_as_it_says() -> None:

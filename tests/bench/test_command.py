@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from parity import cli
-from parity.bench import cold, peers, run, workloads
+from parity._terminal import HOLDS, NOT_JUDGED, PARTS
+from parity.bench import cold, limits, peers, run, workloads
 from parity.bench.peers import Peer
 
 
@@ -35,7 +36,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "OURS", peers.OURS[:1])
     monkeypatch.setattr(run, "OTHERS", FEW)
     monkeypatch.setattr(run, "_torch_peers", list)
-    monkeypatch.setattr(run, "measure", lambda *_: run.Limits(1e10, 1e11, 5e10))
+    monkeypatch.setattr(run, "measure", lambda *_: limits.Limits(1e10, 1e11, 5e10))
 
 
 def bench(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
@@ -47,7 +48,7 @@ def test_what_is_the_same_has_a_ratio_and_what_is_not_has_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, made = bench(tmp_path, "line", "groups", "--size", "0.001")
-    assert code == cli.PARTS, "a wrong way is timed"
+    assert code == PARTS, "a wrong way is timed"
     jsonschema.validate(made, json.loads(files("parity.bench").joinpath("schema.json").read_text()))
     ways = {peer["name"]: peer for peer in made["workloads"][0]["peers"]}
     assert ways["jaxreg"]["ratio"]["median"] == 1
@@ -69,7 +70,7 @@ def test_a_comparison_names_what_became_slower(
 ) -> None:
     monkeypatch.setattr(run, "OTHERS", FEW[:1])
     code, made = bench(tmp_path / "new", "house_prices")
-    assert code == cli.HOLDS
+    assert code == HOLDS
     for peer in made["workloads"][0]["peers"]:
         factor = {"jaxreg": 1e-3, "NumPy loop": 1e3}[peer["name"]]
         peer["seconds"] = [[factor * call for call in turn] for turn in peer["seconds"]]
@@ -94,7 +95,7 @@ def test_a_comparison_names_what_became_slower(
 def test_what_cannot_be_run_is_one_message(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["bench", *words, "-q", "-o", str(tmp_path / "out")]) == cli.NOT_JUDGED
+    assert cli.main(["bench", *words, "-q", "-o", str(tmp_path / "out")]) == NOT_JUDGED
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
@@ -106,7 +107,7 @@ def test_what_does_not_fit_is_said_before_it_is_tried(
 ) -> None:
     monkeypatch.setattr(workloads, "_free_memory", lambda: 2**28)
     monkeypatch.setattr(workloads, "data", lambda workload: pytest.fail("the data were made"))
-    assert cli.main(["bench", "square", "-q", "-o", str(tmp_path)]) == cli.NOT_JUDGED
+    assert cli.main(["bench", "square", "-q", "-o", str(tmp_path)]) == NOT_JUDGED
     share = re.search(r"give --size ([\d.]+)", capsys.readouterr().err)
     assert share
     assert 2 * workloads.named(["square"])[0].scaled(float(share[1])).bytes < 2**28
@@ -123,7 +124,7 @@ def test_a_size_is_a_share(word: str, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_file_that_is_no_benchmark(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "old.json").write_text(content)
     words = ["bench", "line", "-q", "-o", str(tmp_path), "--compare", str(tmp_path / "old.json")]
-    assert cli.main(words) == cli.NOT_JUDGED
+    assert cli.main(words) == NOT_JUDGED
     assert "old.json is" in capsys.readouterr().err
 
 
