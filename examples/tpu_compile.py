@@ -4,9 +4,9 @@
     tpu/bin/python examples/tpu_compile.py                          # all of them; minutes
     tpu/bin/python examples/tpu_compile.py v5e:2x2 -o table.json    # one topology
 
-The data lie spread over all chips of a topology, a million rows of 64 columns on each. Of the plans that look at the
+The data lie spread over all devices of a topology, a million rows of 64 columns on each. Of the plans that look at the
 data once, that pass is compiled: the small problem in float64 that it leaves is solved on the host. Of every program it
-prints the memory of a chip, its floating-point operations, the bytes it moves, how many collectives there are in it,
+prints the memory of a device, its floating-point operations, the bytes it moves, how many collectives there are in it,
 and the least time that this takes at the chip's published limits. XLA counts the body of a loop once: figures of
 programs that loop over the steps are those of one step (eight, where eight are laid out in a row), and so are their
 collectives. It ends with 1 where a program needs more memory than a chip has.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 import time
@@ -51,7 +52,11 @@ class Chip(NamedTuple):
 
     operations: float
     bandwidth: float
-    memory: int
+    memory: float
+
+    def shared(self, devices: int) -> Chip:
+        """Of one of so many devices that share a chip, as the two cores of a v4 do here."""
+        return Chip(*(limit / devices for limit in self))
 
 
 # https://cloud.google.com/tpu/docs/v4, v5e, v5p and v6e.
@@ -74,22 +79,22 @@ class Program(NamedTuple):
 
 
 class Shapes:
-    """Arrays that are not there, laid over a topology's chips."""
+    """Arrays that are not there, laid over a topology's devices."""
 
-    def __init__(self, chips: list[Any]) -> None:
-        self.mesh = Mesh(np.array(chips), ("chips",))
-        self.count = len(chips)
+    def __init__(self, devices: list[Any]) -> None:
+        self.mesh = Mesh(np.array(devices), ("devices",))
+        self.count = len(devices)
 
     def spread(self, *shape: int, dtype: Any = np.float32) -> Any:
-        """An array whose first axis is spread over all chips."""
-        return self._of(shape, dtype, _Spec("chips"))
+        """An array whose first axis is spread over all devices."""
+        return self._of(shape, dtype, _Spec("devices"))
 
     def whole(self, *shape: int, dtype: Any = np.float32) -> Any:
-        """An array that every chip has."""
+        """An array that every device has."""
         return self._of(shape, dtype, _Spec())
 
     def like(self, tree: Any) -> Any:
-        """A tree whose leaves every chip has."""
+        """A tree whose leaves every device has."""
         return jax.tree.map(lambda leaf: self.whole(*leaf.shape, dtype=leaf.dtype), tree)
 
     def _of(self, shape: tuple[int, ...], dtype: Any, spec: Any) -> Any:
@@ -106,7 +111,7 @@ def programs(on: Shapes) -> Iterator[Program]:
     start = (on.like(params), on.like(rest), data)
     yield Program("stepwise", stepwise.run, start, {**how, "optimizer": jaxreg.sgd(0.1, 0.9)}, False)
     yield Program("stepwise, Adam", stepwise.run, start, {**how, "optimizer": optax.adam(0.1)}, False)
-    over = {"dtype": "float32", "mesh": on.mesh, "axes": "chips"}
+    over = {"dtype": "float32", "mesh": on.mesh, "axes": "devices"}
     yield Program("one pass over the data", _reduction.root_over, (tuple(data),), over, True)
     yield _sweep(on)
     yield _groups(on)
@@ -114,7 +119,7 @@ def programs(on: Shapes) -> Iterator[Program]:
 
 
 def _sweep(on: Shapes) -> Program:
-    """The step by step plan of a sweep: trainings are spread over the chips, and each chip has all rows."""
+    """The step by step plan of a sweep: trainings are spread over the devices, and each device has all rows."""
     count = TRAININGS * on.count
     graph, params, rest = nnx.split(jaxreg.Linear(COLUMNS, 1, rngs=nnx.Rngs(0)), nnx.Param, ...)
     starts = jax.tree.map(lambda leaf: on.spread(count, *leaf.shape), params)
@@ -124,7 +129,7 @@ def _sweep(on: Shapes) -> Program:
     state = jax.tree.map(lambda leaf: on.spread(*leaf.shape, dtype=leaf.dtype), state)
     data = Data(on.whole(SWEPT_ROWS, COLUMNS), on.whole(1, SWEPT_ROWS, 1))
     arguments = (trainings, rest, state, on.spread(count, dtype=np.int32), data)
-    return Program(f"sweep, {TRAININGS:,} a chip", _many.advance, arguments, {"rule": rule, "count": EPOCHS}, False)
+    return Program(f"sweep, {TRAININGS:,} a device", _many.advance, arguments, {"rule": rule, "count": EPOCHS}, False)
 
 
 def _filled(tree: Any) -> Any:
@@ -134,7 +139,7 @@ def _filled(tree: Any) -> Any:
 def _groups(on: Shapes) -> Program:
     count = TRAININGS * on.count
     groups = Data(on.spread(count, GROUP_ROWS, GROUP_COLUMNS), on.spread(count, GROUP_ROWS, 1))
-    return Program(f"groups, {TRAININGS:,} a chip, one pass", _many.roots, (groups,), {"dtype": "float32"}, True)
+    return Program(f"groups, {TRAININGS:,} a device, a pass", _many.roots, (groups,), {"dtype": "float32"}, True)
 
 
 def _replay(on: Shapes, rows: int) -> Iterator[Program]:
@@ -168,7 +173,7 @@ def _replay(on: Shapes, rows: int) -> Iterator[Program]:
 
 
 def figures(program: Program, chip: Chip) -> dict[str, Any]:
-    """Compile a program; what its compiler says of it, for one chip."""
+    """Compile a program; what its compiler says of it, for one device."""
     begin = time.perf_counter()
     with jax.enable_x64(program.wide), jax.default_matmul_precision("highest"):
         compiled = program.function.lower(*program.arguments, **program.keywords).compile()
@@ -195,7 +200,11 @@ def table(results: list[dict[str, Any]]) -> str:
     heads = ("program", "memory", "temporary", "operations", "bytes", "least time", "collectives")
     lines = []
     for result in results:
-        lines += ["", f"{result['topology']}, {result['chips']:,} chips, jax {result['jax']}", _row(*heads)]
+        lines += [
+            "",
+            f"{result['topology']}, {result['chips']:,} chips, {result['devices']:,} devices, jax {result['jax']}",
+            _row(*heads),
+        ]
         for each in result["programs"]:
             memory = each["argument_bytes"] + each["temporary_bytes"] + each["output_bytes"]
             collectives = ", ".join(f"{count} {kind}" for kind, count in each["collectives"].items()) or "none"
@@ -217,13 +226,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     results = []
     for name in arguments.topologies:
-        chips: list[Any] = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
-        print(f"{name}: {len(chips):,} chips of {chips[0].device_kind}", file=sys.stderr, flush=True)
+        devices: list[Any] = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+        kind, _, sides = name.partition(":")
+        chips = math.prod(map(int, sides.split("x")))
+        print(f"{name}: {len(devices):,} devices of {devices[0].device_kind}", file=sys.stderr, flush=True)
         made = []
-        for program in programs(Shapes(chips)):
-            made.append(figures(program, CHIPS[name.partition(":")[0]]))
+        for program in programs(Shapes(devices)):
+            made.append(figures(program, CHIPS[kind].shared(len(devices) // chips)))
             print(f"  {program.name}: {made[-1]['compile_seconds']} s", file=sys.stderr, flush=True)
-        results.append({"topology": name, "chips": len(chips), "jax": jax.__version__, "programs": made})
+        sizes = {"chips": chips, "devices": len(devices)}
+        results.append({"topology": name, **sizes, "jax": jax.__version__, "programs": made})
     arguments.output.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
     return 0 if all(each["fits"] for result in results for each in result["programs"]) else 1

@@ -33,8 +33,9 @@ def test_what_the_tpu_compiler_said_is_kept() -> None:
         assert len(programs) == 6, "two loops, one pass, sweep, groups and replay"
         assert all(each["fits"] for each in programs.values())
         one = programs["one pass over the data"]
-        # The data and a tenth of them: nothing as large is copied on the way.
-        assert one["temporary_bytes"] < 0.1 * one["argument_bytes"]
+        # Nothing as large as the data is copied: there are blocks of rows, and the small matrices of all devices.
+        matrices = topology["devices"] * 66 * 128 * 8
+        assert one["temporary_bytes"] < 0.12 * one["argument_bytes"] + matrices
 
 
 @pytest.mark.parametrize("name", SAYS)

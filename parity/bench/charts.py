@@ -53,7 +53,8 @@ def _times(name: str, workload: Json | None, timed: Sequence[Json]) -> dict[str,
         x=alt.X(field="low", type="quantitative", scale=scale), x2=alt.X2("high"), y=y, color=_COLOR
     )
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=_COLOR)
-    words = base.mark_text(align="left", dx=9).encode(x=x, y=y, text=alt.Text(field="label", type="nominal"))
+    end = alt.X(field="high", type="quantitative", scale=scale)
+    words = base.mark_text(align="left", dx=7).encode(x=end, y=y, text=alt.Text(field="label", type="nominal"))
     layers: list[alt.Chart] = [spread, dots, words]
     if limit:
         line = alt.Chart(alt.InlineData(values=[{"median": limit}])).mark_rule(strokeDash=[4, 3]).encode(x=x)

@@ -20,8 +20,8 @@ workloads:
 what the columns mean:
   first            the first training, with all compiling
   median, spread   of the later ones: warm, synchronised, in turns with the other ways
-  x jaxreg         how many times as long as jaxreg, with the 95 % bootstrap interval
-  x limit          the same of the least time that reading the data once, or multiplying them, takes on this machine
+  × jaxreg         how many times as long as jaxreg, with the 95 % bootstrap interval
+  × limit          the same of the least time that reading the data once, or multiplying them, takes on this machine
   of bound         how far the weights are from float64's, as a share of what float32 rounding can do; beyond 1 it is
                    not the same training, and no ratio is printed
 

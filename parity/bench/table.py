@@ -34,23 +34,23 @@ def machine(document: Json) -> str:
 
 
 def heading(workload: Json) -> str:
-    """A workload, and the least that it can take."""
-    return f"{workload['name']}: {workload['about']}. {size(workload)}. The limit: {time(workload['least_seconds'])}"
+    """A workload, its size, and the least that it can take."""
+    return f"{workload['name']}: {size(workload)}. The limit: {time(workload['least_seconds'])}"
 
 
 def size(workload: Json) -> str:
     """Its size in words, which may be scaled.
 
     >>> size({"rows": 100, "columns": 8, "epochs": 1000, "batch": 0, "settings": 0, "groups": 20})
-    '20 x 100 rows x 8 columns, 1,000 epochs'
+    '20 × 100 rows × 8 columns, 1,000 epochs'
     """
     many = workload["groups"] or workload["settings"]
-    first = f"{many:,} x " if many else ""
+    first = f"{many:,} × " if many else ""
     batch = f" in batches of {workload['batch']:,}" if workload["batch"] else ""
-    return f"{first}{workload['rows']:,} rows x {workload['columns']} columns{batch}, {workload['epochs']:,} epochs"
+    return f"{first}{workload['rows']:,} rows × {workload['columns']} columns{batch}, {workload['epochs']:,} epochs"
 
 
-COLUMNS = ("first", "median", "spread", "x jaxreg", "x limit", "of bound")
+COLUMNS = ("first", "median", "spread", "× jaxreg", "× limit", "of bound")
 
 
 def rows(workload: Json) -> list[tuple[Json, list[str]]]:
@@ -116,7 +116,7 @@ def _workload(workload: Json) -> Table:
 def _starts(starts: Sequence[Json]) -> Table:
     title = "start: the fitted line's whole process, from `python` to the printed weight"
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("script", "median", "spread", "x jaxreg", "prints"):
+    for column in ("script", "median", "spread", "× jaxreg", "prints"):
         table.add_column(column, justify="left" if column == "script" else "right")
     for start in starts:
         cells = [time(start["median"]), spread(start["seconds"]), ratio(start["ratio"]), str(start["printed"])]
