@@ -21,6 +21,7 @@ from jaxreg._plans.reduced import Problem, too_large
 _NONE = 1e-200
 # Numbers of one kind worked out at once, for steps that are asked for.
 _AT_ONCE = 1 << 22
+_EPSILON = float(np.finfo(np.float64).eps)
 # So few numbers are added up one by one: XLA's CPU compiler makes vectors of that, and none of a sum over an axis.
 _ONE_BY_ONE = 8
 # Steps looked at in one turn of the search for where a training overflows.
@@ -51,6 +52,9 @@ def decompose(problem: Problem) -> Modes:
     """The modes of a problem."""
     few = problem.design.shape[1] <= 2
     left_vectors, values, vectors = _of_two(problem.design) if few else _singular(problem.design)
+    # A mode that is not told from rounding is none: what it would explain of the targets stays, no step takes it away.
+    seen = values > 8 * _EPSILON * jnp.max(values)
+    left_vectors, values = jnp.where(seen[None], left_vectors, 0.0), jnp.where(seen, values, 0.0)
     targets = left_vectors.T @ problem.targets
     rest = jnp.sum((problem.targets - left_vectors @ targets) ** 2)
     start = vectors @ problem.start
@@ -70,7 +74,8 @@ def _singular(design: Float64[Array, "m c"]) -> tuple[Any, Any, Any]:
 def _of_products(design: Float64[Array, "m c"]) -> tuple[Any, Any, Any]:
     squares, vectors = jnp.linalg.eigh(design.T @ design)
     count = min(design.shape)
-    values, vectors = jnp.sqrt(jnp.maximum(squares[::-1][:count], 0.0)), vectors[:, ::-1][:, :count]
+    squares, vectors = squares[::-1][:count], vectors[:, ::-1][:, :count]
+    values = jnp.sqrt(jnp.where(squares > len(squares) * _EPSILON * squares[0], squares, 0.0))
     return design @ vectors / jnp.where(values == 0, 1.0, values)[None], values, vectors.T
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jaxreg
@@ -55,6 +55,7 @@ def coefficients(model: Any) -> Any:
 
 @pytest.mark.parametrize("plan", REDUCED)
 @given(training=trainings(), options=OPTIONS)
+@example(training=Training(1, 2, 1, 1.0, 1.0, 0, 1, 0.01, False), options={})
 @settings(max_examples=25)
 def test_the_result_is_the_float64_loops_rounded_once(plan: str, training: Training, options: dict[str, Any]) -> None:
     x, y = training.data()
@@ -71,6 +72,32 @@ def test_the_result_is_the_float64_loops_rounded_once(plan: str, training: Train
     size = max(abs(w).max(), abs(coefficients(model)).max())
     assert abs(coefficients(result.model) - w).max() <= slack * size
     assert abs(np.asarray(result.losses) - losses).max() <= 2 * slack * max(losses.max(), (y.astype(float) ** 2).mean())
+
+
+@pytest.mark.parametrize("plan", REDUCED)
+@pytest.mark.parametrize("columns", ["twice", "constant", "zero", "three times"])
+@given(first=st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=6), share=st.floats(-2, 2, width=32))
+@settings(max_examples=15)
+def test_columns_that_explain_each_other_are_counted_once(
+    plan: str, columns: str, first: list[float], share: float
+) -> None:
+    x = np.array(first, np.float32)[:, None]
+    x = {
+        "twice": np.concatenate([x, x], 1),
+        "constant": np.full((len(x), 1), share, np.float32),
+        "zero": 0 * x,
+        "three times": np.concatenate([x, 2 * x, -x / 2], 1),
+    }[columns]
+    y = np.cos(np.arange(len(x), dtype=np.float32))[:, None]
+    bias = columns in ("constant", "zero")
+    model = jaxreg.Linear(x.shape[1], 1, use_bias=bias, rngs=nnx.Rngs(0))
+    design = (np.concatenate([x, np.ones_like(x)], 1) if bias else x).astype(np.float64)
+    rate, steps = 0.1 / max(1.0, float((design**2).sum(1).mean())), 50
+    losses, w = loop(design, y.astype(np.float64), coefficients(model), rate, steps, {})
+    result = jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(rate), epochs=steps, plan=plan)
+    slack = 2.0**-24 + 64 * (len(x) + x.shape[1]) * steps * 2.0**-53
+    assert abs(coefficients(result.model) - w).max() <= slack * max(abs(w).max(), abs(coefficients(model)).max())
+    assert abs(np.asarray(result.losses) - losses).max() <= 2 * slack * max(losses.max(), 1.0)
 
 
 @pytest.mark.parametrize("plan", REDUCED)
