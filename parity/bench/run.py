@@ -137,9 +137,17 @@ def _rows(workload: Workload, peers: Sequence[Peer], on: Any, repeats: int, seco
         if reason:
             rows[peer.name] = Row(peer.name, why_not=reason)
             continue
-        rows[peer.name], ways[peer.name] = _first(peer, workload, data, on, judge)
-        row = rows[peer.name]
-        say(f"{peer.name}: first run {row.first_seconds:.3g} s, uses {row.share:.2g} of its rounding bound")
+        try:
+            row, ways[peer.name] = _first(peer, workload, data, on, judge)
+            say(f"{peer.name}: first run {row.first_seconds:.3g} s, uses {row.share:.2g} of its rounding bound")
+        except Exception as error:
+            # Another library's way may need what is not here, such as a C++ compiler; the others are still timed.
+            if peer in OURS:
+                raise
+            first = str(error).strip().partition("\n")[0]
+            row = Row(peer.name, why_not=f"it fails here: {type(error).__name__}: {first}")
+            say(f"{peer.name}: {row.why_not}")
+        rows[peer.name] = row
     taken = clock.interleaved(ways, repeats=repeats, seconds=seconds, say=say)
     ours = OURS[0].name
     for name, row in rows.items():

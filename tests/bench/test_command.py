@@ -22,10 +22,15 @@ def _wrong(workload: Any, data: Any, device: Any) -> Any:
     return lambda: np.append(data.weight, data.bias) + np.float32(1e-3)
 
 
+def _broken(workload: Any, data: Any, device: Any) -> Any:
+    raise OSError("no compiler\nand a long story")
+
+
 FEW = [
     peers.OTHERS[0],
     Peer("a wrong way", _wrong, peers.OTHERS[0].unfit),
     Peer("not here", _wrong, lambda *_: "needs a sundial"),
+    Peer("broken", _broken),
 ]
 
 
@@ -60,9 +65,10 @@ def test_what_is_the_same_has_a_ratio_and_what_is_not_has_none(
     printed = capsys.readouterr().out
     assert "not the same" in printed
     assert "not here (needs a sundial)" in printed
+    assert "broken (it fails here: OSError: no compiler)" in printed
     page = (tmp_path / "bench.html").read_text()
     assert "needs a sundial" in page
-    assert "http" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert "://" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 
 
 def test_a_comparison_names_what_became_slower(
