@@ -3,20 +3,29 @@
 from jaxreg import lr_scheduler, state_dict, torch_random
 from jaxreg._errors import ArgumentError, JaxregError
 from jaxreg._fit import fit
+from jaxreg._groups import fit_groups
+from jaxreg._groups_result import GroupsResult
 from jaxreg._linear import Linear
 from jaxreg._losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from jaxreg._result import FitResult, Trace
 from jaxreg._sgd import MomentumState, sgd
 from jaxreg._sgd_groups import sgd_groups
+from jaxreg._statistics import SufficientStatistics
+from jaxreg._sweep import sweep
+from jaxreg._sweep_result import SweepResult
 
 __all__ = [
     "ArgumentError",
     "FitResult",
+    "GroupsResult",
     "JaxregError",
     "Linear",
     "MomentumState",
+    "SufficientStatistics",
+    "SweepResult",
     "Trace",
     "fit",
+    "fit_groups",
     "huber_loss",
     "l1_loss",
     "lr_scheduler",
@@ -25,5 +34,6 @@ __all__ = [
     "sgd_groups",
     "smooth_l1_loss",
     "state_dict",
+    "sweep",
     "torch_random",
 ]

@@ -13,10 +13,24 @@ from jax.typing import DTypeLike
 
 from jaxreg._errors import ArgumentError
 
+# Types whose every instance is a JAX array: asking JAX takes microseconds, which a small training has not many of.
+_ARRAYS: set[type] = set()
+
+
+def is_array(value: Any) -> bool:
+    """Whether ``value`` is a JAX array, traced or not."""
+    if type(value) in _ARRAYS:
+        return True
+    if not isinstance(value, jax.Array):
+        return False
+    if not isinstance(value, jax.core.Tracer):
+        _ARRAYS.add(type(value))
+    return True
+
 
 def is_number(value: Any) -> bool:
     """Whether ``value`` is a real number of Python's or NumPy's, and no truth value."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    return type(value) in (int, float) or (isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_))
 
 
 def known(value: Any) -> float | None:

@@ -15,6 +15,14 @@ def full_precision(precision: str | None = None) -> Iterator[None]:
     JAX's default on TPU is one bfloat16 pass and on recent GPUs TF32; PyTorch's is float32. A setting the user made
     (``jax.default_matmul_precision`` or ``JAX_DEFAULT_MATMUL_PRECISION``) is a choice and stands.
     """
-    chosen = precision or jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]
-    with jax.default_matmul_precision(chosen):
+    with jax.default_matmul_precision(_chosen(precision)):
         yield
+
+
+def is_full(precision: str | None = None) -> bool:
+    """Whether products are then made at full float32 precision."""
+    return _chosen(precision) in ("highest", "float32", "F32_F32_F32")
+
+
+def _chosen(precision: str | None) -> str:
+    return precision or jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,18 +31,25 @@ class FitResult:
     """The outcome of :func:`jaxreg.fit`.
 
     Attributes:
-        model: the trained model, a new object; the one passed in is as it was.
-        losses: shape ``(steps,)``, the loss before each step.
+        trained: makes the trained model when it is first asked for: for a small training that takes longer than it.
+        losses: shape ``(steps,)``, the loss before each step (or each of the steps ``at``).
         trace: gradients and weights of every step, as asked for with ``record``.
         plan: name of the plan that ran.
         steps: number of optimizer steps made.
+        at: the steps that ``losses`` and ``trace`` are of, counted from 0; ``None`` for all.
     """
 
-    model: nnx.Module
+    trained: Callable[[], nnx.Module]
     losses: jax.Array
     trace: Trace
     plan: str
     steps: int
+    at: np.ndarray[Any, Any] | None = None
+
+    @functools.cached_property
+    def model(self) -> nnx.Module:
+        """The trained model, a new object; the one passed in is as it was."""
+        return self.trained()
 
     def __repr__(self) -> str:
         return f"FitResult({self._summary()})"
@@ -52,7 +61,10 @@ class FitResult:
             return text
         text += f", loss {losses[0]:.6g} to {losses[-1]:.6g}"
         bad = np.flatnonzero(~np.isfinite(losses))
-        return f"{text}; not finite from step {bad[0]:,} on: try a smaller learning rate" if bad.size else text
+        if not bad.size:
+            return text
+        step = bad[0] if self.at is None else self.at[bad[0]]
+        return f"{text}; not finite from step {step:,} on: try a smaller learning rate"
 
     def _repr_html_(self) -> str:
         """The summary and the loss over the steps, as a notebook shows it."""

@@ -28,6 +28,16 @@ class MomentumState(NamedTuple):
     momentum_buffer: Any
 
 
+class PyTorchSGD(optax.GradientTransformationExtraArgs):
+    """What :func:`sgd` makes: an Optax transformation that remembers its settings, for plans that need them.
+
+    Attributes:
+        settings: the arguments of :func:`sgd` in their order.
+    """
+
+    settings: tuple[Any, ...]
+
+
 def _wide(array: jax.Array) -> jax.Array:
     """In the format that PyTorch computes in: float32 for the 16-bit ones, whose results alone are rounded to 16."""
     return array.astype(jnp.float32) if array.dtype.itemsize < 4 else array
@@ -100,7 +110,15 @@ def _descend(learning_rate: optax.ScalarOrSchedule) -> GradientTransformation:
     return GradientTransformation(init, update)
 
 
-def _check(learning_rate: Any, momentum: Any, dampening: Any, weight_decay: Any, nesterov: bool) -> None:
+def check(
+    learning_rate: Any,
+    momentum: Any = 0.0,
+    dampening: Any = 0.0,
+    weight_decay: Any = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+) -> None:
+    """Refuse settings that :func:`sgd` refuses."""
     if not callable(learning_rate):
         check_setting("learning_rate", learning_rate)
     settings = {"momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
@@ -182,7 +200,7 @@ def sgd(
 
     Source: `torch/optim/sgd.py`, ``_single_tensor_sgd``.
     """
-    _check(learning_rate, momentum, dampening, weight_decay, nesterov)
+    check(learning_rate, momentum, dampening, weight_decay, nesterov)
     settings: tuple[Any, ...] = (learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
     try:
         return _chain(*settings)
@@ -202,4 +220,6 @@ def _chain(
     if not _is_zero(momentum):
         parts.append(_momentum(momentum, dampening, nesterov))
     parts.append(_descend(learning_rate))
-    return optax.chain(*parts)
+    made = PyTorchSGD(*optax.chain(*parts))
+    made.settings = (learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
+    return made

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxreg._plans.stepwise import laid_out
 from parity import _feed, _locked
 from parity._feed import Feed
 from parity._names import Names
@@ -238,7 +239,7 @@ class Gathered:
         return Trace(tuple(self._predictions), losses, gradients, state, weights, buffers)
 
 
-def losses_only(port: Port, recording: Recording, unroll: int) -> tuple[Any, Any]:
+def losses_only(port: Port, recording: Recording) -> tuple[Any, Any]:
     """The training on the recorded batches as a function that keeps the losses, and its arguments."""
     dtype = recording.dtype
     port, feed = of_arrays(port), _feed.recorded(recording, dtype)
@@ -266,7 +267,7 @@ def losses_only(port: Port, recording: Recording, unroll: int) -> tuple[Any, Any
         def body(carry: Any, place: Any) -> tuple[Any, Any]:
             return step(carry, chosen(data, place, single), feed.parts[0])
 
-        carry, losses = lax.scan(body, carry, order, unroll=min(unroll, recording.steps))
+        carry, losses = lax.scan(body, carry, order, unroll=laid_out(recording.steps, data))
         return (carry[0], carry[1:]), losses
 
     arguments = start, stacked(feed), jnp.asarray(feed.order, jnp.int32)

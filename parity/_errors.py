@@ -41,5 +41,9 @@ class MissingDependencyError(ParityError):
     """An optional package is needed and not installed."""
 
 
+class BenchError(ParityError):
+    """A benchmark was asked for that cannot be run here."""
+
+
 class DivergenceError(ParityError, AssertionError):
     """The two sides part; raised on request by ``Verdict.raise_for_divergence``."""

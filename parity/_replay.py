@@ -18,9 +18,6 @@ from parity._steps import free_step, locked_step, model_state
 
 __all__ = ["Replay", "free_run", "free_step", "locked_run", "locked_step", "replay", "training"]
 
-# Steps laid out in one turn of the compiled loop where it is timed; see jaxreg's stepwise plan.
-_UNROLL = 8
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Replay:
@@ -133,7 +130,7 @@ def _run(
 def training(port: Port, recording: Recording) -> Callable[[], Any]:
     """The free replay as one compiled program that keeps the losses only, ready to be timed."""
     with types_of(recording.dtype):
-        compiled, arguments = _drive.losses_only(port, recording, _UNROLL)
+        compiled, arguments = _drive.losses_only(port, recording)
 
     def train() -> Any:
         with types_of(recording.dtype):

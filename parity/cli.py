@@ -6,18 +6,18 @@ import argparse
 import json
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jaxreg
 from parity._errors import OutputError, PortError, ProgramError
+from parity._terminal import HOLDS, NOT_JUDGED, PARTS, progress
+from parity.bench import command as bench
 
 if TYPE_CHECKING:
     from parity._verdict import Verdict
 
-HOLDS, PARTS, NOT_JUDGED = 0, 1, 2
 # Repeats of the timing where none are asked for. A person's own program is not run again unasked: it may write files.
 _REPEATS = 5
 _DEFAULT_FOLDER = "parity-report"
@@ -121,7 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check)
 
-    listing = commands.add_parser("list", help="list the built-in programs", description="List the built-in programs.")
+    bench.add(commands)
+
+    words = "list the built-in programs and the workloads of the benchmark"
+    listing = commands.add_parser("list", help=words, description=f"{words.capitalize()}.")
     listing.set_defaults(run=_list)
     return parser
 
@@ -164,7 +167,7 @@ def _report(arguments: argparse.Namespace, words: list[str]) -> int:
             verdicts.append(_named_apart(_judge(program, arguments), verdicts))
             draw(verdicts[-1].to_dict())
         written = _write(verdicts, words, arguments.output)
-    _progress(arguments, "report")(f"wrote {len(written)} files")
+    progress(arguments, "report")(f"wrote {len(written)} files")
     for verdict in verdicts:
         _show(verdict)
     print(f"The page: {Path(arguments.output) / 'report.html'}")
@@ -219,11 +222,14 @@ def _put(file: str, content: str) -> None:
 
 
 def _list(arguments: argparse.Namespace, words: list[str]) -> int:
+    from parity.bench.workloads import WORKLOADS
     from parity.programs import BUILT_IN
 
-    width = max(len(program.name) for program in BUILT_IN)
-    for program in BUILT_IN:
-        print(f"{program.name:{width}}  {program.about}")
+    width = max(len(each.name) for each in (*BUILT_IN, *WORKLOADS))
+    for title, listed in (("Programs of report and check:", BUILT_IN), ("Workloads of bench:", WORKLOADS)):
+        print(title)
+        for each in listed:
+            print(f"  {each.name:{width}}  {each.about}")
     return HOLDS
 
 
@@ -252,7 +258,7 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
     from parity._torch import require_torch
 
     require_torch()
-    say = _progress(arguments, program.name)
+    say = progress(arguments, program.name)
     from parity import _measure
     from parity._check import check, make_port
 
@@ -312,13 +318,3 @@ def _check_file(path: Path) -> None:
     """Before any work: can this file be written?"""
     if path.is_dir() or not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
-
-
-def _progress(arguments: argparse.Namespace, name: str) -> Callable[[str], None]:
-    begin = time.perf_counter()
-
-    def say(line: str) -> None:
-        if not arguments.quiet:
-            print(f"{name}: {line} ({time.perf_counter() - begin:.1f} s)", file=sys.stderr, flush=True)
-
-    return say

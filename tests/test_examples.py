@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,22 @@ SAYS = {
 
 
 def test_every_example_is_listed_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+    # The TPU compiler is not in this environment; .ci/run makes one for it.
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SAYS, "tpu_compile.py"}
+
+
+def test_what_the_tpu_compiler_said_is_kept() -> None:
+    kept = json.loads((EXAMPLES / "results" / "tpu_compile.json").read_text())
+    assert {each["topology"].partition(":")[0] for each in kept} == {"v4", "v5e", "v5p", "v6e"}
+    assert max(each["chips"] for each in kept) == 1024
+    for topology in kept:
+        programs = {each["program"]: each for each in topology["programs"]}
+        assert len(programs) == 6, "two loops, one pass, sweep, groups and replay"
+        assert all(each["fits"] for each in programs.values())
+        one = programs["one pass over the data"]
+        # Nothing as large as the data is copied: there are blocks of rows, and the small matrices of all devices.
+        matrices = topology["devices"] * 66 * 128 * 8
+        assert one["temporary_bytes"] < 0.12 * one["argument_bytes"] + matrices
 
 
 @pytest.mark.parametrize("name", SAYS)

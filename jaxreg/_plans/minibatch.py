@@ -9,17 +9,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Float
 
 from jaxreg._batches import Batches, permutation
-from jaxreg._plans.stepwise import UNROLL, Loss, Outcome, one_step
+from jaxreg._plans.stepwise import UNROLL, Data, Loss, Outcome, one_step
 
 
 def run(
     params: Any,
     rest: Any,
-    inputs: Float[jax.Array, "rows ..."],
-    targets: Float[jax.Array, "rows ..."],
+    data: Data,
     *,
     graph: Any,
     optimizer: optax.GradientTransformation,
@@ -39,8 +37,7 @@ def run(
             params,
             rest,
             state,
-            inputs,
-            targets,
+            data,
             order,
             count if in_parts else None,
             graph=graph,
@@ -64,8 +61,7 @@ def _train(
     params: Any,
     rest: Any,
     state: Any,
-    inputs: Float[jax.Array, "rows ..."],
-    targets: Float[jax.Array, "rows ..."],
+    data: Data,
     order: Any,
     count: Any,
     *,
@@ -90,12 +86,12 @@ def _train(
         if drawn is not None:
             return drawn
         if is_key:
-            return permutation(jax.random.fold_in(order, number), inputs.shape[0])
-        return jnp.arange(inputs.shape[0], dtype=jnp.int32)
+            return permutation(jax.random.fold_in(order, number), data.inputs.shape[0])
+        return jnp.arange(data.inputs.shape[0], dtype=jnp.int32)
 
     # Rows are gathered batch by batch: faster than to bring the whole epoch into order first, and no second copy of it.
     def on_rows(carry: Any, rows: jax.Array) -> tuple[Any, Any]:
-        return step(carry, *(data.at[rows].get(mode="promise_in_bounds") for data in (inputs, targets)))
+        return step(carry, jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data))
 
     def epoch(carry: Any, at: tuple[jax.Array, Any]) -> tuple[Any, Any]:
         rows = order_of(*at)

@@ -29,9 +29,9 @@ def render(document: Mapping[str, Any]) -> str:
     Returns:
         A page with its styles, scripts and charts inside, which the browser is told to keep from any request.
     """
-    shared = _shared()
+    common = shared()
     programs = [{**program, "charts": _figures(program)} for program in document["programs"]]
-    return _environment().get_template("page.html.j2").render(document=document, programs=programs, **shared)
+    return _environment().get_template("page.html.j2").render(document=document, programs=programs, **common)
 
 
 def javascript() -> str:
@@ -67,11 +67,11 @@ def _figures(program: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, spec in charts.specs(program).items():
         # The title is the figure's caption: words in an SVG do not wrap on a narrow screen.
         title = spec.pop("title")
-        figures.append({"name": name, "title": title, "description": spec["description"], "json": _script_json(spec)})
+        figures.append({"name": name, "title": title, "description": spec["description"], "json": script_json(spec)})
     return figures
 
 
-def _script_json(value: Any) -> Markup:
+def script_json(value: Any) -> Markup:
     """Write JSON that no parser of HTML or JavaScript can read as the end of its script."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
@@ -85,7 +85,7 @@ def _inline(svg: str, prefix: str, description: str) -> Markup:
 
 
 @lru_cache(maxsize=1)
-def _shared() -> dict[str, Any]:
+def shared() -> dict[str, Any]:
     """What every page has in common. Only scripts with these very hashes may run, whatever else got into the page."""
     theme = f"const LIGHT = {json.dumps(charts.LIGHT)};\n"
     scripts = [javascript(), theme + _text("page.js")]

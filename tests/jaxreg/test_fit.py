@@ -1,5 +1,6 @@
 """fit: the trajectory, what it keeps, what it compiles, and what it refuses."""
 
+import functools
 from typing import Any
 
 import jax
@@ -32,7 +33,13 @@ def test_trajectory_is_the_plain_loops(training: Training) -> None:
         )
         start = nnx.to_pure_dict(nnx.state(model))
         result = jaxreg.fit(
-            model, x, y, optimizer=jaxreg.sgd(rate), epochs=training.steps, record=("gradients", "weights")
+            model,
+            x,
+            y,
+            optimizer=jaxreg.sgd(rate),
+            epochs=training.steps,
+            record=("gradients", "weights"),
+            plan="stepwise",
         )
     kept = {name: np.concatenate([start[name][None], values]) for name, values in result.trace.weights.items()}
     for step in range(training.steps):
@@ -57,24 +64,32 @@ def test_model_passed_in_is_not_changed(line: Any) -> None:
     assert float(result.model.kernel[0, 0]) != float(model.kernel[0, 0])
 
 
-def test_what_is_kept(line: Any) -> None:
+@pytest.mark.parametrize("plan", ["stepwise", "compressed", "spectral"])
+def test_what_is_kept(line: Any, plan: str) -> None:
     model, x, y = line
-    plain = jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.1), epochs=7)
+    fit = functools.partial(jaxreg.fit, model, x, y, optimizer=jaxreg.sgd(0.1), epochs=7, plan=plan)
+    plain = fit()
     assert plain.losses.shape == (7,)
     assert plain.trace == jaxreg.Trace(None, None)
-    kept = jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.1), epochs=7, record=("gradients", "weights"))
+    kept = fit(record=("gradients", "weights"))
     assert kept.trace.gradients["kernel"].shape == (7, 1, 1)
     assert kept.trace.weights["bias"].shape == (7, 1)
     assert kept.trace.weights["kernel"][-1, 0, 0] == kept.model.kernel[0, 0]
     assert (plain.losses == kept.losses).all()
+    some = fit(record=("gradients", "weights"), at=[6, 2])
+    assert (some.losses == kept.losses[np.array([6, 2])]).all()
+    assert (some.trace.gradients["kernel"] == kept.trace.gradients["kernel"][np.array([6, 2])]).all()
+    assert some.at is not None
+    assert some.at.tolist() == [6, 2]
 
 
-def test_second_call_compiles_nothing(line: Any, compilations: list[str]) -> None:
+@pytest.mark.parametrize("plan", ["stepwise", "compressed", "spectral"])
+def test_second_call_compiles_nothing(line: Any, compilations: list[str], plan: str) -> None:
     _, x, y = line
 
     def train(seed: int) -> None:
         model = jaxreg.Linear(1, 1, rngs=nnx.Rngs(seed))
-        jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.125, momentum=0.5), epochs=11)
+        jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.125, momentum=0.5), epochs=11, plan=plan)
 
     train(0)
     assert compilations
@@ -83,12 +98,13 @@ def test_second_call_compiles_nothing(line: Any, compilations: list[str]) -> Non
     assert compilations == []
 
 
-def test_no_steps_at_all(line: Any) -> None:
+@pytest.mark.parametrize("plan", ["stepwise", "compressed", "spectral"])
+def test_no_steps_at_all(line: Any, plan: str) -> None:
     model, x, y = line
-    result = jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.1), epochs=0)
+    result = jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.1), epochs=0, plan=plan)
     assert result.losses.shape == (0,)
     assert result.model.kernel[0, 0] == model.kernel[0, 0]
-    assert repr(result) == "FitResult(0 steps, plan 'stepwise')"
+    assert repr(result) == f"FitResult(0 steps, plan {plan!r})"
 
 
 def test_divergence_is_shown_as_pytorch_shows_it(line: Any) -> None:
@@ -146,7 +162,7 @@ def test_data_is_converted_to_the_models_dtype(line: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"plan": "fastest"}, "plan must be one of 'auto', 'stepwise', got 'fastest'"),
+        ({"plan": "fastest"}, "plan must be one of 'auto', 'stepwise', 'compressed', 'spectral', got 'fastest'"),
         ({"record": "weights"}, "record must be a collection of any of ('gradients', 'weights')"),
         ({"record": ("wieghts",)}, "got ('wieghts',)"),
         ({"epochs": -1}, "epochs must be an integer of at least 0, got -1"),
@@ -171,7 +187,7 @@ def test_bad_arguments(line: Any, change: dict[str, Any], message: str) -> None:
 def test_result_draws_itself(line: Any) -> None:
     model, x, y = line
     result = jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.1), epochs=30)
-    assert repr(result).startswith("FitResult(30 steps, plan 'stepwise', loss ")
+    assert repr(result).startswith("FitResult(30 steps, plan 'spectral', loss ")
     html = result._repr_html_()
     assert "<svg" in html
     assert "30 steps" in html

@@ -134,11 +134,13 @@ def test_two_programs_of_one_name_do_not_overwrite_each_other(folder: Path) -> N
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["line", "house_prices"]
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert listed[:2] == ["line", "house_prices"], "programs"
+    assert listed[2:] == ["line", "house_prices", "tall", "square", "wide", "minibatch", "sweep", "groups"]
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["--help"], ["report", "--help"], ["check", "--help"], ["list", "--help"]):
+    for words in (["--help"], ["report", "--help"], ["check", "--help"], ["bench", "--help"], ["list", "--help"]):
         with pytest.raises(SystemExit) as leave:
             cli.main(words)
         assert leave.value.code == 0

@@ -1,0 +1,181 @@
+"""``fit_groups``: one small regression for each group of rows, all of them one compiled program."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.typing import ArrayLike
+
+from jaxreg import _choice, _sweep_run
+from jaxreg._errors import ArgumentError
+from jaxreg._fit import as_steps, check_epochs, check_model, check_optimizer, check_weighted
+from jaxreg._groups_result import GroupsResult
+from jaxreg._losses import mse_loss
+from jaxreg._many import repeated
+from jaxreg._plans.stepwise import Data
+from jaxreg._precision import full_precision, is_full
+from jaxreg._request import Request
+
+Array = np.ndarray[Any, Any]
+# How much larger than the groups' own rows what is laid out for them may be, before they are parted by size.
+_ROOM = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Same:
+    """Makes an optimizer that is there already."""
+
+    optimizer: Any
+
+    def __call__(self) -> Any:
+        return self.optimizer
+
+
+def fit_groups(
+    model: nnx.Module,
+    inputs: ArrayLike,
+    targets: ArrayLike,
+    *,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    groups: ArrayLike | Sequence[Any] | None = None,
+    loss: Callable[..., jax.Array] = mse_loss,
+    weights: ArrayLike | None = None,
+    at: ArrayLike | Sequence[int] | None = None,
+    plan: str = "auto",
+    precision: str | None = None,
+) -> GroupsResult:
+    """Train a model of its own on each group of rows (per shop, per gene), all of them at once.
+
+    Each training is the one that :func:`jaxreg.fit` makes of the group's rows alone, from the weights of ``model``.
+    Groups may be of any sizes: shorter ones are filled up with rows of weight 0, and where that would take much more
+    room than the rows themselves, groups of like size make a program each. Where there are several devices and their
+    number divides that of the groups, each takes its share of them.
+
+    Args:
+        model: as for :func:`jaxreg.fit`.
+        inputs: shape ``(groups, rows, ...)``; or with ``groups``, shape ``(rows, ...)``.
+        targets: the same, ``(groups, rows, out_features)`` or ``(rows, out_features)``.
+        optimizer: as for :func:`jaxreg.fit`.
+        epochs: steps of each training; at least 0.
+        groups: each row's group, any labels that NumPy can sort, such as names or numbers.
+        loss: ``loss(predictions, targets, weights=...)`` to a scalar.
+        weights: of each row's squared error, of the shape of the rows.
+        at: the steps to keep the losses of, counted from 0; ``None`` for the last one.
+        plan: as for :func:`jaxreg.fit`.
+        precision: as for :func:`jaxreg.fit`.
+
+    Returns:
+        A :class:`GroupsResult`, which prints as a table.
+
+    Raises:
+        ArgumentError: an argument that cannot be used, or a plan that cannot serve; the message says why.
+
+    Example:
+        >>> import numpy as np
+        >>> from flax import nnx
+        >>> import jaxreg
+        >>> x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(-1, 1)
+        >>> shop = np.array(["east", "west", "east"] * 4)
+        >>> y = np.where(shop[:, None] == "east", 2 * x, 1 - x)
+        >>> model = jaxreg.Linear(1, 1, rngs=nnx.Rngs(0))
+        >>> result = jaxreg.fit_groups(model, x, y, groups=shop, optimizer=jaxreg.sgd(0.1), epochs=100)
+        >>> result
+        GroupsResult(2 groups, 100 steps, plan 'spectral')
+        group  rows          loss
+         east     8  3.826063e-08
+         west     4  2.382870e-07
+        >>> print(f"{result.model('west').kernel[0, 0]:.2f}")
+        -1.00
+    """
+    check_model(model)
+    check_epochs(epochs)
+    check_optimizer(optimizer)
+    labels, sizes, parts = _parted(inputs, targets, weights, groups)
+    asked = as_steps([epochs - 1][: int(epochs)] if at is None else at, int(epochs))
+    results: list[Any] = []
+    chosen = plan
+    for members, data in parts:
+        check_weighted(loss, data.weights)
+        request = Request(
+            model=model,
+            data=Data(*(None if leaf is None else leaf[0] for leaf in data)),
+            statistics=None,
+            optimizer=optimizer,
+            loss=loss,
+            epochs=int(epochs),
+            batches=None,
+            record=frozenset(),
+            at=asked,
+            lowered=not is_full(precision),
+        )
+        chosen = _choice.choose(plan if not results else chosen, request)
+        many = _sweep_run.Many(
+            settings=[{}] * len(members),
+            make=_Same(optimizer),
+            starts=repeated(request.split[1], len(members)),
+            which=np.arange(len(members), dtype=np.int32),
+            choices=[],
+            groups=data,
+        )
+        with full_precision(precision):
+            results.append(_sweep_run.run(chosen, request, many))
+    order = np.argsort(np.concatenate([members for members, _ in parts]))
+    params, rest, losses = jax.tree.map(lambda *leaves: _joined(leaves, order), *results)
+    return GroupsResult(labels, sizes, losses, params, chosen, int(epochs), asked, copy.copy(model), rest)
+
+
+def _joined(leaves: Any, order: Array) -> Any:
+    return leaves[0] if len(leaves) == 1 else jax.numpy.concatenate(leaves)[order]
+
+
+def _parted(inputs: Any, targets: Any, weights: Any, groups: Any) -> tuple[Array, Array, list[tuple[Array, Data]]]:
+    """Labels, sizes, and the groups' rows side by side, in as many parts as the sizes ask for."""
+    given = {"inputs": inputs, "targets": targets, **({} if weights is None else {"weights": weights})}
+    arrays = {name: x if isinstance(x, jax.Array) else np.asarray(x) for name, x in given.items()}
+    axes = 1 if groups is not None else 2
+    for name, array in arrays.items():
+        if array.ndim < axes + (name != "weights") or array.shape[:axes] != arrays["inputs"].shape[:axes]:
+            wanted = "(rows, ...), one group a row" if axes == 1 else "(groups, rows, ...)"
+            shapes = ", ".join(f"{n} {tuple(a.shape)}" for n, a in arrays.items())
+            raise ArgumentError(f"inputs and targets must have shape {wanted} and as many rows, got {shapes}")
+    if 0 in arrays["inputs"].shape[:axes]:
+        raise ArgumentError(f"there are no rows to train on: inputs have shape {tuple(arrays['inputs'].shape)}")
+    if groups is None:
+        count, rows = arrays["inputs"].shape[:2]
+        data = Data(arrays["inputs"], arrays["targets"], arrays.get("weights"))
+        return np.arange(count), np.full(count, rows), [(np.arange(count), data)]
+    of_row = np.asarray(groups)
+    if of_row.shape != arrays["inputs"].shape[:1]:
+        raise ArgumentError(f"groups must hold one label a row, {arrays['inputs'].shape[0]}, got shape {of_row.shape}")
+    labels, number, sizes = np.unique(of_row, return_inverse=True, return_counts=True)
+    return labels, sizes, list(_padded({n: np.asarray(a) for n, a in arrays.items()}, number, sizes))
+
+
+def _padded(arrays: dict[str, Array], number: Array, sizes: Array) -> Iterator[tuple[Array, Data]]:
+    """Groups of like size, their rows side by side and filled up with rows of weight 0."""
+    longest = np.full(len(sizes), sizes.max())
+    if longest.sum() > _ROOM * sizes.sum():
+        longest = 2 ** np.ceil(np.log2(sizes)).astype(np.int64)
+    order = np.argsort(number, kind="stable")
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    for length in np.unique(longest):
+        members = np.flatnonzero(longest == length)
+        places = np.arange(length)[None]
+        filled = places < sizes[members][:, None]
+        rows = order[np.where(filled, first[members][:, None] + places, 0)]
+        inputs, targets = (_blank(arrays[name][rows], filled) for name in ("inputs", "targets"))
+        weights = np.ones(rows.shape, np.float32) if "weights" not in arrays else arrays["weights"][rows]
+        plain = bool(filled.all()) and "weights" not in arrays
+        yield members, Data(inputs, targets, None if plain else np.where(filled, weights, 0).astype(weights.dtype))
+
+
+def _blank(rows: Array, filled: Array) -> Array:
+    return np.where(filled.reshape(*filled.shape, *[1] * (rows.ndim - 2)), rows, 0).astype(rows.dtype)

@@ -1,0 +1,56 @@
+"""The plan that looks at the data once: every step then costs what the coefficients cost, whatever the rows."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxreg._plans.reduced import Problem, coefficients, params, too_large
+from jaxreg._plans.stepwise import laid_out
+
+
+def steps(
+    problem: Problem,
+    *,
+    optimizer: optax.GradientTransformation,
+    structure: Any,
+    epochs: int,
+    record: frozenset[str],
+    largest: float,
+) -> tuple[Any, tuple[Any, Any, Any], Any]:
+    """Every step of any Optax optimizer, in float64, on the root of the data's cross-products.
+
+    ``structure`` is that of the model's parameters, for optimizers that look at their names.
+
+    Returns:
+        Parameters; losses, gradients and weights of every step; and the first step at which a loop in a dtype with the
+        ``largest`` number could overflow (else ``epochs``), with parameters and the optimizer's state before it.
+    """
+
+    def objective(trained: Any) -> jax.Array:
+        return problem.scale * jnp.sum((problem.design @ coefficients(trained) - problem.targets) ** 2)
+
+    def step(carry: Any, number: jax.Array) -> tuple[Any, Any]:
+        trained, state, (first, kept) = carry
+        value, gradients = jax.value_and_grad(objective)(trained)
+        over = too_large(problem, value / problem.scale, coefficients(trained), largest)
+        first = jnp.minimum(first, jnp.where(over, number, epochs))
+        kept = jax.tree.map(lambda old, new: jnp.where(number <= first, new, old), kept, (trained, state))
+        updates, state = optimizer.update(gradients, state, trained)
+        moved = optax.apply_updates(trained, updates)
+        traced = (gradients if "gradients" in record else None, moved if "weights" in record else None)
+        return (moved, state, (first, kept)), (value, *traced)
+
+    start = params(problem.start, structure)
+    state = optimizer.init(start)
+    carry = (start, state, (jnp.asarray(epochs), (start, state)))
+    (trained, _, overflow), kept = lax.scan(step, carry, jnp.arange(epochs), unroll=laid_out(epochs, problem))
+    return trained, kept, overflow
+
+
+solve = functools.partial(jax.jit, static_argnames=("optimizer", "structure", "epochs", "record", "largest"))(steps)

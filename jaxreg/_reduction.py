@@ -1,0 +1,198 @@
+"""One pass over the data, and all that a linear model's squared error sees of it: a root of its cross-products."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding
+from jaxtyping import Float, Float64
+
+# Untyped in JAX.
+_Spec: Any = jax.sharding.PartitionSpec
+# Rows of a block: it must stay in cache while it is widened to float64 and multiplied.
+_NUMBERS_AT_ONCE = 1 << 18
+# Rows of a block are a multiple of it: a TPU would copy all data into another layout to cut them elsewhere.
+_LANES = 128
+# Numbers that are sooner worked with than reduced.
+_FEW = 1 << 12
+# Rows that one call is given of data in the host's memory, so that it is never held twice.
+_HOST_NUMBERS = 1 << 22
+
+
+def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float64[jax.Array, "rows columns"]:
+    r"""A matrix :math:`R` with :math:`R^T R = Z^T Z` for :math:`Z = \sqrt{w} [X\ 1\ Y]`, in float64.
+
+    Cross-products of float32 data are exact in float64 and summed in it: their error is :math:`2^{-29}` of what a loop
+    in float32 makes in every step. Of float64 data an orthogonal reduction is taken instead (Householder's QR, block by
+    block): products would square the condition number (Golub and Van Loan, *Matrix Computations*, 5.3).
+
+    Args:
+        inputs: shape ``(rows, in_features)``, on a device or in NumPy.
+        targets: shape ``(rows, out_features)``.
+        weights: shape ``(rows,)``, of each row's squared error; ``None`` for 1.
+        dtype: float32 or float64, to which all are rounded first.
+
+    Returns:
+        Shape ``(rows of R, in_features + 1 + out_features)``, with no more rows than columns or than the data has.
+    """
+    data = (inputs, targets, weights)
+    with jax.enable_x64(True):
+        if in_one(data):
+            return _root_of(data, dtype.name)
+        over = rows_over(inputs)
+        if over is not None:
+            there = NamedSharding(over.mesh, _Spec(over.spec[0]))
+            return root_over(jax.device_put(data, there), dtype=dtype.name, mesh=over.mesh, axes=over.spec[0])
+        rows, orthogonal, step = inputs.shape[0], _is_orthogonal(data, dtype), _rows_at_once(data)
+        total: Any = None
+        for start in range(0, rows, step):
+            part = jax.tree.map(lambda leaf, at=start: leaf[at : at + step], data)
+            total = _reduced(total, part, dtype.name, orthogonal)
+        return _finished(total, orthogonal)
+
+
+def in_one(data: Any) -> bool:
+    """Whether the data go through in one call: they are on a device, or few."""
+    if isinstance(data[0], np.ndarray):
+        return bool(data[0].shape[0] <= _rows_at_once(data))
+    return rows_over(data[0]) is None
+
+
+def rows_over(inputs: Any) -> NamedSharding | None:
+    """How the rows lie on several devices; ``None`` where they do not."""
+    found = getattr(inputs, "sharding", None)
+    if not isinstance(found, NamedSharding) or found.is_fully_replicated:
+        return None
+    return found if len(found.spec) > 0 and found.spec[0] is not None else None
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "mesh", "axes"))
+def root_over(data: Any, *, dtype: str, mesh: Any, axes: Any) -> Float64[jax.Array, "rows columns"]:
+    """:func:`root` of data whose rows lie on several devices: each reduces its own, and the sums are added up.
+
+    Only matrices of ``columns x columns`` go from one device to another. To be traced with float64 enabled.
+    """
+    orthogonal = _is_orthogonal(data, np.dtype(dtype))
+
+    def own(part: Any) -> Any:
+        found = _reduced(None, part, dtype, orthogonal)
+        return found if orthogonal else lax.psum(found, axes)  # type: ignore[no-untyped-call]
+
+    here = _Spec(axes)
+    reduced = jax.shard_map(own, mesh=mesh, in_specs=here, out_specs=here if orthogonal else _Spec())(data)
+    if not orthogonal:
+        return _square_root(reduced)
+    everywhere = NamedSharding(mesh, _Spec())
+    return _orthogonal(lax.with_sharding_constraint(reduced, everywhere))  # type: ignore[no-untyped-call]
+
+
+def root_of(data: Any, dtype: str) -> Float64[jax.Array, "rows columns"]:
+    """:func:`root` of data that go through in one call, to be traced with float64 enabled."""
+    orthogonal = _is_orthogonal(data, np.dtype(dtype))
+    return _finished(_reduced(None, data, dtype, orthogonal), orthogonal)
+
+
+_root_of = functools.partial(jax.jit, static_argnames=("dtype",))(root_of)
+
+
+def rows_or_root(data: Any, dtype: str) -> Float64[jax.Array, "rows columns"]:
+    """The rows themselves where they are few, as good a root as any for what is done once; else :func:`root_of`."""
+    rows = data[0].shape[0]
+    return _block(data, dtype, 0, rows) if rows * _columns(data) <= _FEW else root_of(data, dtype)
+
+
+def _columns(data: Any) -> int:
+    return data[0].shape[1] + 1 + data[1].shape[1]
+
+
+def _rows_at_once(data: Any) -> int:
+    return max(_HOST_NUMBERS // _columns(data), 2 * _columns(data))
+
+
+def _is_orthogonal(data: Any, dtype: Any) -> bool:
+    return dtype == np.float64 or data[0].shape[0] <= 4 * _columns(data)
+
+
+def merged(roots: Any) -> Float64[jax.Array, "rows columns"]:
+    """A root of the sum of what several are roots of."""
+    with jax.enable_x64(True):
+        return _orthogonal(jnp.concatenate(roots))
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "orthogonal"))
+def _reduced(total: Any, data: Any, dtype: str, orthogonal: bool) -> Float64[jax.Array, "rows columns"]:
+    """Cross-products, or the triangle of an orthogonal reduction, of the data and of what came before it."""
+    rows, columns = data[0].shape[0], _columns(data)
+    size = max(_NUMBERS_AT_ONCE // columns, 8 * columns if orthogonal else 1)
+    size = min(max(size // _LANES, 1) * _LANES, rows)
+    add = functools.partial(_stacked if orthogonal else _multiplied, data=data, dtype=dtype)
+    whole, begin = rows // size, 0
+    if total is None:
+        total = add(jnp.zeros((0 if orthogonal else columns, columns)), start=0, size=size)
+        begin = 1
+
+    def body(number: jax.Array, total: jax.Array) -> jax.Array:
+        return add(total, start=number * size, size=size)
+
+    total = lax.fori_loop(begin, whole, body, total) if begin < whole else total
+    rest = rows - whole * size
+    return add(total, start=whole * size, size=rest) if rest else total
+
+
+def _block(data: Any, dtype: str, start: Any, size: int, axis: int = 0) -> Float64[jax.Array, ...]:
+    """So many rows of the data, side by side and weighted; one above the other where the rows are along axis 1."""
+
+    def cut(leaf: Any) -> Any:
+        along = min(axis, leaf.ndim - 1)
+        return lax.dynamic_slice_in_dim(leaf, start, size, along).astype(dtype).astype(np.float64)
+
+    inputs, targets, weights = jax.tree.map(cut, tuple(data))
+    ones = jnp.ones((1, size) if axis else (size, 1))
+    block = jnp.concatenate([inputs, ones, targets], 1 - axis)
+    if weights is None:
+        return block
+    return block * jnp.expand_dims(jnp.sqrt(weights), 1 - axis)
+
+
+def _multiplied(
+    total: Float64[jax.Array, "c c"], *, data: Any, dtype: str, start: Any, size: int
+) -> Float64[jax.Array, "c c"]:
+    def down(total: Any, start: Any, data: Any) -> Any:
+        block = _block(data, dtype, start, size)
+        return total + lax.dot_general(block, block, (((0,), (0,)), ((), ())), precision="highest")
+
+    def across(total: Any, start: Any, data: Any) -> Any:
+        block = _block(tuple(leaf if leaf is None else leaf.T for leaf in data), dtype, start, size, axis=1)
+        return total + lax.dot_general(block, block, (((1,), (1,)), ((), ())), precision="highest")
+
+    # A TPU keeps few columns as long rows, and would copy all of them to cut them the other way.
+    added: Float64[jax.Array, "c c"] = lax.platform_dependent(total, start, tuple(data), tpu=across, default=down)
+    return added
+
+
+def _stacked(
+    total: Float64[jax.Array, "m c"], *, data: Any, dtype: str, start: Any, size: int
+) -> Float64[jax.Array, "k c"]:
+    return _orthogonal(jnp.concatenate([total, _block(data, dtype, start, size)]))
+
+
+def _orthogonal(rows: Float[jax.Array, "n c"]) -> Float[jax.Array, "k c"]:
+    return jnp.linalg.qr(rows, mode="r") if rows.shape[0] > rows.shape[1] else rows
+
+
+def _finished(total: Float64[jax.Array, "m c"], orthogonal: bool) -> Float64[jax.Array, "k c"]:
+    return total if orthogonal else _square_root(total)
+
+
+@jax.jit
+def _square_root(products: Float64[jax.Array, "c c"]) -> Float64[jax.Array, "c c"]:
+    """A root of cross-products; columns are first brought to one size, so that each keeps its own accuracy."""
+    size = jnp.sqrt(jnp.diagonal(products))
+    size = jnp.where(size > 0, size, 1.0)
+    values, vectors = jnp.linalg.eigh(products / (size[:, None] * size[None]))
+    return jnp.sqrt(jnp.maximum(values, 0.0))[:, None] * vectors.T * size[None]

@@ -1,0 +1,196 @@
+"""Running a request by the plan that was chosen for it, with one kind of outcome from all of them."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg import _choice, _home, _reduction
+from jaxreg._checks import is_number
+from jaxreg._modes import as_in
+from jaxreg._plans import compressed, minibatch, reduced, spectral, stepwise, tail
+from jaxreg._plans.stepwise import Data, Outcome
+from jaxreg._request import Request
+from jaxreg._sgd import MomentumState, PyTorchSGD, sgd
+
+Array = np.ndarray[Any, Any]
+
+
+def run(plan: str, request: Request) -> Outcome:
+    """Train by ``plan``, which must be one that can serve."""
+    if plan == "stepwise":
+        return _at(_stepwise(request), request.at)
+    return (_spectral if plan == "spectral" else _compressed)(request)
+
+
+class _Overflow(NamedTuple):
+    """Where a training could overflow: the step, and parameters and optimizer state before it."""
+
+    step: int
+    params: Any
+    state: Any
+
+
+def _stepwise(request: Request) -> Outcome:
+    assert request.data is not None
+    batches = request.batches
+    how = stepwise.run if batches is None else functools.partial(minibatch.run, batches=batches)
+    graph, params, rest = request.split
+    return how(
+        params,
+        rest,
+        _data(request),
+        graph=graph,
+        optimizer=request.optimizer,
+        loss=request.loss,
+        epochs=request.epochs,
+        record=request.record,
+    )
+
+
+def _data(request: Request) -> Data:
+    """The data on the device, in the dtype of the parameters."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, request.dtype), request.data)
+
+
+def _cast(request: Request, tree: Any) -> Any:
+    """Rounded to the dtype of the parameters."""
+    return jax.tree.map(lambda leaf: leaf.astype(request.dtype), tree)
+
+
+def _at(outcome: Outcome, at: Array | None) -> Outcome:
+    """What was kept of the steps asked for."""
+    if at is None:
+        return outcome
+    kept = jax.tree.map(lambda leaf: leaf[at], (outcome.losses, outcome.gradients, outcome.weights))
+    return Outcome(outcome.params, outcome.rest, *kept)
+
+
+def _asked(request: Request) -> Array:
+    return np.arange(request.epochs) if request.at is None else request.at
+
+
+def _source(request: Request) -> Any:
+    """What the training is worked out from: the data where they go through in one call, else a root of them."""
+    if request.statistics is not None:
+        return _home.brought(request.statistics.root)
+    assert request.data is not None
+    elsewhere = _home.home() is not None and not isinstance(request.data.inputs, np.ndarray)
+    if _reduction.in_one(request.data) and not elsewhere:
+        return request.data
+    return _home.brought(_reduction.root(*request.data, dtype=request.dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("dtype",))
+def _problem_of(source: Any, kernel: Any, bias: Any, scale: Any, dtype: str) -> reduced.Problem:
+    root = _reduction.root_of(source, dtype) if isinstance(source, tuple) else source
+    outputs = kernel.shape[1]
+    return reduced.problem(root[:, :-outputs], root[:, -outputs:], kernel, bias, scale)
+
+
+def _problem(request: Request) -> reduced.Problem:
+    source, layer = _source(request), _home.brought(request.layer)
+    with _home.working():
+        return _problem_of(source, *layer, _choice.scale(request), request.dtype.name)
+
+
+def _params(request: Request, coefficients: Any) -> Any:
+    """The model's parameters of coefficients ``(..., coefficients, outputs)``."""
+    return reduced.params(coefficients, jax.tree.structure(request.split[1]))
+
+
+def _spectral(request: Request) -> Outcome:
+    settings = as_in(request.dtype, *request.optimizer.settings)
+    numbers = np.array([*settings, _choice.scale(request), request.epochs], np.float64)
+    assert request.layer is not None
+    with jax.enable_x64(True):
+        source, layer = _source(request), _home.brought(request.layer)
+        with _home.working():
+            answer = spectral.run(
+                source,
+                *layer,
+                numbers,
+                None if request.at is None else request.at.astype(np.float64),
+                dtype=request.dtype,
+                every=request.epochs if request.at is None else None,
+                momentum=settings.momentum != 0,
+                record=request.record,
+            )
+        answer = _home.returned(answer, request.layer[0])
+        # NumPy takes the flag out of its array in an eighth of the time that bool() does.
+        if request.data is None or not np.asarray(answer.overflows):
+            return Outcome(answer.params, None, answer.losses, answer.gradients, answer.weights)
+        overflow = _spectral_overflow(request, numbers)
+    params = jax.tree.unflatten(jax.tree.structure(request.split[1]), jax.tree.leaves(answer.params))
+    known = Outcome(params, request.split[2], answer.losses, answer.gradients, answer.weights)
+    return _continued(request, known, overflow)
+
+
+def _spectral_overflow(request: Request, numbers: Array) -> _Overflow:
+    assert request.data is not None
+    assert request.layer is not None
+    root, outputs = _home.brought(_reduction.root(*request.data, dtype=request.dtype)), request.shapes[1][1]
+    with _home.working():
+        given = (root[:, -outputs:], *_home.brought(request.layer), numbers)
+        found = spectral.overflow(root[:, :-outputs], *jax.tree.map(lambda leaf: leaf[None], given))
+    steps, now, velocity = _home.returned(found, request.layer[0])
+    step, params = int(steps[0]), _params(request, now[0])
+    buffer = MomentumState(jnp.asarray(min(step, 2**30), jnp.int32), _params(request, velocity[0]))
+    state = jax.tree.map(
+        lambda part: buffer if isinstance(part, MomentumState) else part,
+        request.optimizer.init(params),
+        is_leaf=lambda part: isinstance(part, MomentumState),
+    )
+    return _Overflow(step, params, state)
+
+
+def _compressed(request: Request) -> Outcome:
+    optimizer = request.optimizer
+    if isinstance(optimizer, PyTorchSGD) and all(is_number(value) for value in optimizer.settings[:4]):
+        rate, momentum, dampening, decay, nesterov, maximize = as_in(request.dtype, *request.optimizer.settings)
+        optimizer = sgd(rate, momentum, dampening=dampening, weight_decay=decay, nesterov=nesterov, maximize=maximize)
+    _, structure_of, rest = request.split
+    with jax.enable_x64(True):
+        problem = _problem(request)
+        with _home.working():
+            found = compressed.solve(
+                problem,
+                optimizer=optimizer,
+                structure=jax.tree.structure(structure_of),
+                epochs=request.epochs,
+                record=request.record,
+                largest=float(np.finfo(request.dtype).max),
+            )
+        assert request.layer is not None
+        params, kept, overflow = _home.returned(found, request.layer[0])
+        if request.at is not None:
+            kept = jax.tree.map(lambda leaf: leaf[request.at], kept)
+        outcome = Outcome(_cast(request, params), rest, *(_cast(request, leaf) for leaf in kept))
+        step = int(overflow[0])
+    if step == request.epochs or request.data is None:
+        return outcome
+    return _continued(request, outcome, _Overflow(step, *overflow[1]))
+
+
+def _continued(request: Request, outcome: Outcome, overflow: _Overflow) -> Outcome:
+    """The outcome with what a loop in the model's dtype does from where it could overflow."""
+    params, (graph, _, rest) = _cast(request, overflow.params), request.split
+    shapes = jax.eval_shape(request.optimizer.init, params)
+    later = tail.run(
+        params,
+        rest,
+        jax.tree.map(lambda leaf, shape: jnp.asarray(leaf, shape.dtype), overflow.state, shapes),
+        _data(request),
+        graph=graph,
+        optimizer=request.optimizer,
+        loss=request.loss,
+        steps=request.epochs - overflow.step,
+        record=request.record,
+    )
+    known = (outcome.losses, outcome.gradients, outcome.weights)
+    new = (later.losses, later.gradients, later.weights)
+    return Outcome(later.params, later.rest, *tail.joined(_asked(request), known, new, overflow.step))

@@ -1,0 +1,185 @@
+"""``sweep``: many trainings over the same data, in one compiled program."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import ArrayLike
+
+from jaxreg import _choice, _many, _sgd, _sweep_run
+from jaxreg._errors import ArgumentError
+from jaxreg._fit import as_data, as_steps, check_epochs, check_model, check_weighted
+from jaxreg._linear import Linear
+from jaxreg._losses import mse_loss
+from jaxreg._precision import full_precision, is_full
+from jaxreg._request import Request
+from jaxreg._sweep_result import SweepResult
+
+# Settings of a training that are none of the optimizer's.
+_OWN = ("seed", "targets")
+_NEEDED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def sweep(
+    model: nnx.Module,
+    inputs: ArrayLike,
+    targets: ArrayLike | None = None,
+    *,
+    settings: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+    epochs: int,
+    optimizer: Callable[..., Any] = _sgd.sgd,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = mse_loss,
+    weights: ArrayLike | None = None,
+    at: ArrayLike | Sequence[int] | None = None,
+    plan: str = "auto",
+    precision: str | None = None,
+) -> SweepResult:
+    """Train once for each of many settings, on all rows, as one compiled program that reads the data for all of them.
+
+    The plans are those of :func:`jaxreg.fit`, and so are the results of each training. Where there are several devices
+    and their number divides that of the trainings, each device takes its share of them.
+
+    Args:
+        model: as for :func:`jaxreg.fit`; its weights are the start of each training that names no ``seed``.
+        inputs: shape ``(rows, ...)``.
+        targets: as for :func:`jaxreg.fit`; left out where ``settings`` hold them.
+        settings: a dictionary of lists, for each combination of their values, as in scikit-learn's ``ParameterGrid``;
+            or a list of dictionaries, for one training each. The names are those of the optimizer's arguments, and
+            ``"seed"``, for initial weights drawn anew as ``jaxreg.Linear(..., rngs=nnx.Rngs(seed))`` draws them, and
+            ``"targets"``, for other targets of the same shape.
+        epochs: steps of each training; at least 0.
+        optimizer: makes an Optax transformation of its settings: :func:`jaxreg.sgd`, ``optax.adam``, or any function.
+        loss: ``loss(predictions, targets)`` to a scalar.
+        weights: of each row's squared error, shape ``(rows,)``.
+        at: the steps to keep the losses of, counted from 0; ``None`` for the last one.
+        plan: as for :func:`jaxreg.fit`.
+        precision: as for :func:`jaxreg.fit`.
+
+    Returns:
+        A :class:`SweepResult`, which prints as a table.
+
+    Raises:
+        ArgumentError: an argument that cannot be used, or a plan that cannot serve; the message says why.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> import jaxreg
+        >>> x = jnp.linspace(-1, 1, 20).reshape(-1, 1)
+        >>> model = jaxreg.Linear(1, 1, rngs=nnx.Rngs(0))
+        >>> grid = {"learning_rate": [0.01, 0.1, 1.0], "momentum": [0.0, 0.9]}
+        >>> result = jaxreg.sweep(model, x, 2 * x + 1, settings=grid, epochs=50)
+        >>> result
+        SweepResult(6 trainings of 50 steps, plan 'spectral')
+        learning_rate  momentum          loss
+                  0.1         0  3.522342e-04
+                    1       0.9  3.385644e-03
+                  0.1       0.9  1.559984e-02
+                 0.01       0.9  2.968763e-02
+                 0.01         0  8.531209e-01
+                    1         0  3.941862e+00
+        >>> result.model().kernel[...].shape
+        (1, 1)
+    """
+    check_model(model)
+    check_epochs(epochs)
+    each = _listed(settings, optimizer)
+    which, choices = _targets(each, targets)
+    data, statistics, _ = as_data(inputs, choices[0], weights)
+    for other in choices[1:]:
+        if np.shape(other) != np.shape(choices[0]):
+            raise ArgumentError(f"targets must have one shape, got {np.shape(choices[0])} and {np.shape(other)}")
+    if statistics is not None or data is None:
+        raise ArgumentError("statistics hold one set of targets; a sweep needs inputs and targets themselves")
+    check_weighted(loss, data.weights)
+    own = [{name: value for name, value in one.items() if name not in _OWN} for one in each]
+    request = Request(
+        model=model,
+        data=data,
+        statistics=None,
+        optimizer=optimizer(**own[0]),
+        loss=loss,
+        epochs=int(epochs),
+        batches=None,
+        record=frozenset(),
+        at=as_steps([epochs - 1][: int(epochs)] if at is None else at, int(epochs)),
+        lowered=not is_full(precision),
+    )
+    plan = _choice.choose(plan, request, len(each))
+    with full_precision(precision):
+        starts = _starts(request, [one.get("seed") for one in each])
+        params, rest, losses = _sweep_run.run(plan, request, _sweep_run.Many(own, optimizer, starts, which, choices))
+    return SweepResult(tuple(each), losses, params, plan, int(epochs), request.at, copy.copy(model), rest)
+
+
+def _listed(settings: Any, optimizer: Callable[..., Any]) -> list[dict[str, Any]]:
+    """One dictionary for each training, its names and values checked as far as they can be."""
+    if isinstance(settings, Mapping):
+        lists = [list(v) if isinstance(v, Sequence | np.ndarray | range) and not isinstance(v, str) else [v]
+                 for v in settings.values()]  # fmt: skip
+        each = [dict(zip(settings, values, strict=True)) for values in itertools.product(*lists)]
+    else:
+        each = [dict(one) for one in settings]
+    if not each:
+        raise ArgumentError("settings are empty: give a dictionary of lists, or a list of dictionaries")
+    if any(set(one) != set(each[0]) for one in each):
+        raise ArgumentError("settings must all have the same names")
+    known = inspect.signature(optimizer).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        unknown = [name for name in each[0] if name not in known and name not in _OWN]
+        if unknown:
+            raise ArgumentError(f"settings may be {', '.join([*known, *_OWN])}, got {unknown[0]!r}")
+    missing = [n for n, p in known.items() if p.default is p.empty and p.kind in _NEEDED and n not in each[0]]
+    if missing:
+        raise ArgumentError(f"settings lack {missing[0]}, without which the optimizer cannot be made")
+    if optimizer is _sgd.sgd:
+        for one in each:
+            _sgd.check(**{name: value for name, value in one.items() if name not in _OWN})
+    return each
+
+
+def _targets(each: list[dict[str, Any]], targets: Any) -> tuple[np.ndarray[Any, Any], list[Any]]:
+    """Which targets each training has, and those that there are."""
+    if "targets" not in each[0]:
+        if targets is None:
+            raise ArgumentError("targets are missing: give them as an argument or among the settings")
+        return np.zeros(len(each), np.int32), [targets]
+    if targets is not None:
+        raise ArgumentError("targets came twice, as an argument and among the settings")
+    found: dict[int, int] = {}
+    which = np.array([found.setdefault(id(one["targets"]), len(found)) for one in each], np.int32)
+    choices = list({id(one["targets"]): one["targets"] for one in each}.values())
+    for number, one in enumerate(each):
+        one["targets"] = int(which[number])
+    return which, choices
+
+
+def _starts(request: Request, seeds: list[Any]) -> Any:
+    """The parameters that each training starts from, a tree like the model's with a leading axis."""
+    if seeds[0] is None:
+        return _many.repeated(request.split[1], len(seeds))
+    model = request.model
+    if type(model) is not Linear:
+        raise ArgumentError(f'settings have a "seed", from which only a jaxreg.Linear is drawn, got {type(model)}')
+
+    def drawn(seed: Any) -> Any:
+        layer = Linear(
+            model.in_features,
+            model.out_features,
+            use_bias=model.use_bias,
+            param_dtype=model.param_dtype,
+            rngs=nnx.Rngs(jax.random.key(seed)),
+        )
+        return nnx.state(layer, nnx.Param)
+
+    different, back = np.unique(np.asarray(seeds), return_inverse=True)
+    states = jax.jit(jax.vmap(drawn))(jnp.asarray(different))
+    return jax.tree.map(lambda leaf: leaf[back], states)

@@ -1,0 +1,69 @@
+"""What this machine can do at most, measured: bytes read and numbers multiplied and added in a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Larger than any cache, and small enough for any machine.
+_READ = 1 << 28
+_SIDE = 2048
+_REPEATS = 7
+
+
+class Limits(NamedTuple):
+    """Of one device.
+
+    Attributes:
+        bandwidth: bytes read a second, of the best of the ways tried.
+        single: float32 multiplications and additions a second, each counted.
+        double: the same in float64.
+    """
+
+    bandwidth: float
+    single: float
+    double: float
+
+
+class Work(NamedTuple):
+    """What a training cannot do without: bytes read once, and multiplications and additions in float64 or float32."""
+
+    bytes: float
+    operations: float
+
+    def seconds(self, limits: Limits) -> float:
+        """The least that it can take: the longer of the two."""
+        return max(self.bytes / limits.bandwidth, self.operations / limits.single)
+
+
+def measure(device: Any, others: Callable[[Any], tuple[float, float, float]] | None = None) -> Limits:
+    """The limits of a device, by XLA and by ``others`` (another library's, which may be better at one of them)."""
+    found = [_xla(device), *([others(device)] if others is not None else [])]
+    return Limits(*(max(column) for column in zip(*found, strict=True)))
+
+
+def _xla(device: Any) -> tuple[float, float, float]:
+    with jax.enable_x64(True):
+        wide = jax.device_put(np.ones(_READ // 4, np.float32), device)
+        read = best(jax.jit(jnp.sum), wide)
+        rates = []
+        for dtype in (np.float32, np.float64):
+            square = jax.device_put(np.ones((_SIDE, _SIDE), dtype), device)
+            rates.append(2 * _SIDE**3 / best(jax.jit(lambda a: jnp.matmul(a, a, precision="highest")), square))
+    return _READ / read, rates[0], rates[1]
+
+
+def best(function: Callable[[Any], Any], argument: Any) -> float:
+    """Seconds of the quickest of several calls: a limit is what is reached undisturbed."""
+    np.asarray(function(argument).ravel()[0])
+    taken = []
+    for _ in range(_REPEATS):
+        begin = time.perf_counter()
+        np.asarray(function(argument).ravel()[0])
+        taken.append(time.perf_counter() - begin)
+    return min(taken)

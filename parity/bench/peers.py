@@ -1,0 +1,233 @@
+"""The ways to train that are timed beside each other, each the best that its library's user would write."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import jaxreg
+from parity.bench.workloads import Data, Workload
+
+Train = Callable[[], Any]
+
+
+class Peer(NamedTuple):
+    """A way to train.
+
+    Attributes:
+        name: what it is called in tables.
+        prepare: brings the data to where they are worked on, and gives what trains on them: called without arguments,
+            it comes back when the work is done, with weights and bias as one array, or as a list of them.
+        unfit: why it cannot serve a workload; empty where it can.
+        trains: what it trains of a workload, where that is not all of it.
+    """
+
+    name: str
+    prepare: Callable[[Workload, Data, Any], Train]
+    unfit: Callable[[Workload, Any], str] = lambda workload, device: ""
+    trains: Callable[[Workload], Workload] = lambda workload: workload
+
+
+def _one(workload: Workload, device: Any) -> str:
+    return "one training at a time" if workload.settings or workload.groups else ""
+
+
+def _whole(workload: Workload, device: Any) -> str:
+    return _one(workload, device) or ("the whole batch only" if workload.batch else "")
+
+
+# -- NumPy and scikit-learn
+
+
+def _numpy(workload: Workload, data: Data, device: Any) -> Train:
+    x, y, rate = data.x, data.y, np.float32(workload.learning_rate)
+    scale = np.float32(2 / len(x))
+
+    def train() -> Any:
+        w, b = data.weight.T.copy(), data.bias.copy()
+        for _ in range(workload.epochs):
+            residual = x @ w + b - y
+            w -= rate * scale * (x.T @ residual)
+            b -= rate * scale * residual.sum(0)
+        return np.append(w, b)
+
+    return train
+
+
+# -- JAX without jaxreg
+
+
+def _on(device: Any, *arrays: Any) -> list[Any]:
+    return [jax.device_put(array, device) for array in arrays]
+
+
+def _loss(params: Any, x: Any, y: Any) -> Any:
+    return jnp.mean((x @ params["w"] + params["b"] - y) ** 2)
+
+
+def _optax_step(optimizer: Any) -> Callable[..., Any]:
+    def step(params: Any, state: Any, x: Any, y: Any) -> Any:
+        updates, state = optimizer.update(jax.grad(_loss)(params, x, y), state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def _optax(workload: Workload, data: Data, device: Any) -> Train:
+    optimizer = optax.sgd(workload.learning_rate)
+    x, y, w, b = _on(device, data.x, data.y, data.weight.T, data.bias)
+    step = jax.jit(_optax_step(optimizer))
+
+    def train() -> Any:
+        params = {"w": w, "b": b}
+        state = optimizer.init(params)
+        for _ in range(workload.epochs):
+            params, state = step(params, state, x, y)
+        return np.append(params["w"], params["b"])
+
+    return train
+
+
+def _scan(workload: Workload, data: Data, device: Any) -> Train:
+    optimizer = optax.sgd(workload.learning_rate)
+    x, y, w, b = _on(device, data.x, data.y, data.weight.T, data.bias)
+    step = _optax_step(optimizer)
+
+    @jax.jit
+    def run(params: Any, x: Any, y: Any) -> Any:
+        first = (params, optimizer.init(params))
+        return jax.lax.scan(lambda carry, _: (step(*carry, x, y), None), first, length=workload.epochs)[0][0]
+
+    def train() -> Any:
+        params = run({"w": w, "b": b}, x, y)
+        return np.append(params["w"], params["b"])
+
+    return train
+
+
+def _vmapped(workload: Workload, data: Data, device: Any) -> Train:
+    x, y, w, b, rates = _on(device, data.x, data.y, data.weight.T, data.bias, workload.rates.astype(np.float32))
+    data_axis, rate_axis = (0, None) if workload.groups else (None, 0)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(data_axis, data_axis, rate_axis))
+    def run(x: Any, y: Any, rate: Any) -> Any:
+        def step(params: Any, _: Any) -> Any:
+            gradient = jax.grad(_loss)(params, x, y)
+            return jax.tree.map(lambda p, g: p - rate * g, params, gradient), None
+
+        return jax.lax.scan(step, {"w": w, "b": b}, length=workload.epochs)[0]
+
+    def train() -> Any:
+        params = run(x, y, rates if workload.settings else rates[0])
+        return np.concatenate([np.asarray(params["w"])[:, :, 0], np.asarray(params["b"])], 1)
+
+    return train
+
+
+def _flax(workload: Workload, data: Data, device: Any) -> Train:
+    x, y = _on(device, data.x, data.y)
+    start = _model(data)
+
+    @nnx.jit  # type: ignore[untyped-decorator]
+    def step(model: Any, optimizer: Any, x: Any, y: Any) -> None:
+        gradients = nnx.grad(lambda model: jnp.mean((model(x) - y) ** 2))(model)
+        optimizer.update(model, gradients)
+
+    def train() -> Any:
+        model = nnx.clone(start)
+        optimizer = nnx.Optimizer(model, optax.sgd(workload.learning_rate), wrt=nnx.Param)
+        for _ in range(workload.epochs):
+            step(model, optimizer, x, y)
+        return np.append(model.kernel[...], model.bias[...])
+
+    return train
+
+
+# -- jaxreg
+
+
+def _model(data: Data) -> jaxreg.Linear:
+    model = jaxreg.Linear(data.weight.shape[1], 1, rngs=nnx.Rngs(0))
+    model.kernel[...] = jnp.asarray(data.weight.T)
+    model.bias[...] = jnp.asarray(data.bias)
+    return model
+
+
+def _jaxreg(workload: Workload, data: Data, device: Any, plan: str = "auto") -> Train:
+    x, y = _on(device, data.x, data.y)
+    model, optimizer = _model(data), jaxreg.sgd(workload.learning_rate)
+    train: Callable[[], Any]
+    if workload.settings:
+        settings = [{"learning_rate": float(rate)} for rate in workload.rates]
+        train = functools.partial(jaxreg.sweep, model, x, y, settings=settings, epochs=workload.epochs, plan=plan)
+    elif workload.groups:
+        train = functools.partial(
+            jaxreg.fit_groups, model, x, y, optimizer=optimizer, epochs=workload.epochs, plan=plan
+        )
+    else:
+        batches: dict[str, Any] = {"batch_size": workload.batch} if workload.batch else {}
+        train = functools.partial(
+            jaxreg.fit, model, x, y, optimizer=optimizer, epochs=workload.epochs, plan=plan, **batches
+        )
+
+    def run() -> Any:
+        result = train()
+        jax.block_until_ready(result.losses)  # type: ignore[no-untyped-call]
+        return _Lazily(result)
+
+    return run
+
+
+class _Lazily:
+    """The weights of a result, taken out of it when they are looked at, which is not part of the training."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        if isinstance(self._result, jaxreg.FitResult):
+            model = self._result.model
+            return np.append(model.kernel[...], model.bias[...])
+        bias, kernel = jax.tree.leaves(self._result.params)
+        return np.concatenate([np.asarray(kernel)[:, :, 0], np.asarray(bias)], 1)
+
+
+def _many(workload: Workload, device: Any) -> str:
+    return "" if workload.settings or workload.groups else "for many trainings at once"
+
+
+def _swept(workload: Workload, device: Any) -> str:
+    return "" if workload.settings else "for sweeps"
+
+
+def _one_setting(workload: Workload) -> Workload:
+    return dataclasses.replace(workload, settings=0)
+
+
+def _not_reduced(workload: Workload, device: Any) -> str:
+    return "the whole batch only" if workload.batch else ""
+
+
+OURS = (
+    Peer("jaxreg", _jaxreg),
+    Peer("jaxreg, stepwise", functools.partial(_jaxreg, plan="stepwise")),
+    Peer("jaxreg, compressed", functools.partial(_jaxreg, plan="compressed"), _not_reduced),
+    Peer("jaxreg, spectral", functools.partial(_jaxreg, plan="spectral"), _not_reduced),
+    Peer("jaxreg, one setting", lambda w, *rest: _jaxreg(_one_setting(w), *rest), _swept, _one_setting),
+)
+OTHERS = (
+    Peer("NumPy loop", _numpy, _whole),
+    Peer("Optax, jitted step", _optax, _whole),
+    Peer("Flax, jitted step", _flax, _whole),
+    Peer("lax.scan", _scan, _whole),
+    Peer("lax.scan, vmapped", _vmapped, _many),
+)

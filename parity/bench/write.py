@@ -1,0 +1,33 @@
+"""The benchmark's folder: everything is rendered first and only then moved into place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity.report import folder as _folder
+
+PAGE, DATA = "bench.html", "bench.json"
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make sure, before any work starts, that ``folder`` can be written to.
+
+    Raises:
+        OutputError: if it cannot.
+    """
+    _folder.check_writable(Path(folder), [PAGE, DATA])
+
+
+def write(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], folder: str | Path) -> list[Path]:
+    """Write bench.html and bench.json into ``folder``, all or nothing; return their paths.
+
+    Raises:
+        OutputError: if the folder cannot be written.
+    """
+    from parity.bench import html
+
+    page, data = html.render(document, changes), json.dumps(document, indent=1, allow_nan=False) + "\n"
+    return _folder.put(Path(folder), {PAGE: page.encode(), DATA: data.encode()})

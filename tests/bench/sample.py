@@ -1,0 +1,76 @@
+"""A benchmark's document that no machine measured: two workloads, a way that is not the same, processes, odd names."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from parity.bench import clock
+
+ODD = "</script><b>a way</b>"
+
+
+def document() -> dict[str, Any]:
+    """The same one each time."""
+    made: dict[str, Any] = {
+        "version": 1,
+        "command": "parity bench line square start",
+        "created": "2026-01-02T03:04:05+00:00",
+        "environment": {
+            **{name: name for name in ("python", "platform", "processor", "device", "device_platform", "driver")},
+            "cores": 2,
+            "clocks": {"cores": [2500.0, 2600.0]},
+            "threads": {"torch": 2},
+            "versions": {"jax": "0.10.2", "torch": None},
+            "flags": {},
+            "precision": "highest",
+            "git": None,
+        },
+        "limits": {"bandwidth": 5e10, "single": 2e11, "double": 1e11},
+        "workloads": [_workload("line", 100, 1, 1e-7), _workload("square", 10**6, 64, 0.03)],
+        "starts": [_start("jaxreg", 2.0), _start("PyTorch", 3.0)],
+    }
+    return dict(json.loads(json.dumps(made)))
+
+
+def _turns(seconds: float) -> list[list[float]]:
+    return [[seconds, 1.2 * seconds], [0.9 * seconds]]
+
+
+def _workload(name: str, rows: int, columns: int, limit: float) -> dict[str, Any]:
+    ours = _turns(40 * limit)
+    peers = [
+        _peer("jaxreg", ours, ours),
+        _peer("PyTorch eager", _turns(4e4 * limit), ours),
+        _peer(ODD, _turns(2e3 * limit), ours, share=70.0),
+        {**_peer("PyTorch CUDA graph", [], ours), "why_not": "needs a GPU", "share": None, "first_seconds": None},
+    ]
+    sizes = {"rows": rows, "columns": columns, "epochs": 1000, "batch": 0, "settings": 0, "groups": 0}
+    work = {"bytes": 4.0 * rows * (columns + 1), "operations": float(rows) * columns**2, "least_seconds": limit}
+    return {"name": name, "about": f"the {name}", **sizes, **work, "peers": peers}
+
+
+def _peer(name: str, turns: list[list[float]], ours: list[list[float]], share: float = 0.1) -> dict[str, Any]:
+    same = share <= 1
+    return {
+        "name": name,
+        "why_not": "",
+        "same": same and bool(turns),
+        "share": share,
+        "prepare_seconds": 0.01,
+        "first_seconds": 1.5,
+        "seconds": turns,
+        "median": clock.median(turns) if turns else None,
+        "ratio": clock.ratio(turns, ours)._asdict() if turns and same else None,
+    }
+
+
+def _start(name: str, seconds: float) -> dict[str, Any]:
+    turns = _turns(seconds)
+    return {
+        "name": name,
+        "printed": 1.97,
+        "seconds": turns,
+        "median": clock.median(turns),
+        "ratio": clock.ratio(turns, _turns(2.0))._asdict(),
+    }
