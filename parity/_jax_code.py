@@ -35,6 +35,7 @@ result = jaxreg.fit(
     loss={loss},
     optimizer={optimizer},
     epochs={epochs},
+    plan="stepwise",  # digit for digit the loop; the default rounds less
 )
 
 print(result)
