@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxreg import _reduction
+from jaxreg._checks import is_array
 from jaxreg._plans import compressed, reduced, spectral
 from jaxreg._plans.stepwise import Data, one_step
 
@@ -71,7 +72,7 @@ def spread(tree: Any) -> Any:
 
 def _is_free(leaf: Any) -> bool:
     """Whether an array may go anywhere: it was not put on a device on purpose."""
-    return not (isinstance(leaf, jax.Array) and leaf.committed)
+    return not (is_array(leaf) and leaf.committed)
 
 
 @functools.partial(jax.jit, static_argnames=("dtype",))

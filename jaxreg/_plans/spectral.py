@@ -66,8 +66,9 @@ def _singular(design: Float64[Array, "m c"]) -> tuple[Any, Any, Any]:
 
     There modes below 1e-8 of the largest are lost. Cross-products in float64 of float32 data have lost them already.
     """
-    svd: Any = functools.partial(jnp.linalg.svd, full_matrices=False)
-    found: tuple[Any, Any, Any] = lax.platform_dependent(design, tpu=_of_products, default=lambda a: tuple(svd(a)))
+    found: tuple[Any, Any, Any] = lax.platform_dependent(
+        design, tpu=_of_products, default=lambda a: tuple(jnp.linalg.svd(a, full_matrices=False))
+    )
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 
 from parity.bench.table import time
+from parity.report.charts import finish
 
 Json = Mapping[str, Any]
 _ROW = 26
@@ -62,7 +63,7 @@ def _times(name: str, workload: Json | None, timed: Sequence[Json]) -> dict[str,
     title = f"{name}: from the quickest to the slowest call" + (
         f"; dashed, the limit of {time(limit)}" if limit else ""
     )
-    return _finish(layers, rows, title, f"Seconds of each way to train {name}.", _ROW * len(rows))
+    return finish(layers, rows, title, f"Seconds of each way to train {name}.", _ROW * len(rows))
 
 
 _SECONDS = (
@@ -118,16 +119,8 @@ def _roofline(document: Json) -> dict[str, Any] | None:
     words = alt.Chart().mark_text(align="left", dx=9).encode(x=x, y=y, text=alt.Text(field="label", type="nominal"))
     title = "Roofline: what the data need at least, over the time taken; the line is what was measured here at most"
     described = "Operations a second of jaxreg and of PyTorch for each workload, under the machine's limits."
-    return _finish([line, dots, words], rows, title, described, 340)
+    return finish([line, dots, words], rows, title, described, 340)
 
 
 def _ticks(form: str) -> alt.Axis:
     return alt.Axis(format=form, tickCount=6)
-
-
-def _finish(layers: Sequence[alt.Chart], rows: list[Any], title: str, description: str, height: int) -> dict[str, Any]:
-    chart = alt.layer(*layers, data=alt.InlineData(values=rows)).properties(
-        width="container", height=height, title=title, description=description
-    )
-    with alt.theme.enable("none"):
-        return dict(chart.to_dict(context={"consolidate_datasets": False}))

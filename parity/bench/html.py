@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 import jinja2
@@ -19,22 +18,12 @@ def render(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) ->
         document: what bench.json holds.
         changes: against an earlier run; none where there was none.
     """
-    figures = []
-    for number, spec in enumerate(charts.specs(document)):
-        title = spec.pop("title")
-        words = {"name": f"chart-{number}", "title": title, "description": spec["description"]}
-        figures.append({**words, "json": html.script_json(spec)})
+    figures = html.figures({f"chart-{number}": spec for number, spec in enumerate(charts.specs(document))})
     return _template().render(document=document, changes=changes, charts=figures, **html.shared())
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: files(__package__).joinpath(name).read_text("utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = html.templates("parity.bench")
     environment.globals.update(
         columns=table.COLUMNS,
         rows=table.rows,

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 # Larger than any cache, and small enough for any machine.
-_READ = 1 << 28
-_SIDE = 2048
+READ = 1 << 28
+SIDE = 2048
 _REPEATS = 7
 
 
@@ -49,21 +49,26 @@ def measure(device: Any, others: Callable[[Any], tuple[float, float, float]] | N
 
 def _xla(device: Any) -> tuple[float, float, float]:
     with jax.enable_x64(True):
-        wide = jax.device_put(np.ones(_READ // 4, np.float32), device)
-        read = best(jax.jit(jnp.sum), wide)
+        wide = jax.device_put(np.ones(READ // 4, np.float32), device)
+        read = quickest(_ready(jax.jit(jnp.sum), wide))
+        product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
         rates = []
         for dtype in (np.float32, np.float64):
-            square = jax.device_put(np.ones((_SIDE, _SIDE), dtype), device)
-            rates.append(2 * _SIDE**3 / best(jax.jit(lambda a: jnp.matmul(a, a, precision="highest")), square))
-    return _READ / read, rates[0], rates[1]
+            square = jax.device_put(np.ones((SIDE, SIDE), dtype), device)
+            rates.append(2 * SIDE**3 / quickest(_ready(product, square)))
+    return READ / read, rates[0], rates[1]
 
 
-def best(function: Callable[[Any], Any], argument: Any) -> float:
+def _ready(function: Callable[[Any], Any], argument: Any) -> Callable[[], Any]:
+    return lambda: np.asarray(function(argument).ravel()[0])
+
+
+def quickest(call: Callable[[], Any]) -> float:
     """Seconds of the quickest of several calls: a limit is what is reached undisturbed."""
-    np.asarray(function(argument).ravel()[0])
+    call()
     taken = []
     for _ in range(_REPEATS):
         begin = time.perf_counter()
-        np.asarray(function(argument).ravel()[0])
+        call()
         taken.append(time.perf_counter() - begin)
     return min(taken)

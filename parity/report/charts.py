@@ -165,9 +165,12 @@ def _hover(x: alt.X, y: alt.Y, tooltip: list[alt.Tooltip]) -> alt.Chart:
     return marks.encode(x=x, y=y, opacity=shown, tooltip=tooltip).add_params(near)
 
 
-def _finish(layers: Sequence[alt.Chart], rows: Sequence[Json], title: str, description: str) -> dict[str, Any]:
+def finish(
+    layers: Sequence[alt.Chart], rows: Sequence[Json], title: str, description: str, height: int = HEIGHT
+) -> dict[str, Any]:
+    """The specification of layers over rows, as wide as its container."""
     chart = alt.layer(*layers, data=alt.InlineData(values=[])).properties(
-        width="container", height=HEIGHT, title=title, description=description
+        width="container", height=height, title=title, description=description
     )
     # Altair's own theme would override the page's.
     with alt.theme.enable("none"):
@@ -184,7 +187,7 @@ def _loss(rows: list[Row], ok: bool) -> dict[str, Any]:
         "Loss: JAX’s dashed line lies on PyTorch’s at every step", "Loss: where does JAX’s line leave PyTorch’s?", ok
     )
     layers = [*_pair(x, "loss", log), _hover(x, _y("torch", "loss", log), tooltip)]
-    return _finish(layers, rows, title, "The loss over the steps, of PyTorch and of JAX.")
+    return finish(layers, rows, title, "The loss over the steps, of PyTorch and of JAX.")
 
 
 def _weights(rows: list[Row], ok: bool) -> dict[str, Any]:
@@ -198,7 +201,7 @@ def _weights(rows: list[Row], ok: bool) -> dict[str, Any]:
     text = alt.Chart(alt.InlineData(values=labels)).mark_text(align="right", baseline="bottom", fontWeight=600)
     if labels:
         layers.append(text.encode(x=x, y=_y("torch", "weight", False), text=alt.Text(field="tensor", type="nominal")))
-    return _finish(layers, rows, title, "Each element of the weights over the steps, of PyTorch and of JAX.")
+    return finish(layers, rows, title, "Each element of the weights over the steps, of PyTorch and of JAX.")
 
 
 def _line_labels(rows: list[Row]) -> list[Row]:
@@ -247,7 +250,7 @@ def _distance(rows: list[Row], tensor: str) -> dict[str, Any]:
         f"The largest difference between PyTorch and JAX in {name} over the steps: in float32 below its rounding "
         "bound, and in float64 many powers of ten lower."
     )
-    return _finish(layers, long, title, description)
+    return finish(layers, long, title, description)
 
 
 def _distance_layers(x: alt.X, y: alt.Y, floor: float, first: int) -> list[alt.Chart]:
@@ -291,4 +294,4 @@ def _data(points: list[Row], data: Json, ok: bool) -> dict[str, Any]:
     if lines := _finite(data["lines"], "x", "torch", "jax"):
         layers += [side.properties(data=alt.InlineData(values=lines)) for side in _pair(x, label, False)]
     title = _seen("The data: both sides fit the same line", "The data: do both sides fit the same line?", ok)
-    return _finish(layers, points, title, "The data, with the line that PyTorch fits and the line that JAX fits.")
+    return finish(layers, points, title, "The data, with the line that PyTorch fits and the line that JAX fits.")

@@ -63,15 +63,24 @@ def matrix_alone(held: Mapping[str, Any]) -> str:
 
 
 def _figures(program: Mapping[str, Any]) -> list[dict[str, Any]]:
-    figures = []
-    for name, spec in charts.specs(program).items():
-        # The title is the figure's caption: words in an SVG do not wrap on a narrow screen.
-        title = spec.pop("title")
-        figures.append({"name": name, "title": title, "description": spec["description"], "json": script_json(spec)})
-    return figures
+    return figures(charts.specs(program))
 
 
-def script_json(value: Any) -> Markup:
+def figures(specs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a page's template makes figures of, from names to Vega-Lite specifications."""
+    # The title is the figure's caption: words in an SVG do not wrap on a narrow screen.
+    return [
+        {
+            "name": name,
+            "title": spec["title"],
+            "description": spec["description"],
+            "json": _script_json({key: value for key, value in spec.items() if key != "title"}),
+        }
+        for name, spec in specs.items()
+    ]
+
+
+def _script_json(value: Any) -> Markup:
     """Write JSON that no parser of HTML or JavaScript can read as the end of its script."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
@@ -113,15 +122,20 @@ def _text(name: str) -> str:
     return files(__package__).joinpath(name).read_text("utf-8")
 
 
-@lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_text),
+def templates(package: str) -> jinja2.Environment:
+    """An environment for the templates that lie in a package: what they are given is words, and must be there."""
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: files(package).joinpath(name).read_text("utf-8")),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    environment = templates("parity.report")
     environment.filters.update(
         visible=visible, integer=numbers.integer, ulps=numbers.ulps, full=numbers.full, typeset=numbers.typeset
     )
