@@ -106,7 +106,7 @@ def test_columns_that_explain_each_other_are_counted_once(
 def test_weights_that_overshoot_change_their_sign_at_every_step(plan: str, steps: int, momentum: float) -> None:
     x, y = np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32)
     model = jaxreg.Linear(1, 1, use_bias=False, rngs=nnx.Rngs(0))
-    options = {"momentum": momentum}
+    options: dict[str, Any] = {"momentum": momentum}
     _, w = loop(x.astype(np.float64), y.astype(np.float64), coefficients(model), 0.875, steps, options)
     result = jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.875, **options), epochs=steps, plan=plan)
     assert np.sign(w[0, 0]) == np.sign(coefficients(model)[0, 0]) * (-1) ** steps
