@@ -1,19 +1,14 @@
 """PyTorch's own run of the fitted line, seed 0, on a machine that has no PyTorch: its data, its weights, its result."""
 
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 import jaxreg
 
 # torch.manual_seed(0). What follows draws in the order in which the PyTorch program does: layer, inputs, noise.
 generator = jaxreg.torch_random.Generator(0)
 
-# torch.nn.Linear(1, 1), with Flax's layout of the weight.
-weight, bias = generator.linear(1, 1)
-model = jaxreg.Linear(1, 1, rngs=nnx.Rngs(0))
-model.kernel[...] = jnp.asarray(weight.T)
-model.bias[...] = jnp.asarray(bias)
+# torch.nn.Linear(1, 1)
+model = jaxreg.Linear(1, 1, rngs=generator)
 
 # x = torch.randn(100, 1); y = 2 * x + torch.randn(100, 1)
 x = generator.randn(100, 1)

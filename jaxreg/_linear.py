@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxreg._checks import check_count, check_dtype
 from jaxreg._errors import ArgumentError
 from jaxreg._precision import full_precision
+from jaxreg.torch_random import Generator
 
 
 def _uniform(bound: float) -> nnx.initializers.Initializer:
@@ -22,6 +23,22 @@ def _uniform(bound: float) -> nnx.initializers.Initializer:
         return jax.random.uniform(key, shape, drawn_in, minval=-bound, maxval=bound).astype(dtype)
 
     return init
+
+
+class _Drawn:
+    """PyTorch's initial values where Flax asks for keys and initialisers: nothing is left to draw, nor to compile."""
+
+    def __init__(self, generator: Generator, in_features: int, out_features: int, use_bias: bool, dtype: Any) -> None:
+        self._weight, self._bias = generator.linear(in_features, out_features, use_bias, dtype)
+
+    def params(self) -> None:
+        return None
+
+    def kernel(self, *_: Any) -> jax.Array:
+        return jnp.asarray(self._weight.T)
+
+    def bias(self, *_: Any) -> jax.Array:
+        return jnp.asarray(self._bias)
 
 
 class Linear(nnx.Linear):
@@ -44,19 +61,27 @@ class Linear(nnx.Linear):
         use_bias: whether a bias is added.
         param_dtype: floating dtype of kernel and bias.
         precision: precision of the product, as :class:`jax.lax.Precision` names it; ``None`` means as said above.
-        rngs: source of the initial values.
+        rngs: source of the initial values: Flax's, or a :class:`jaxreg.torch_random.Generator`, which draws bit for bit
+            what ``torch.nn.Linear`` would, and compiles nothing.
 
     Raises:
-        ArgumentError: a size is not an integer of at least 0, or JAX would cut ``param_dtype`` to a smaller type.
+        ArgumentError: a size is not an integer of at least 0, JAX would cut ``param_dtype`` to a smaller type, or a
+            Generator cannot draw it.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from flax import nnx
+        >>> import jaxreg
         >>> layer = Linear(3, 2, rngs=nnx.Rngs(0))
         >>> layer.kernel.shape, layer.bias.shape
         ((3, 2), (2,))
         >>> layer(jnp.ones((5, 3))).shape
         (5, 2)
+
+        As after ``torch.manual_seed(42)``:
+
+        >>> Linear(1, 1, rngs=jaxreg.torch_random.Generator(42)).bias[...]
+        Array([0.8300079], dtype=float32)
 
     Source: `torch/nn/modules/linear.py`, ``Linear.reset_parameters``.
     """
@@ -69,22 +94,26 @@ class Linear(nnx.Linear):
         use_bias: bool = True,
         param_dtype: DTypeLike = jnp.float32,
         precision: Any = None,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | Generator,
     ) -> None:
         check_count("in_features", in_features, 0)
         check_count("out_features", out_features, 0)
         in_features, out_features = int(in_features), int(out_features)
         check_dtype(param_dtype, "param_dtype")
-        bound = 1 / math.sqrt(in_features) if in_features else 0.0
+        source: Any = rngs
+        kernel_init = bias_init = _uniform(1 / math.sqrt(in_features) if in_features else 0.0)
+        if isinstance(rngs, Generator):
+            source = _Drawn(rngs, in_features, out_features, use_bias, jnp.dtype(param_dtype))
+            kernel_init, bias_init = source.kernel, source.bias
         super().__init__(
             in_features,
             out_features,
             use_bias=use_bias,
             param_dtype=param_dtype,
             precision=precision,
-            kernel_init=_uniform(bound),
-            bias_init=_uniform(bound),
-            rngs=rngs,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            rngs=source,
         )
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:

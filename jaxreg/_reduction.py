@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -12,16 +13,24 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Float, Float64
 
+from jaxreg import _host
+
 # Untyped in JAX.
 _Spec: Any = jax.sharding.PartitionSpec
-# Rows of a block: it must stay in cache while it is widened to float64 and multiplied.
-_NUMBERS_AT_ONCE = 1 << 18
+# Numbers of a block: it must stay in cache while it is widened to float64 and multiplied.
+_NUMBERS_AT_ONCE = 1 << 19
+# Parts of a block that are multiplied side by side: a core each, where one product would be too small to share.
+_PARTS = 4
+# Numbers side by side whose sums fill the vectors of any processor.
+_VECTOR = 64
 # Rows of a block are a multiple of it: a TPU would copy all data into another layout to cut them elsewhere.
 _LANES = 128
 # Numbers that are sooner worked with than reduced.
 _FEW = 1 << 12
 # Rows that one call is given of data in the host's memory, so that it is never held twice.
 _HOST_NUMBERS = 1 << 22
+# From so many columns on, and of so many numbers, the host's BLAS is quicker than XLA's CPU runtime.
+_BLAS_COLUMNS, _BLAS_NUMBERS = 24, 1 << 20
 
 
 def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float64[jax.Array, "rows columns"]:
@@ -42,7 +51,9 @@ def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float
     """
     data = (inputs, targets, weights)
     with jax.enable_x64(True):
-        if in_one(data):
+        if _by_blas(data, dtype):
+            return _square_root(_host.products(*data, dtype))
+        if in_one(data, dtype):
             return _root_of(data, dtype.name)
         over = rows_over(inputs)
         if over is not None:
@@ -56,11 +67,29 @@ def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float
         return _finished(total, orthogonal)
 
 
-def in_one(data: Any) -> bool:
+def in_one(data: Any, dtype: Any) -> bool:
     """Whether the data go through in one call: they are on a device, or few."""
+    if _by_blas(data, dtype):
+        return False
     if isinstance(data[0], np.ndarray):
         return bool(data[0].shape[0] <= _rows_at_once(data))
     return rows_over(data[0]) is None
+
+
+def _by_blas(data: Any, dtype: Any) -> bool:
+    """Whether the host's BLAS makes the cross-products: there are many, and the data are in the host's memory."""
+    columns = _columns(data)
+    if columns < _BLAS_COLUMNS or data[0].shape[0] * columns < _BLAS_NUMBERS or _is_orthogonal(data, dtype):
+        return False
+    return all(_in_host_memory(leaf) for leaf in data if leaf is not None)
+
+
+def _in_host_memory(leaf: Any) -> bool:
+    if isinstance(leaf, np.ndarray):
+        return jax.default_backend() == "cpu"
+    if isinstance(leaf, jax.core.Tracer):
+        return False
+    return len(leaf.devices()) == 1 and next(iter(leaf.devices())).platform == "cpu"
 
 
 def rows_over(inputs: Any) -> NamedSharding | None:
@@ -144,14 +173,20 @@ def _reduced(total: Any, data: Any, dtype: str, orthogonal: bool) -> Float64[jax
     return add(total, start=whole * size, size=rest) if rest else total
 
 
-def _block(data: Any, dtype: str, start: Any, size: int, axis: int = 0) -> Float64[jax.Array, ...]:
-    """So many rows of the data, side by side and weighted; one above the other where the rows are along axis 1."""
+def _cut(data: Any, dtype: str, start: Any, size: int, axis: int = 0) -> tuple[Any, Any, Any]:
+    """So many rows of inputs, targets and weights, rounded to ``dtype`` and then in float64."""
 
     def cut(leaf: Any) -> Any:
         along = min(axis, leaf.ndim - 1)
         return lax.dynamic_slice_in_dim(leaf, start, size, along).astype(dtype).astype(np.float64)
 
     inputs, targets, weights = jax.tree.map(cut, tuple(data))
+    return inputs, targets, weights
+
+
+def _block(data: Any, dtype: str, start: Any, size: int, axis: int = 0) -> Float64[jax.Array, ...]:
+    """The rows side by side and weighted; one above the other where they are along axis 1."""
+    inputs, targets, weights = _cut(data, dtype, start, size, axis)
     ones = jnp.ones((1, size) if axis else (size, 1))
     block = jnp.concatenate([inputs, ones, targets], 1 - axis)
     if weights is None:
@@ -163,8 +198,7 @@ def _multiplied(
     total: Float64[jax.Array, "c c"], *, data: Any, dtype: str, start: Any, size: int
 ) -> Float64[jax.Array, "c c"]:
     def down(total: Any, start: Any, data: Any) -> Any:
-        block = _block(data, dtype, start, size)
-        return total + lax.dot_general(block, block, (((0,), (0,)), ((), ())), precision="highest")
+        return total + _side_by_side(*_cut(data, dtype, start, size))
 
     def across(total: Any, start: Any, data: Any) -> Any:
         block = _block(tuple(leaf if leaf is None else leaf.T for leaf in data), dtype, start, size, axis=1)
@@ -173,6 +207,37 @@ def _multiplied(
     # A TPU keeps few columns as long rows, and would copy all of them to cut them the other way.
     added: Float64[jax.Array, "c c"] = lax.platform_dependent(total, start, tuple(data), tpu=across, default=down)
     return added
+
+
+def _side_by_side(inputs: Any, targets: Any, weights: Any) -> Float64[jax.Array, "c c"]:
+    """Cross-products of a block, its columns multiplied where they are: to set them beside each other costs more."""
+    parts = _PARTS if len(inputs) % _PARTS == 0 else 1
+
+    def apart(rows: jax.Array) -> jax.Array:
+        return rows.reshape(parts, -1, rows.shape[1])
+
+    x, y = apart(inputs), apart(targets)
+    if weights is None:
+        count, of_x, of_y = jnp.full((1, 1), float(len(inputs))), _sums(x), _sums(y)
+    else:
+        root = jnp.sqrt(apart(weights[:, None]))
+        x, y = root * x, root * y
+        count, of_x, of_y = _crossed(root, root), _crossed(root, x), _crossed(root, y)
+    with_y = _crossed(y, x)
+    return jnp.block([[_crossed(x, x), of_x.T, with_y.T], [of_x, count, of_y], [with_y, of_y.T, _crossed(y, y)]])
+
+
+def _crossed(a: Float64[jax.Array, "parts n k"], b: Float64[jax.Array, "parts n m"]) -> Float64[jax.Array, "k m"]:
+    each = lax.dot_general(a, b, (((1,), (1,)), ((0,), (0,))), precision="highest")
+    return jnp.sum(each, 0)
+
+
+def _sums(columns: Float64[jax.Array, "parts n k"]) -> Float64[jax.Array, "1 k"]:
+    """Sums of columns, several rows at a time where they are short, so that the processor's vectors are filled."""
+    parts, rows, width = columns.shape
+    together = math.gcd(rows, max(_VECTOR // width, 1))
+    folded = jnp.sum(columns.reshape(parts, rows // together, together * width), 1)
+    return jnp.sum(folded.reshape(-1, width), 0, keepdims=True)
 
 
 def _stacked(

@@ -80,7 +80,7 @@ def _source(request: Request) -> Any:
         return _home.brought(request.statistics.root)
     assert request.data is not None
     elsewhere = _home.home() is not None and not isinstance(request.data.inputs, np.ndarray)
-    if _reduction.in_one(request.data) and not elsewhere:
+    if _reduction.in_one(request.data, request.dtype) and not elsewhere:
         return request.data
     return _home.brought(_reduction.root(*request.data, dtype=request.dtype))
 

@@ -82,23 +82,29 @@ def _train(
 
     is_key = order is not None and jnp.issubdtype(order.dtype, jax.dtypes.prng_key)
 
-    def order_of(number: jax.Array, drawn: Any) -> jax.Array:
-        if drawn is not None:
-            return drawn
-        if is_key:
-            return permutation(jax.random.fold_in(order, number), data.inputs.shape[0])
-        return jnp.arange(data.inputs.shape[0], dtype=jnp.int32)
+    def order_of(number: jax.Array, drawn: Any) -> Any:
+        return permutation(jax.random.fold_in(order, number), data.inputs.shape[0]) if is_key else drawn
 
-    # Rows are gathered batch by batch: faster than to bring the whole epoch into order first, and no second copy of it.
-    def on_rows(carry: Any, rows: jax.Array) -> tuple[Any, Any]:
-        return step(carry, jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data))
+    # Rows are taken batch by batch: faster than to bring the whole epoch into order first, and no second copy of it.
+    def on_batch(carry: Any, number: Any, rows: Any, count: int) -> tuple[Any, Any]:
+        def take(leaf: Any) -> Any:
+            if rows is None:
+                return lax.dynamic_slice_in_dim(leaf, number * size, count)
+            batch = lax.dynamic_slice_in_dim(rows, number * size, count)
+            return leaf.at[batch].get(mode="promise_in_bounds")
+
+        return step(carry, jax.tree.map(take, data))
 
     def epoch(carry: Any, at: tuple[jax.Array, Any]) -> tuple[Any, Any]:
         rows = order_of(*at)
-        by_batch = rows[: whole * size].reshape(whole, size)
-        carry, kept = lax.scan(on_rows, carry, by_batch, unroll=min(UNROLL, max(whole, 1)))
+        carry, kept = lax.scan(
+            lambda carry, number: on_batch(carry, number, rows, min(size, data.inputs.shape[0])),
+            carry,
+            jnp.arange(whole, dtype=jnp.int32),
+            unroll=min(UNROLL, max(whole, 1)),
+        )
         if last:  # a step of its own shape, so that the loss takes its mean over these rows and no others
-            carry, one = on_rows(carry, rows[whole * size :])
+            carry, one = on_batch(carry, whole, rows, last)
             kept = jax.tree.map(lambda many, leaf: jnp.concatenate([many, leaf[None]]), kept, one)
         return carry, kept
 

@@ -18,7 +18,8 @@ def test_it_is_pytorchs_run_where_pytorch_cannot_be_imported() -> None:
 import runpy, sys
 sys.modules["torch"] = None
 names = runpy.run_path(sys.argv[1])
-print(*(names[name].tobytes().hex() for name in ("weight", "bias", "x", "y")))
+model = names["model"]
+print(*(array.tobytes().hex() for array in (model.kernel[...], model.bias[...], names["x"], names["y"])))
 """
     done = subprocess.run([sys.executable, "-c", program, EXAMPLE], capture_output=True, text=True, check=True)
     printed, drawn = done.stdout.strip().splitlines()

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import jaxreg
 
@@ -132,3 +134,23 @@ def test_sizes_may_be_numpys() -> None:
     sizes: Any = map(np.int64, (2, 3))
     layer = jaxreg.Linear(*sizes, rngs=nnx.Rngs(0))
     assert layer.kernel.shape == (2, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bias", [True, False])
+@given(inputs=st.integers(1, 40), outputs=st.integers(1, 40), seed=st.integers(0, 2**32))
+@settings(max_examples=20)
+def test_from_a_generator_it_starts_as_pytorchs_does(
+    dtype: str, bias: bool, inputs: int, outputs: int, seed: int
+) -> None:
+    generator = jaxreg.torch_random.Generator(seed)
+    with torch.random.fork_rng(devices=[]), jax.enable_x64(True):
+        torch.manual_seed(seed)
+        theirs = torch.nn.Linear(inputs, outputs, bias=bias, dtype=getattr(torch, dtype))
+        ours = jaxreg.Linear(inputs, outputs, use_bias=bias, param_dtype=dtype, rngs=generator)
+        assert ours.kernel[...].dtype == dtype
+        assert np.array_equal(ours.kernel[...].T, theirs.weight.detach())
+        assert (ours.bias is None) is (theirs.bias is None)
+        if ours.bias is not None:
+            assert np.array_equal(ours.bias[...], theirs.bias.detach())
+        assert np.array_equal(generator.rand(3), torch.rand(3))  # the next thing that is drawn

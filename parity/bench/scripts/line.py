@@ -1,15 +1,9 @@
 """The fitted line from seed to printed weight, without PyTorch: started by ``parity bench`` beside PyTorch's."""
 
-import jax.numpy as jnp
-from flax import nnx
-
 import jaxreg
 
 generator = jaxreg.torch_random.Generator(0)
-weight, bias = generator.linear(1, 1)
-model = jaxreg.Linear(1, 1, rngs=nnx.Rngs(0))
-model.kernel[...], model.bias[...] = jnp.asarray(weight.T), jnp.asarray(bias)
-
+model = jaxreg.Linear(1, 1, rngs=generator)
 x = generator.randn(100, 1)
 y = 2 * x + generator.randn(100, 1)
 result = jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.01), epochs=1000)

@@ -1,0 +1,97 @@
+"""One pass over the data, each of its ways, against cross-products in whole numbers, which have no rounding."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
+
+from jaxreg import _host, _reduction
+
+FLOAT32 = np.dtype(np.float32)
+
+
+def drawn(rows: int, inputs: int, outputs: int, weighted: bool, seed: int) -> tuple[Any, Any, Any]:
+    """Small whole numbers, and weights that are their squares: every sum of products is exact in float64."""
+    random = np.random.default_rng(seed)
+    x, y = (random.integers(-99, 100, (rows, columns)).astype(np.float32) for columns in (inputs, outputs))
+    return x, y, random.integers(0, 10, rows).astype(np.float32) ** 2 if weighted else None
+
+
+def exact(x: Any, y: Any, weights: Any) -> Any:
+    z = np.concatenate([x, np.ones((len(x), 1)), y], 1).astype(np.int64)
+    return z.T @ (z if weights is None else weights.astype(np.int64)[:, None] * z)
+
+
+SIZES = {
+    "rows": st.integers(1, 5000),
+    "inputs": st.integers(1, 40),
+    "outputs": st.integers(1, 3),
+    "weighted": st.booleans(),
+    "seed": st.integers(0, 99),
+}
+
+
+@given(**SIZES)
+@settings(max_examples=50)
+def test_the_hosts_blas_leaves_no_row_out(rows: int, inputs: int, outputs: int, weighted: bool, seed: int) -> None:
+    data = drawn(rows, inputs, outputs, weighted, seed)
+    assert np.array_equal(_host.products(*data, FLOAT32), exact(*data))
+
+
+@pytest.mark.parametrize("numbers", [1 << 11, 1 << 19])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"), [(1, 1, 1), (3, 4, 1), (127, 2, 2), (4096, 4, 1), (5003, 16, 1), (700, 23, 3)]
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_so_do_columns_multiplied_where_they_are(
+    rows: int, inputs: int, outputs: int, weighted: bool, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reduction, "_NUMBERS_AT_ONCE", numbers)
+    jax.clear_caches()
+    data = drawn(rows, inputs, outputs, weighted, seed=rows)
+    with jax.enable_x64(True):
+        assert np.array_equal(_reduction._reduced(None, data, "float32", False), exact(*data))
+
+
+def test_both_ways_give_one_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = drawn(40_000, 40, 1, True, 0)
+    assert _reduction._by_blas(data, FLOAT32)
+    here = _reduction.root(*data, dtype=FLOAT32)
+    there = _reduction.root(*map(jnp.asarray, data), dtype=FLOAT32)
+    assert np.array_equal(here, there)
+    monkeypatch.setattr(_reduction, "_BLAS_COLUMNS", 1000)
+    xla = np.asarray(_reduction.root(*map(jnp.asarray, data), dtype=FLOAT32))
+    products = exact(*data)
+    # What the eigenvectors of a matrix of that size lose of it in float64.
+    size = np.sqrt(products.diagonal().astype(np.float64))
+    slack = 8 * len(products) ** 1.5 * 2.0**-53 * np.outer(size, size)
+    assert (abs(xla.T @ xla - products) <= slack).all()
+    assert (abs(np.asarray(here).T @ np.asarray(here) - products) <= slack).all()
+
+
+def test_what_is_not_finite_comes_through_without_a_warning() -> None:
+    x, y, _ = drawn(30_000, 40, 1, False, 0)
+    x[12_345, 6], x[29_999, 7] = np.nan, np.inf
+    found = _host.products(x, y, None, FLOAT32)
+    assert np.isnan(found[6]).all()
+    assert not np.isfinite(found[7]).any()
+    assert np.isfinite(np.delete(np.delete(found, [6, 7], 0), [6, 7], 1)).all()
+
+
+def test_blas_has_its_threads_back_after_reductions_side_by_side() -> None:
+    before = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    data = drawn(30_000, 30, 1, False, 1)
+    threads = [threading.Thread(target=_host.products, args=(*data, FLOAT32)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"] == before
