@@ -257,7 +257,9 @@ def _finished(total: Float64[jax.Array, "m c"], orthogonal: bool) -> Float64[jax
 @jax.jit
 def _square_root(products: Float64[jax.Array, "c c"]) -> Float64[jax.Array, "c c"]:
     """A root of cross-products; columns are first brought to one size, so that each keeps its own accuracy."""
+    # LAPACK may never come back from what is not finite.
+    sound = jnp.all(jnp.isfinite(products))
     size = jnp.sqrt(jnp.diagonal(products))
-    size = jnp.where(size > 0, size, 1.0)
-    values, vectors = jnp.linalg.eigh(products / (size[:, None] * size[None]))
-    return jnp.sqrt(jnp.maximum(values, 0.0))[:, None] * vectors.T * size[None]
+    size = jnp.where(sound & (size > 0), size, 1.0)
+    values, vectors = jnp.linalg.eigh(jnp.where(sound, products / (size[:, None] * size[None]), 0.0))
+    return jnp.where(sound, jnp.sqrt(jnp.maximum(values, 0.0))[:, None] * vectors.T * size[None], jnp.nan)

@@ -55,4 +55,9 @@ def too_large(problem: Problem, squares: Any, coefficients: Any, largest: float)
     """Whether a loop over the data in a dtype with this largest number could overflow, from its sum of squares."""
     reach = jnp.sum(coefficients**2, (-2, -1))
     most = jnp.maximum(squares, problem.size * jnp.maximum(jnp.sqrt(squares), jnp.sqrt(reach)))
-    return ~(jnp.maximum(most, reach) < largest * _ROOM)
+    return ~((jnp.maximum(most, reach) < largest * _ROOM) & is_finite(problem))
+
+
+def is_finite(problem: Problem) -> Any:
+    """Whether the data were, and their squares are."""
+    return jnp.isfinite(problem.size) & jnp.all(jnp.isfinite(problem.targets))

@@ -49,14 +49,16 @@ class Modes(NamedTuple):
 
 
 def decompose(problem: Problem) -> Modes:
-    """The modes of a problem."""
-    few = problem.design.shape[1] <= 2
-    left_vectors, values, vectors = _of_two(problem.design) if few else _singular(problem.design)
+    """The modes of a problem; of one that is not finite, those of nothing at all."""
+    # LAPACK may never come back from what is not finite.
+    sound = reduced.is_finite(problem)
+    design, seen_targets = (jnp.where(sound, leaf, 0.0) for leaf in (problem.design, problem.targets))
+    left_vectors, values, vectors = _of_two(design) if design.shape[1] <= 2 else _singular(design)
     # A mode that is not told from rounding is none: what it would explain of the targets stays, no step takes it away.
     seen = values > 8 * _EPSILON * jnp.max(values)
     left_vectors, values = jnp.where(seen[None], left_vectors, 0.0), jnp.where(seen, values, 0.0)
-    targets = left_vectors.T @ problem.targets
-    rest = jnp.sum((problem.targets - left_vectors @ targets) ** 2)
+    targets = left_vectors.T @ seen_targets
+    rest = jnp.sum((seen_targets - left_vectors @ targets) ** 2)
     start = vectors @ problem.start
     return Modes(vectors, values[:, None], targets, rest, start, problem.start - vectors.T @ start)
 
@@ -219,8 +221,9 @@ def answer(
     final = coefficients_of(modes, ends)
     over = jnp.any(too_large(problem, squares_of(modes, ends), final, float(np.finfo(kernel.dtype).max)))
     found = kept(at) if each <= _AT_ONCE else _in_parts(kept, at, modes.targets.size)
+    sound = reduced.is_finite(problem)
     params, (losses, gradients, weights) = jax.tree.map(
-        lambda leaf: leaf.astype(kernel.dtype), (_named(final[0], bias), found)
+        lambda leaf: jnp.where(sound, leaf, jnp.nan).astype(kernel.dtype), (_named(final[0], bias), found)
     )
     return Answer(params, losses, gradients, weights, over)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxreg._room import free_memory
 from parity._errors import BenchError
 
 Array = np.ndarray[Any, Any]
@@ -127,17 +128,9 @@ def check_room(workload: Workload) -> None:
     Raises:
         BenchError: the data, twice over, are larger than the memory that is free.
     """
-    free = _free_memory()
+    free = free_memory()
     if free is not None and 2 * workload.bytes > free:
         raise BenchError(
             f"{workload.name} needs {2 * workload.bytes / 2**30:.1f} GiB (the data, and once more for the other "
             f"library), and {free / 2**30:.1f} GiB are free; give --size {0.4 * free / workload.bytes:.2g}"
         )
-
-
-def _free_memory() -> int | None:
-    try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jaxreg
-from jaxreg import SufficientStatistics
+from jaxreg import SufficientStatistics, _room
 from tests.strategies import Training, trainings
 
 REDUCED = ("compressed", "spectral")
@@ -217,3 +217,46 @@ def test_weights_go_along_with_their_rows_into_batches() -> None:
     for rows in (slice(0, 4), slice(4, 8), slice(8, 10)):
         model = train(model, x[rows], y[rows], weights=w[rows], plan="stepwise").model
     np.testing.assert_allclose(coefficients(batched.model), coefficients(model), rtol=2.0**-20)
+
+
+@pytest.mark.parametrize("plan", REDUCED)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("where", ["inputs", "targets", "weights"])
+@pytest.mark.parametrize(("rows", "columns"), [(20, 1), (20, 5), (4000, 3), (30_000, 40)])
+def test_what_is_not_finite_spreads_as_in_the_loop(plan: str, bad: float, where: str, rows: int, columns: int) -> None:
+    random = np.random.default_rng(rows)
+    x, y = (random.standard_normal((rows, n)).astype(np.float32) for n in (columns, 1))
+    weights = np.ones(rows, np.float32)
+    {"inputs": x[:, 0], "targets": y[:, 0], "weights": weights}[where][rows // 2] = bad
+    model = jaxreg.Linear(columns, 1, rngs=nnx.Rngs(0))
+    given = {"optimizer": jaxreg.sgd(0.01), "epochs": 20, "weights": weights if where == "weights" else None}
+    expected = jaxreg.fit(model, x, y, plan="stepwise", **given)
+    found = jaxreg.fit(model, x, y, plan=plan, **given)
+    for ours, theirs in ((found.losses, expected.losses), (found.model.kernel[...], expected.model.kernel[...])):
+        np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs))
+        np.testing.assert_array_equal(np.isinf(ours), np.isinf(theirs))
+
+
+@pytest.mark.parametrize("plan", REDUCED)
+def test_statistics_of_what_is_not_finite_train_to_nothing(plan: str) -> None:
+    x = np.random.default_rng(0).standard_normal((500, 30)).astype(np.float32)
+    x[3, 4] = np.inf
+    statistics = SufficientStatistics.of(x, x[:, :1])
+    found = jaxreg.fit(
+        jaxreg.Linear(30, 1, rngs=nnx.Rngs(0)), statistics, optimizer=jaxreg.sgd(0.01), epochs=5, plan=plan
+    )
+    assert np.isnan(found.model.kernel[...]).all()
+    assert np.isnan(found.losses).all()
+
+
+def test_more_than_fits_is_refused_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_room, "free_memory", lambda: 2**30)
+    model = jaxreg.Linear(64, 1, rngs=nnx.Rngs(0))
+    x, y = np.ones((10, 64), np.float32), np.ones((10, 1), np.float32)
+    message = r"what is kept of 90,000,000 steps would take 22\.1 GiB, and 1\.0 GiB are free; ask for fewer"
+    with pytest.raises(jaxreg.ArgumentError, match=message):
+        jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.01), epochs=90_000_000, record=["weights"])
+    with pytest.raises(jaxreg.ArgumentError, match=r"of 1,000,000 steps of 1,000 trainings would take 3\.7 GiB"):
+        jaxreg.sweep(
+            model, x, y, settings={"learning_rate": np.geomspace(1e-4, 1, 1000)}, epochs=10**6, plan="compressed"
+        )
