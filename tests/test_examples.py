@@ -11,6 +11,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SAYS = {
+    "epochs_and_memory.py": "10¹² epochs",
     "fit_a_line.py": "Estimated weight: 1.97",
     "line_without_torch.py": "1.974894",
     "house_prices.py": "A house of 2,000 square feet costs about 329 thousand dollars.",

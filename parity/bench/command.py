@@ -30,6 +30,7 @@ examples:
   parity bench line square -o out        two of them; out/ holds bench.json and bench.html
   parity bench line --compare out/bench.json
                                          what became quicker or slower since, beyond the noise
+  parity bench tall --ways eager,hand    jaxreg beside two of the ways: ten million rows take each of them minutes
   parity bench --device gpu              on the GPU, PyTorch too
 """
 
@@ -63,6 +64,13 @@ def add(commands: Any) -> None:
         metavar="S",
         help=f"a way that takes longer than that in all has fewer turns, at least one (default: {_SECONDS:g})",
     )
+    bench.add_argument(
+        "--ways",
+        type=lambda text: [word.strip() for word in text.split(",") if word.strip()],
+        default=[],
+        metavar="WORDS",
+        help="only the ways to train with one of these words in their names, and jaxreg, such as eager,scan",
+    )
     bench.add_argument("--compare", metavar="OLD.json", help="say what changed since an earlier run")
     bench.add_argument("-q", "--quiet", action="store_true", help="no progress lines")
     bench.set_defaults(run=run)
@@ -90,8 +98,10 @@ def _measured(arguments: argparse.Namespace, command: str, say: Callable[[str], 
     names = [name for name in arguments.workloads if name != "start"]
     chosen = [] if arguments.workloads and not names else workloads.named(names)
     on = running.device(arguments.device)
+    peers = running.peers(arguments.ways)
     timed, limits = running.bench(
         [workload.scaled(arguments.size) for workload in chosen],
+        peers,
         on=on,
         repeats=arguments.repeats,
         seconds=arguments.seconds,

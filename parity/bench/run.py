@@ -79,11 +79,32 @@ def device(platform: str | None) -> Any:
         raise BenchError(f"there is no device {platform!r} here; JAX finds {found}") from None
 
 
-def bench(chosen: Sequence[Workload], *, on: Any, repeats: int, seconds: float, say: Say) -> tuple[list[Timed], Limits]:
+def peers(ways: Sequence[str] = ()) -> list[Peer]:
+    """The ways to train whose names have one of these words in them, and jaxreg; all of them where there is no word.
+
+    Raises:
+        BenchError: a word is in no name.
+    """
+    known = [*OURS, *OTHERS, *_torch_peers()]
+    for word in ways:
+        if not any(_has(peer, word) for peer in known):
+            names = ", ".join(repr(peer.name) for peer in known)
+            raise BenchError(f"there is no way to train with {word!r} in its name; there are {names}")
+    return [peer for peer in known if not ways or peer is OURS[0] or any(_has(peer, word) for word in ways)]
+
+
+def _has(peer: Peer, word: str) -> bool:
+    return word.lower() in peer.name.lower()
+
+
+def bench(
+    chosen: Sequence[Workload], peers: Sequence[Peer], *, on: Any, repeats: int, seconds: float, say: Say
+) -> tuple[list[Timed], Limits]:
     """Time workloads on a device.
 
     Args:
         chosen: the workloads, scaled already.
+        peers: the ways to train; jaxreg's own is among them.
         on: a device of JAX's; PyTorch uses the same one.
         repeats: of each way at most.
         seconds: for the repeats of one way, which is timed once at least.
@@ -94,7 +115,6 @@ def bench(chosen: Sequence[Workload], *, on: Any, repeats: int, seconds: float, 
     """
     for workload in chosen:
         workloads.check_room(workload)
-    peers = [*OURS, *OTHERS, *_torch_peers()]
     say("measuring what the machine can do")
     limits = measure(on, _torch_limits())
     timed = []

@@ -94,6 +94,7 @@ def test_a_comparison_names_what_became_slower(
     ("words", "message"),
     [
         (["lime"], "there is no workload 'lime'; there are line, house_prices"),
+        (["line", "--ways", "eager,abacus"], "there is no way to train with 'abacus' in its name; there are 'jaxreg'"),
         (["line", "--device", "abacus"], "there is no device 'abacus' here; JAX finds cpu"),
         (["line", "--compare", "none.json"], "cannot read none.json"),
     ],
@@ -106,6 +107,15 @@ def test_what_cannot_be_run_is_one_message(
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_only_some_ways(tmp_path: Path) -> None:
+    assert (
+        cli.main(["bench", "house_prices", "--ways", "NumPy, scan", "-q", "-o", str(tmp_path), "--repeats", "1"]) == 0
+    )
+    timed = json.loads((tmp_path / "bench.json").read_text())["workloads"][0]["peers"]
+    ran = {peer["name"] for peer in timed if not peer["why_not"]}
+    assert ran == {"jaxreg", "NumPy loop", "lax.scan"}
 
 
 def test_what_does_not_fit_is_said_before_it_is_tried(
