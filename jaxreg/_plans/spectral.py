@@ -50,9 +50,10 @@ class Modes(NamedTuple):
 
 def decompose(problem: Problem) -> Modes:
     """The modes of a problem; of one that is not finite, those of nothing at all."""
-    # LAPACK may never come back from what is not finite.
-    sound = reduced.is_finite(problem)
-    design, seen_targets = (jnp.where(sound, leaf, 0.0) for leaf in (problem.design, problem.targets))
+    # LAPACK may never come back from what is not finite. The targets, of which a sweep has many over one design, are
+    # looked at apart from it: it is decomposed once.
+    design = jnp.where(jnp.isfinite(problem.size), problem.design, 0.0)
+    seen_targets = jnp.where(jnp.all(jnp.isfinite(problem.targets)), problem.targets, 0.0)
     left_vectors, values, vectors = _of_two(design) if design.shape[1] <= 2 else _singular(design)
     # A mode that is not told from rounding is none: what it would explain of the targets stays, no step takes it away.
     seen = values > 8 * _EPSILON * jnp.max(values)
