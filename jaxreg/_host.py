@@ -9,12 +9,10 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from threadpoolctl import ThreadpoolController
 
 # A block of the data in float64 has about so many numbers, and stays in a core's cache; but at least so many rows.
 _NUMBERS, _ROWS = 1 << 18, 1 << 10
@@ -31,6 +29,8 @@ def products(inputs: Any, targets: Any, weights: Any, dtype: Any) -> Float64[np.
         weights: shape ``(rows,)``, or ``None`` for 1.
         dtype: to which all are rounded first.
     """
+    from concurrent.futures import ThreadPoolExecutor  # here, since few who import jaxreg come this way
+
     data = [None if leaf is None else np.asarray(leaf) for leaf in (inputs, targets, weights)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ends = [len(inputs) * k // cores for k in range(cores + 1)]
@@ -40,6 +40,8 @@ def products(inputs: Any, targets: Any, weights: Any, dtype: Any) -> Float64[np.
 
 @functools.cache
 def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController().select(user_api="blas")
 
 

@@ -19,6 +19,8 @@ from jaxreg import _host
 _Spec: Any = jax.sharding.PartitionSpec
 # Numbers of a block: it must stay in cache while it is widened to float64 and multiplied.
 _NUMBERS_AT_ONCE = 1 << 19
+# Where several devices have rows each. A TPU pads a number to many: it has no room for more at once.
+_NUMBERS_OF_EACH = 1 << 18
 # Parts of a block that are multiplied side by side: a core each, where one product would be too small to share.
 _PARTS = 4
 # Numbers side by side whose sums fill the vectors of any processor.
@@ -109,7 +111,7 @@ def root_over(data: Any, *, dtype: str, mesh: Any, axes: Any) -> Float64[jax.Arr
     orthogonal = _is_orthogonal(data, np.dtype(dtype))
 
     def own(part: Any) -> Any:
-        found = _reduced(None, part, dtype, orthogonal)
+        found = _reduced(None, part, dtype, orthogonal, _NUMBERS_OF_EACH)
         return found if orthogonal else lax.psum(found, axes)  # type: ignore[no-untyped-call]
 
     here = _Spec(axes)
@@ -153,11 +155,13 @@ def merged(roots: Any) -> Float64[jax.Array, "rows columns"]:
         return _orthogonal(jnp.concatenate(roots))
 
 
-@functools.partial(jax.jit, static_argnames=("dtype", "orthogonal"))
-def _reduced(total: Any, data: Any, dtype: str, orthogonal: bool) -> Float64[jax.Array, "rows columns"]:
+@functools.partial(jax.jit, static_argnames=("dtype", "orthogonal", "numbers"))
+def _reduced(
+    total: Any, data: Any, dtype: str, orthogonal: bool, numbers: int | None = None
+) -> Float64[jax.Array, "rows columns"]:
     """Cross-products, or the triangle of an orthogonal reduction, of the data and of what came before it."""
     rows, columns = data[0].shape[0], _columns(data)
-    size = max(_NUMBERS_AT_ONCE // columns, 8 * columns if orthogonal else 1)
+    size = max((numbers or _NUMBERS_AT_ONCE) // columns, 8 * columns if orthogonal else 1)
     size = min(max(size // _LANES, 1) * _LANES, rows)
     add = functools.partial(_stacked if orthogonal else _multiplied, data=data, dtype=dtype)
     whole, begin = rows // size, 0

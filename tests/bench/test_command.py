@@ -94,7 +94,7 @@ def test_a_comparison_names_what_became_slower(
     ("words", "message"),
     [
         (["lime"], "there is no workload 'lime'; there are line, house_prices"),
-        (["line", "--ways", "eager,abacus"], "there is no way to train with 'abacus' in its name; there are 'jaxreg'"),
+        (["line", "--ways", "numpy,abacus"], "there is no way to train with 'abacus' in its name; there are 'jaxreg'"),
         (["line", "--device", "abacus"], "there is no device 'abacus' here; JAX finds cpu"),
         (["line", "--compare", "none.json"], "cannot read none.json"),
     ],
@@ -110,12 +110,10 @@ def test_what_cannot_be_run_is_one_message(
 
 
 def test_only_some_ways(tmp_path: Path) -> None:
-    assert (
-        cli.main(["bench", "house_prices", "--ways", "NumPy, scan", "-q", "-o", str(tmp_path), "--repeats", "1"]) == 0
-    )
+    assert cli.main(["bench", "house_prices", "--ways", " NumPy,", "-q", "-o", str(tmp_path), "--repeats", "1"]) == 0
     timed = json.loads((tmp_path / "bench.json").read_text())["workloads"][0]["peers"]
     ran = {peer["name"] for peer in timed if not peer["why_not"]}
-    assert ran == {"jaxreg", "NumPy loop", "lax.scan"}
+    assert ran == {"jaxreg", "NumPy loop"}
 
 
 def test_what_does_not_fit_is_said_before_it_is_tried(
