@@ -149,7 +149,7 @@ def fit(
         lowered=not is_full(precision),
     )
     plan = choose(plan, request)
-    request.check_room(plan)
+    request.check_room(plan, steps)
     with full_precision(precision):
         outcome = run(plan, request)
     trace = Trace(_plain(outcome.gradients), _plain(outcome.weights))

@@ -117,7 +117,7 @@ def fit_groups(
             lowered=not is_full(precision),
         )
         chosen = _choice.choose(plan if not results else chosen, request)
-        request.check_room(chosen, len(members))
+        request.check_room(chosen, request.epochs, len(members))
         many = _sweep_run.Many(
             settings=[{}] * len(members),
             make=_Same(optimizer),

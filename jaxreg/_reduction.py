@@ -157,11 +157,11 @@ def merged(roots: Any) -> Float64[jax.Array, "rows columns"]:
 
 @functools.partial(jax.jit, static_argnames=("dtype", "orthogonal", "numbers"))
 def _reduced(
-    total: Any, data: Any, dtype: str, orthogonal: bool, numbers: int | None = None
+    total: Any, data: Any, dtype: str, orthogonal: bool, numbers: int = _NUMBERS_AT_ONCE
 ) -> Float64[jax.Array, "rows columns"]:
     """Cross-products, or the triangle of an orthogonal reduction, of the data and of what came before it."""
     rows, columns = data[0].shape[0], _columns(data)
-    size = max((numbers or _NUMBERS_AT_ONCE) // columns, 8 * columns if orthogonal else 1)
+    size = max(numbers // columns, 8 * columns if orthogonal else 1)
     size = min(max(size // _LANES, 1) * _LANES, rows)
     add = functools.partial(_stacked if orthogonal else _multiplied, data=data, dtype=dtype)
     whole, begin = rows // size, 0
@@ -218,7 +218,7 @@ def _side_by_side(inputs: Any, targets: Any, weights: Any) -> Float64[jax.Array,
     parts = _PARTS if len(inputs) % _PARTS == 0 else 1
 
     def apart(rows: jax.Array) -> jax.Array:
-        return rows.reshape(parts, -1, rows.shape[1])
+        return rows.reshape(parts, len(rows) // parts, rows.shape[1])
 
     x, y = apart(inputs), apart(targets)
     if weights is None:
@@ -239,9 +239,9 @@ def _crossed(a: Float64[jax.Array, "parts n k"], b: Float64[jax.Array, "parts n 
 def _sums(columns: Float64[jax.Array, "parts n k"]) -> Float64[jax.Array, "1 k"]:
     """Sums of columns, several rows at a time where they are short, so that the processor's vectors are filled."""
     parts, rows, width = columns.shape
-    together = math.gcd(rows, max(_VECTOR // width, 1))
+    together = math.gcd(rows, max(_VECTOR // max(width, 1), 1))
     folded = jnp.sum(columns.reshape(parts, rows // together, together * width), 1)
-    return jnp.sum(folded.reshape(-1, width), 0, keepdims=True)
+    return jnp.sum(folded.reshape(parts * together, width), 0, keepdims=True)
 
 
 def _stacked(

@@ -16,7 +16,7 @@ from jaxreg._batches import Batches
 from jaxreg._checks import is_array
 from jaxreg._linear import Linear
 from jaxreg._plans.stepwise import Data
-from jaxreg._room import check_room
+from jaxreg._room import check_kept
 from jaxreg._statistics import SufficientStatistics
 
 
@@ -109,25 +109,16 @@ class Request:
         """Columns of the targets."""
         return math.prod(self.shapes[1][1:])
 
-    @property
-    def steps(self) -> int:
-        """Of the optimizer."""
-        return self.epochs * (1 if self.batches is None else self.batches.steps)
-
-    def check_room(self, plan: str, trainings: int = 1) -> None:
+    def check_room(self, plan: str, steps: int, trainings: int = 1) -> None:
         """Refuse to keep more of the steps than there is room for.
 
         Raises:
             ArgumentError: there is not; the message says how much it would be, and what to do.
         """
-        kept = len(self.at) if self.at is not None and plan == "spectral" else self.steps
+        kept = len(self.at) if self.at is not None and plan == "spectral" else steps
         each = sum(leaf.size for leaf in jax.tree.leaves(self.split[1])) if self.record else 0
         numbers = 1 + len(self.record) * each
-        check_room(
-            trainings * kept * numbers * self.dtype.itemsize,
-            f"what is kept of {kept:,} steps" + (f" of {trainings:,} trainings" if trainings > 1 else ""),
-            "ask for fewer of them with at=, record less, or make fewer epochs in a call",
-        )
+        check_kept(trainings * kept * numbers * self.dtype.itemsize, kept, trainings)
 
 
 def _value(variable: Any) -> Any:

@@ -10,32 +10,39 @@ from jaxreg._errors import ArgumentError
 _SURE = 1 << 28
 
 
-def check_room(size: int, what: str, instead: str) -> None:
-    """Refuse to keep more than there is room for.
+def check_kept(size: int, steps: int, trainings: int) -> None:
+    """Refuse to keep more of a training's steps than there is room for.
 
     Args:
-        size: bytes.
-        what: what they are.
-        instead: what to do.
+        size: bytes that it would take.
+        steps: of which something is kept.
+        trainings: of so many steps each.
 
     Raises:
         ArgumentError: there are fewer bytes free.
     """
     if size < _SURE:
         return
-    free = free_memory()
+    free = _free()
     if free is not None and size > free:
+        many = f" of {trainings:,} trainings" if trainings > 1 else ""
         raise ArgumentError(
-            f"{what} would take {size / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free; {instead}"
+            f"what is kept of {steps:,} steps{many} would take {size / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB "
+            "are free; ask for fewer of them with at=, record less, or make fewer epochs in a call"
         )
 
 
-def free_memory() -> int | None:
-    """Bytes free on the device that JAX works on, the host's where it is the CPU; ``None`` where nobody tells."""
+def _free() -> int | None:
+    """Bytes free on the device that JAX works on; ``None`` where nobody tells."""
     device = jax.devices()[0]
-    if device.platform != "cpu":
-        known = device.memory_stats() or {}
-        return known["bytes_limit"] - known.get("bytes_in_use", 0) if "bytes_limit" in known else None
+    if device.platform == "cpu":
+        return host_memory()
+    known = device.memory_stats() or {}
+    return known["bytes_limit"] - known.get("bytes_in_use", 0) if "bytes_limit" in known else None
+
+
+def host_memory() -> int | None:
+    """Bytes free in the host's memory; ``None`` where nobody tells."""
     try:
         with open("/proc/meminfo") as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

@@ -114,7 +114,7 @@ def sweep(
         lowered=not is_full(precision),
     )
     plan = _choice.choose(plan, request, len(each))
-    request.check_room(plan, len(each))
+    request.check_room(plan, request.epochs, len(each))
     with full_precision(precision):
         starts = _starts(request, [one.get("seed") for one in each])
         params, rest, losses = _sweep_run.run(plan, request, _sweep_run.Many(own, optimizer, starts, which, choices))

@@ -97,8 +97,9 @@ def _train(
 
     def epoch(carry: Any, at: tuple[jax.Array, Any]) -> tuple[Any, Any]:
         rows = order_of(*at)
+        fits = min(size, data.inputs.shape[0])  # it is traced where there is no whole batch, too
         carry, kept = lax.scan(
-            lambda carry, number: on_batch(carry, number, rows, min(size, data.inputs.shape[0])),
+            lambda carry, number: on_batch(carry, number, rows, fits),
             carry,
             jnp.arange(whole, dtype=jnp.int32),
             unroll=min(UNROLL, max(whole, 1)),

@@ -66,7 +66,7 @@ def add(commands: Any) -> None:
     )
     bench.add_argument(
         "--ways",
-        type=lambda text: [word.strip() for word in text.split(",") if word.strip()],
+        type=_words,
         default=[],
         metavar="WORDS",
         help="only the ways to train with one of these words in their names, and jaxreg, such as eager,scan",
@@ -138,6 +138,10 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return value
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _count(text: str) -> int:

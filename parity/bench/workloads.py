@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxreg._room import free_memory
+from jaxreg._room import host_memory
 from parity._errors import BenchError
 
 Array = np.ndarray[Any, Any]
@@ -128,7 +128,7 @@ def check_room(workload: Workload) -> None:
     Raises:
         BenchError: the data, twice over, are larger than the memory that is free.
     """
-    free = free_memory()
+    free = host_memory()
     if free is not None and 2 * workload.bytes > free:
         raise BenchError(
             f"{workload.name} needs {2 * workload.bytes / 2**30:.1f} GiB (the data, and once more for the other "

@@ -48,17 +48,16 @@ def test_the_hosts_blas_leaves_no_row_out(rows: int, inputs: int, outputs: int, 
 
 @pytest.mark.parametrize("numbers", [1 << 11, 1 << 19])
 @pytest.mark.parametrize(
-    ("rows", "inputs", "outputs"), [(1, 1, 1), (3, 4, 1), (127, 2, 2), (4096, 4, 1), (5003, 16, 1), (700, 23, 3)]
+    ("rows", "inputs", "outputs"),
+    [(1, 1, 1), (3, 4, 1), (127, 2, 2), (4096, 4, 1), (5003, 16, 1), (700, 23, 3), (5000, 0, 2)],
 )
 @pytest.mark.parametrize("weighted", [False, True])
 def test_so_do_columns_multiplied_where_they_are(
-    rows: int, inputs: int, outputs: int, weighted: bool, numbers: int, monkeypatch: pytest.MonkeyPatch
+    rows: int, inputs: int, outputs: int, weighted: bool, numbers: int
 ) -> None:
-    monkeypatch.setattr(_reduction, "_NUMBERS_AT_ONCE", numbers)
-    jax.clear_caches()
     data = drawn(rows, inputs, outputs, weighted, seed=rows)
     with jax.enable_x64(True):
-        assert np.array_equal(_reduction._reduced(None, data, "float32", False), exact(*data))
+        assert np.array_equal(_reduction._reduced(None, data, "float32", False, numbers), exact(*data))
 
 
 def test_both_ways_give_one_root(monkeypatch: pytest.MonkeyPatch) -> None:

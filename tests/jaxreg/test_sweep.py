@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 import jaxreg
+from jaxreg import _many
 
 PLANS = ("stepwise", "compressed", "spectral")
 STEPS = 40
@@ -133,3 +134,21 @@ def test_bad_arguments(data: Any, changes: dict[str, Any], words: str) -> None:
     good = {"inputs": x, "targets": y, "settings": {"learning_rate": [0.1]}, "epochs": 40}
     with pytest.raises(jaxreg.ArgumentError, match=words):
         jaxreg.sweep(model, **(good | changes))
+
+
+@pytest.mark.parametrize("targets", [1, 3])
+def test_the_inputs_are_decomposed_once_for_all(targets: int) -> None:
+    columns, kernels, bias = jnp.ones((12, 5)), jnp.ones((targets, 4, 1)), jnp.ones((targets, 1))
+    with jax.enable_x64(True):
+        lowered = _many.by_modes.lower(
+            columns.astype(np.float64),
+            np.ones((targets, 12, 1)),
+            {"kernel": kernels, "bias": bias},
+            np.arange(targets, dtype=np.int32),
+            np.ones((targets, 8)),
+            np.zeros(1),
+            momentum=False,
+        )
+    decompositions = [line for line in lowered.as_text().splitlines() if "lapack_dgesdd" in line]
+    assert decompositions
+    assert all("(tensor<12x5xf64>)" in line for line in decompositions)
