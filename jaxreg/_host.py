@@ -6,9 +6,11 @@ with the symmetric half only (BLAS's ``syrk``), they are done in less than two t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from jaxtyping import Float64
 # A block of the data in float64 has about so many numbers, and stays in a core's cache; but at least so many rows.
 _NUMBERS, _ROWS = 1 << 18, 1 << 10
 # BLAS's own number of threads is one setting for all: two reductions at once would each restore the other's.
-_alone = threading.Lock()
+_alone = threading.RLock()
 
 
 def products(inputs: Any, targets: Any, weights: Any, dtype: Any) -> Float64[np.ndarray, "columns columns"]:
@@ -34,12 +36,24 @@ def products(inputs: Any, targets: Any, weights: Any, dtype: Any) -> Float64[np.
     data = [None if leaf is None else np.asarray(leaf) for leaf in (inputs, targets, weights)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ends = [len(inputs) * k // cores for k in range(cores + 1)]
-    with _alone, _blas().limit(limits=1), ThreadPoolExecutor(cores) as pool:
+    with one_thread(), ThreadPoolExecutor(cores) as pool:
         return sum(pool.map(functools.partial(_own, data, np.dtype(dtype)), ends[:-1], ends[1:]))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """BLAS and LAPACK with one thread a call, NumPy's and XLA's.
+
+    Threads that LAPACK starts for a matrix of 60 columns gain it nothing, and do not sleep at once when they are done:
+    they would take a core from the next reduction, which is then half as long again.
+    """
+    with _alone, _blas().limit(limits=1):
+        yield
 
 
 @functools.cache
 def _blas() -> Any:
+    import scipy.linalg.cython_lapack  # noqa: F401  # whose library XLA calls: it must be there to be found
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")

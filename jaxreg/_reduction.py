@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from typing import Any
@@ -54,7 +55,9 @@ def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float
     data = (inputs, targets, weights)
     with jax.enable_x64(True):
         if _by_blas(data, dtype):
-            return _square_root(_host.products(*data, dtype))
+            with _host.one_thread():
+                found: Any = jax.block_until_ready(_square_root(_host.products(*data, dtype)))  # type: ignore[no-untyped-call]
+            return found
         if in_one(data, dtype):
             return _root_of(data, dtype.name)
         over = rows_over(inputs)
@@ -67,6 +70,11 @@ def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float
             part = jax.tree.map(lambda leaf, at=start: leaf[at : at + step], data)
             total = _reduced(total, part, dtype.name, orthogonal)
         return _finished(total, orthogonal)
+
+
+def small_work(data: Any, dtype: Any) -> Any:
+    """A context for what is done with :func:`root`, and waited for; LAPACK keeps out of the next one's way there."""
+    return _host.one_thread() if data is not None and _by_blas(data, dtype) else contextlib.nullcontext()
 
 
 def in_one(data: Any, dtype: Any) -> bool:

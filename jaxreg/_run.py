@@ -107,7 +107,7 @@ def _spectral(request: Request) -> Outcome:
     settings = as_in(request.dtype, *request.optimizer.settings)
     numbers = np.array([*settings, _choice.scale(request), request.epochs], np.float64)
     assert request.layer is not None
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), _reduction.small_work(request.data, request.dtype):
         source, layer = _source(request), _home.brought(request.layer)
         with _home.working():
             answer = spectral.run(

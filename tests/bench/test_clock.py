@@ -45,6 +45,20 @@ def test_a_slow_way_sits_out_and_a_quick_one_is_called_often(now: list[float]) -
     assert [len(turn) in (5, 6) for turn in taken["quick"]] == [True] * 4
 
 
+def test_the_first_call_of_a_quick_turn_is_not_counted_nor_a_slow_one_made_twice(now: list[float]) -> None:
+    made = {"slow": 0, "quick": 0}
+
+    def way(name: str, seconds: float) -> None:
+        now[0] += seconds * (3 if made[name] == 0 else 1)  # what the way before it left
+        made[name] += 1
+
+    taken = clock.interleaved(
+        {"slow": lambda: way("slow", 1.0), "quick": lambda: way("quick", 0.1)}, repeats=1, seconds=9
+    )
+    assert taken == {"slow": [[3.0]], "quick": [[pytest.approx(0.1)]]}
+    assert made == {"slow": 1, "quick": 2}
+
+
 @given(TURNS, st.floats(0.5, 2.0))
 def test_ratio_of_what_is_slower_by_a_factor(turns: list[list[float]], factor: float) -> None:
     slower = [[factor * call for call in turn] for turn in turns]

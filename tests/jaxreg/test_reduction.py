@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
+import jaxreg
 from jaxreg import _host, _reduction
+from jaxreg._plans import spectral
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -83,6 +88,36 @@ def test_what_is_not_finite_comes_through_without_a_warning() -> None:
     assert np.isnan(found[6]).all()
     assert not np.isfinite(found[7]).any()
     assert np.isfinite(np.delete(np.delete(found, [6, 7], 0), [6, 7], 1)).all()
+
+
+def test_lapack_starts_no_threads_beside_the_reduction(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def watched(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            seen.extend((name, pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas")
+            return work(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(_reduction, "_square_root", watched("root", _reduction._square_root))
+    monkeypatch.setattr(spectral, "run", watched("modes", spectral.run))
+    x, y, _ = drawn(40_000, 40, 1, False, 0)
+    model = jaxreg.Linear(40, 1, rngs=jaxreg.torch_random.Generator(0))
+    jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.01), epochs=3, plan="spectral")
+    assert {name for name, _ in seen} == {"root", "modes"}
+    assert {count for _, count in seen} == {1}
+
+
+def test_the_library_that_xla_calls_is_held_before_it_was_ever_used() -> None:
+    script = """
+import jax.numpy as jnp, threadpoolctl
+from jaxreg import _host
+held = {pool["filepath"] for pool in _host._blas().info()}
+jnp.linalg.eigh(jnp.eye(3)), jnp.linalg.svd(jnp.eye(3))
+assert {pool["filepath"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"} == held
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_blas_has_its_threads_back_after_reductions_side_by_side() -> None:
