@@ -12,7 +12,7 @@ import numpy as np
 from jaxreg import _choice, _home, _reduction
 from jaxreg._checks import is_number
 from jaxreg._modes import as_in
-from jaxreg._plans import compressed, minibatch, reduced, spectral, stepwise, tail
+from jaxreg._plans import compressed, escape, minibatch, reduced, small, spectral, stepwise, tail
 from jaxreg._plans.stepwise import Data, Outcome
 from jaxreg._request import Request
 from jaxreg._sgd import MomentumState, PyTorchSGD, sgd
@@ -110,16 +110,7 @@ def _spectral(request: Request) -> Outcome:
     with jax.enable_x64(True), _reduction.small_work(request.data, request.dtype):
         source, layer = _source(request), _home.brought(request.layer)
         with _home.working():
-            answer = spectral.run(
-                source,
-                *layer,
-                numbers,
-                None if request.at is None else request.at.astype(np.float64),
-                dtype=request.dtype,
-                every=request.epochs if request.at is None else None,
-                momentum=settings.momentum != 0,
-                record=request.record,
-            )
+            answer = _by_modes(request, source, layer, numbers)
         answer = _home.returned(answer, request.layer[0])
         # NumPy takes the flag out of its array in an eighth of the time that bool() does.
         if request.data is None or not np.asarray(answer.overflows):
@@ -130,13 +121,23 @@ def _spectral(request: Request) -> Outcome:
     return _continued(request, known, overflow)
 
 
+def _by_modes(request: Request, source: Any, layer: Any, numbers: Array) -> spectral.Answer:
+    momentum, at = bool(numbers[1] != 0), request.at
+    kept = request.epochs if at is None else len(at)
+    steps: dict[str, Any] = {"dtype": request.dtype, "every": request.epochs if at is None else None}
+    given = (source, *layer, numbers, None if at is None else at.astype(np.float64))
+    if small.serves(source, layer[0], kept, momentum=momentum, record=request.record):
+        return small.run(*given, **steps)
+    return spectral.run(*given, **steps, momentum=momentum, record=request.record)
+
+
 def _spectral_overflow(request: Request, numbers: Array) -> _Overflow:
     assert request.data is not None
     assert request.layer is not None
     root, outputs = _home.brought(_reduction.root(*request.data, dtype=request.dtype)), request.shapes[1][1]
     with _home.working():
         given = (root[:, -outputs:], *_home.brought(request.layer), numbers)
-        found = spectral.overflow(root[:, :-outputs], *jax.tree.map(lambda leaf: leaf[None], given))
+        found = escape.search(root[:, :-outputs], *jax.tree.map(lambda leaf: leaf[None], given))
     steps, now, velocity = _home.returned(found, request.layer[0])
     step, params = int(steps[0]), _params(request, now[0])
     buffer = MomentumState(jnp.asarray(min(step, 2**30), jnp.int32), _params(request, velocity[0]))

@@ -13,7 +13,7 @@ from jaxreg import _choice, _home, _many, _reduction
 from jaxreg._checks import is_number
 from jaxreg._many import Rule, Trainings
 from jaxreg._modes import as_in
-from jaxreg._plans import spectral
+from jaxreg._plans import escape
 from jaxreg._plans.stepwise import Data
 from jaxreg._request import Request
 from jaxreg._sgd import MomentumState
@@ -154,7 +154,7 @@ def _spectral(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
             return _like(many.starts, params), losses, None
         few = jax.tree.map(lambda leaf: leaf[gone], starts)
         own = columns if columns.ndim == 2 else columns[gone]
-        found = spectral.overflow(own, targets[many.which[gone]], few["kernel"], few.get("bias"), numbers[gone])
+        found = escape.search(own, targets[many.which[gone]], few["kernel"], few.get("bias"), numbers[gone])
         found = _home.returned(found, jax.tree.leaves(many.starts)[0])
 
     def state(trainings: Trainings, rule: Rule, places: Array) -> Any:

@@ -24,8 +24,6 @@ _AT_ONCE = 1 << 22
 _EPSILON = float(np.finfo(np.float64).eps)
 # So few numbers are added up one by one: XLA's CPU compiler makes vectors of that, and none of a sum over an axis.
 _ONE_BY_ONE = 8
-# Steps looked at in one turn of the search for where a training overflows.
-_SEARCHED = 64
 
 
 class Modes(NamedTuple):
@@ -89,15 +87,20 @@ def _of_two(design: Float64[Array, "m c"]) -> tuple[Any, Any, Any]:
     One-sided Jacobi (Golub and Van Loan, *Matrix Computations*, 8.6.3): one rotation makes the columns orthogonal, two
     more take away what its rounding leaves where they are almost the same.
     """
-    vectors = jnp.eye(design.shape[1])
-    for _ in range(3 if design.shape[1] == 2 else 0):
+
+    def turned(_: Any, both: Any) -> Any:
+        design, vectors = both
         products = design.T @ design
         across = products[0, 1]
         twice = jnp.where(across == 0, jnp.inf, (products[1, 1] - products[0, 0]) / (2 * across))
         tangent = jnp.where(twice < 0, -1.0, 1.0) / (jnp.abs(twice) + jnp.hypot(1.0, twice))
         cosine = 1 / jnp.hypot(1.0, tangent)
         turn = cosine * jnp.stack([jnp.stack([jnp.ones(()), tangent]), jnp.stack([-tangent, jnp.ones(())])])
-        design, vectors = design @ turn, vectors @ turn
+        return design @ turn, vectors @ turn
+
+    vectors = jnp.eye(design.shape[1])
+    if design.shape[1] == 2:
+        design, vectors = lax.fori_loop(0, 3, turned, (design, vectors))
     values = jnp.sqrt(jnp.sum(design**2, 0))
     return design / jnp.where(values == 0, 1.0, values)[None], values, vectors.T
 
@@ -203,33 +206,68 @@ def answer(
         momentum: whether there is one; without, less is to be done.
         record: what to keep of those steps besides the losses: "gradients", "weights".
     """
-    given, settings = _of(numbers, momentum)
-    problem = reduced.problem(columns, targets, kernel, bias, given.scale)
-    modes = decompose(problem)
+    training, params, over = begun(columns, targets, kernel, bias, numbers, momentum=momentum)
+    given, settings = taken(numbers, momentum)
+    modes, scale = training.modes, given.scale
 
     def kept(steps: Any) -> Any:
-        state = after(modes, problem.scale, steps, settings)
+        state = after(modes, scale, steps, settings)
         gradients = weights = None
         if "gradients" in record:
             towards = jnp.einsum("mc,smo->sco", modes.vectors, modes.values[None] * state.residuals)
-            gradients = _named(2 * problem.scale * towards, bias)
+            gradients = _named(2 * scale * towards, bias)
         if "weights" in record:
-            weights = _named(coefficients_of(modes, after(modes, problem.scale, steps + 1, settings)), bias)
-        return problem.scale * squares_of(modes, state), gradients, weights
+            weights = _named(coefficients_of(modes, after(modes, scale, steps + 1, settings)), bias)
+        return scale * squares_of(modes, state), gradients, weights
 
-    each = at.size * modes.targets.size
-    ends = after(modes, problem.scale, jnp.stack([given.steps, given.steps + 1, jnp.zeros(())]), settings)
-    final = coefficients_of(modes, ends)
-    over = jnp.any(too_large(problem, squares_of(modes, ends), final, float(np.finfo(kernel.dtype).max)))
-    found = kept(at) if each <= _AT_ONCE else _in_parts(kept, at, modes.targets.size)
-    sound = reduced.is_finite(problem)
-    params, (losses, gradients, weights) = jax.tree.map(
-        lambda leaf: jnp.where(sound, leaf, jnp.nan).astype(kernel.dtype), (_named(final[0], bias), found)
-    )
+    found = kept(at) if at.size * modes.targets.size <= _AT_ONCE else _in_parts(kept, at, modes.targets.size)
+    losses, gradients, weights = training.rounded(found, kernel.dtype)
     return Answer(params, losses, gradients, weights, over)
 
 
-def _of(numbers: Any, momentum: bool = True) -> tuple[Numbers, Settings]:
+class Training(NamedTuple):
+    """A training in closed form: what each of its steps is worked out from.
+
+    Attributes:
+        modes: of its data.
+        numbers: :class:`Numbers` in one array.
+        sound: whether the data were finite; all is NaN that comes of others.
+    """
+
+    modes: Modes
+    numbers: Any
+    sound: Any
+
+    def rounded(self, tree: Any, dtype: Any) -> Any:
+        """What was worked out in float64, as it is handed back."""
+        return jax.tree.map(lambda leaf: jnp.where(self.sound, leaf, jnp.nan).astype(dtype), tree)
+
+    def losses(self, steps: Any, *, momentum: bool) -> Any:
+        """Before each of the steps."""
+        given, settings = taken(self.numbers, momentum)
+        return given.scale * squares_of(self.modes, after(self.modes, given.scale, steps, settings))
+
+
+def begun(
+    columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, *, momentum: bool
+) -> tuple[Training, Any, Any]:
+    """A training, its parameters after the last step, and whether a loop in their dtype could overflow on the way.
+
+    The arguments are those of :func:`answer`.
+    """
+    given, settings = taken(numbers, momentum)
+    problem = reduced.problem(columns, targets, kernel, bias, given.scale)
+    training = Training(decompose(problem), numbers, reduced.is_finite(problem))
+    ends = jnp.stack([given.steps, given.steps + 1, jnp.zeros(())])
+    state = after(training.modes, problem.scale, ends, settings)
+    final = coefficients_of(training.modes, state)
+    largest = float(np.finfo(kernel.dtype).max)
+    over = jnp.any(too_large(problem, squares_of(training.modes, state), final, largest))
+    return training, training.rounded(_named(final[0], bias), kernel.dtype), over
+
+
+def taken(numbers: Any, momentum: bool = True) -> tuple[Numbers, Settings]:
+    """The numbers of a training, and of them the optimizer's settings."""
     given = Numbers(*(numbers[..., k] for k in range(len(Numbers._fields))))
     return given, Settings(*given[:6])._replace(**({} if momentum else {"momentum": None}))
 
@@ -264,71 +302,3 @@ def run(
     at = jnp.arange(every, dtype=np.float64) if at is None else at
     columns, targets = root[:, : -kernel.shape[1]], root[:, -kernel.shape[1] :]
     return answer(columns, targets, kernel, bias, numbers, at, momentum=momentum, record=record)
-
-
-class Before(NamedTuple):
-    """The last step before a loop in the model's dtype could overflow, and coefficients and velocity there."""
-
-    step: Any
-    coefficients: Any
-    velocity: Any
-
-
-def overflow(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any) -> Before:
-    """Where each of many trainings could overflow.
-
-    ``targets`` and all after it have a leading axis for them, ``columns`` where each has its own.
-    """
-    low, high = np.zeros(len(numbers), np.int64), numbers[:, -1].astype(np.int64)
-    arguments = (columns, targets, kernel, bias, numbers)
-    while (high - low > 1).any():
-        # Evenly in the logarithm at first, since nobody knows of what size the number is.
-        share = np.linspace(0, 1, _SEARCHED)[None]
-        width = np.maximum(high - low, 1)[:, None].astype(np.float64)
-        inner = np.where(low[:, None] == 0, width**share, 1 + (width - 1) * share)
-        tried = np.concatenate([low[:, None] + inner.astype(np.int64), high[:, None]], 1)
-        flags = np.asarray(_large(*arguments, tried.astype(np.float64)))
-        first = np.where(flags.any(1), flags.argmax(1), _SEARCHED)
-        each = np.arange(len(low))
-        low, high = np.where(first > 0, tried[each, np.maximum(first - 1, 0)], low), tried[each, first]
-    return Before(low, *_before(*arguments, low.astype(np.float64)))
-
-
-@jax.jit
-def _large(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, steps: Any) -> Any:
-    """Whether each training is too large after each of these numbers of steps."""
-
-    def one(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, steps: Any) -> Any:
-        given, settings = _of(numbers)
-        problem = reduced.problem(columns, targets, kernel, bias, given.scale)
-        modes = decompose(problem)
-        state = after(modes, problem.scale, steps, settings)
-        largest = float(np.finfo(kernel.dtype).max)
-        return too_large(problem, squares_of(modes, state), coefficients_of(modes, state), largest)
-
-    return jax.vmap(one, (_own(columns), 0, 0, 0, 0, 0))(columns, targets, kernel, bias, numbers, steps)
-
-
-@jax.jit
-def _before(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, step: Any) -> tuple[Any, Any]:
-    """Coefficients and velocity of each training after its number of steps."""
-
-    def one(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, step: Any) -> tuple[Any, Any]:
-        given, settings = _of(numbers)
-        problem = reduced.problem(columns, targets, kernel, bias, given.scale)
-        modes = decompose(problem)
-        state = after(modes, problem.scale, jnp.stack([step, jnp.maximum(step - 1, 0)]), settings)
-        now, then = coefficients_of(modes, state)
-        moved = (then - now) / settings.learning_rate
-        sign = jnp.where(settings.maximize, -2.0, 2.0)
-        gradient = sign * problem.scale * problem.design.T @ (problem.design @ then - problem.targets)
-        ahead = (moved - gradient - settings.weight_decay * then) / settings.momentum
-        velocity = jnp.where(settings.nesterov, ahead, moved)
-        return now, jnp.where((step > 0) & (settings.momentum != 0), velocity, 0.0)
-
-    return jax.vmap(one, (_own(columns), 0, 0, 0, 0, 0))(columns, targets, kernel, bias, numbers, step)
-
-
-def _own(columns: Any) -> int | None:
-    """The axis of the trainings, where each has columns of its own."""
-    return 0 if columns.ndim == 3 else None

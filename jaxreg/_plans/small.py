@@ -1,0 +1,102 @@
+"""The spectral plan of a small problem on a CPU, as programs that run where they are called.
+
+XLA's CPU client runs a program of less than 1,000 operations, those of a loop's body counted once, in the thread that
+calls it; any other it hands to a thread of its own, which takes longer than all the work that a line fitted to a
+hundred points is. And it takes a program's parts one after another only if there are at most eight of them, or none of
+more than 512 bytes; else it shares them out, which takes as long again.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Float64
+
+from jaxreg._plans import spectral
+from jaxreg._plans.spectral import Answer, Training
+
+# Columns, the constant one and the targets with them; numbers of the data; and steps whose losses are kept.
+_COLUMNS, _NUMBERS, _KEPT = 3, 4096, 4096
+# Losses worked out in one turn of the loop: the doubles that one instruction of a processor takes.
+_TURN = 8
+
+
+def serves(source: Any, kernel: Any, kept: int, *, momentum: bool, record: frozenset[str]) -> bool:
+    """Whether this is for a training: a few numbers on a CPU, steps of few operations, nothing to keep but losses."""
+    if not isinstance(source, tuple) or momentum or record or kept > _KEPT:
+        return False
+    (rows, inputs), outputs = source[0].shape, kernel.shape[1]
+    few = inputs + 1 + outputs <= _COLUMNS and rows * _COLUMNS <= _NUMBERS
+    return few and jax.default_backend() == "cpu"
+
+
+def run(source: Any, kernel: Any, bias: Any, numbers: Any, at: Any, *, dtype: Any, every: int | None) -> Answer:
+    """What :func:`spectral.run` gives, of the same arguments."""
+    root = triangle(source, dtype=dtype)
+    training, params, over = _begun(root, kernel, bias, numbers)
+    kept = _losses(training, at, every=every, dtype=dtype)
+    return Answer(params, kept, None, None, over)
+
+
+@functools.partial(jax.jit, static_argnames=("dtype",))
+def triangle(source: Any, *, dtype: Any) -> Float64[jax.Array, "columns columns"]:
+    """The root that :func:`_reduction.root` gives, a triangle, to be traced with float64 enabled.
+
+    Modified Gram and Schmidt, which makes as good a triangle as Householder does (Higham, *Accuracy and Stability of
+    Numerical Algorithms*, 19.8). The columns are not kept: a row of them costs less to work out again than to store.
+    JAX takes longer to load LAPACK than to compile this.
+    """
+    inputs, targets, weights = source
+    rows, columns = inputs.shape[0], inputs.shape[1] + 1 + targets.shape[1]
+
+    def at(number: Any, leaf: Any) -> Any:
+        row = lax.dynamic_index_in_dim(leaf, number, keepdims=False)
+        return row.astype(dtype).astype(np.float64)
+
+    def with_column(column: Any, found: tuple[Any, Any]) -> tuple[Any, Any]:
+        shares, squares = found
+
+        def with_row(number: Any, total: Any) -> Any:
+            left = jnp.concatenate([at(number, inputs), jnp.ones(1), at(number, targets)])
+            for k in range(columns - 1):
+                left = left - shares[k] * left[k]
+            products = left[column] * left if weights is None else at(number, weights) * left[column] * left
+            return total + products
+
+        products = lax.fori_loop(0, rows, with_row, jnp.zeros(columns))
+        square = products[column]
+        after = (jnp.arange(columns) > column) & (square != 0)
+        share = jnp.where(after, products / jnp.where(square == 0, 1.0, square), 0.0)
+        return shares.at[column].set(share), squares.at[column].set(square)
+
+    start = (jnp.zeros((columns, columns)), jnp.zeros(columns))
+    shares, squares = lax.fori_loop(0, columns, with_column, start)
+    return jnp.sqrt(squares)[:, None] * (shares + jnp.eye(columns))
+
+
+@jax.jit
+def _begun(root: Any, kernel: Any, bias: Any, numbers: Any) -> tuple[Training, Any, Any]:
+    outputs = kernel.shape[1]
+    return spectral.begun(root[:, :-outputs], root[:, -outputs:], kernel, bias, numbers, momentum=False)
+
+
+@functools.partial(jax.jit, static_argnames=("every", "dtype"))
+def _losses(training: Training, at: Any, *, every: int | None, dtype: Any) -> Any:
+    count = len(at) if every is None else every
+    turns = max(-(-count // _TURN), 1)
+    padded = None if at is None else jnp.pad(at, (0, turns * _TURN - count))
+
+    def turn(number: Any) -> Any:
+        begin = number * _TURN
+        every_one = begin.astype(np.float64) + lax.iota(np.float64, _TURN)
+        steps = every_one if padded is None else lax.dynamic_slice_in_dim(padded, begin, _TURN)
+        # Together, so that XLA leaves here what does not change from turn to turn: outside it would be parts by itself.
+        steps, here = lax.optimization_barrier((steps, training))  # type: ignore[no-untyped-call]
+        return here.rounded(here.losses(steps, momentum=False), dtype)
+
+    return lax.map(turn, jnp.arange(turns)).reshape(turns * _TURN)[:count]
