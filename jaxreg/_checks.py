@@ -40,6 +40,8 @@ def known(value: Any) -> float | None:
 
 def check_setting(name: str, value: Any, minimum: float = 0.0) -> None:
     """Refuse what is neither a number of at least ``minimum`` nor an array that holds one."""
+    if type(value) is float and minimum <= value < math.inf and value > -math.inf:
+        return  # soon, since a sweep has thousands of them
     if isinstance(value, jax.Array | np.ndarray):
         if value.size != 1:
             raise ArgumentError(f"{name} must be one number, got an array of shape {tuple(value.shape)}")

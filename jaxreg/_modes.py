@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float64
 
 Array = Any
@@ -40,11 +41,14 @@ class Settings(NamedTuple):
     maximize: Any
 
 
-def as_in(dtype: Any, rate: Any, momentum: Any, dampening: Any, decay: Any, nesterov: bool, maximize: bool) -> Settings:
-    """The settings of :func:`jaxreg.sgd`, all numbers, as a loop in this dtype uses them: rounded to it."""
-    rounded = dtype.type
-    kept = float(rounded(1 - dampening))
-    return Settings(float(rounded(rate)), float(rounded(momentum)), 1 - kept, float(rounded(decay)), nesterov, maximize)
+def as_in(dtype: Any, rate: Any, momentum: Any, dampening: Any, decay: Any, nesterov: Any, maximize: Any) -> Settings:
+    """The settings of :func:`jaxreg.sgd`, as a loop in this dtype uses them: rounded to it.
+
+    Each is a number, or an array of as many as there are trainings.
+    """
+    rounded, wide = dtype.type, np.float64
+    kept = wide(rounded(1 - dampening))
+    return Settings(wide(rounded(rate)), wide(rounded(momentum)), 1 - kept, wide(rounded(decay)), nesterov, maximize)
 
 
 class Left(NamedTuple):

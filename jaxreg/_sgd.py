@@ -135,6 +135,18 @@ def check(
         )
 
 
+def settings_of(
+    learning_rate: Any,
+    momentum: Any = 0.0,
+    dampening: Any = 0.0,
+    weight_decay: Any = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+) -> tuple[Any, ...]:
+    """What :func:`sgd` would remember of its arguments, in their order."""
+    return learning_rate, momentum, dampening, weight_decay, nesterov, maximize
+
+
 def _is_zero(value: Any) -> bool:
     return is_number(value) and value == 0
 
@@ -201,7 +213,7 @@ def sgd(
     Source: `torch/optim/sgd.py`, ``_single_tensor_sgd``.
     """
     check(learning_rate, momentum, dampening, weight_decay, nesterov)
-    settings: tuple[Any, ...] = (learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
+    settings = settings_of(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
     try:
         return _chain(*settings)
     except TypeError:  # an array does not hash
@@ -221,5 +233,5 @@ def _chain(
         parts.append(_momentum(momentum, dampening, nesterov))
     parts.append(_descend(learning_rate))
     made = PyTorchSGD(*optax.chain(*parts))
-    made.settings = (learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
+    made.settings = settings_of(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
     return made

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from jaxreg import _choice, _many, _sgd, _sweep_run
+from jaxreg._checks import is_number
 from jaxreg._errors import ArgumentError
 from jaxreg._fit import as_data, as_steps, check_epochs, check_model, check_weighted
 from jaxreg._linear import Linear
@@ -101,11 +102,13 @@ def sweep(
         raise ArgumentError("statistics hold one set of targets; a sweep needs inputs and targets themselves")
     check_weighted(loss, data.weights)
     own = [{name: value for name, value in one.items() if name not in _OWN} for one in each]
+    # What is no number, a schedule say, decides the plan, whichever training has it.
+    deciding = next((one for one in own if not all(map(_is_plain, one.values()))), own[0])
     request = Request(
         model=model,
         data=data,
         statistics=None,
-        optimizer=optimizer(**own[0]),
+        optimizer=optimizer(**deciding),
         loss=loss,
         epochs=int(epochs),
         batches=None,
@@ -129,9 +132,11 @@ def _listed(settings: Any, optimizer: Callable[..., Any]) -> list[dict[str, Any]
         each = [dict(zip(settings, values, strict=True)) for values in itertools.product(*lists)]
     else:
         each = [dict(one) for one in settings]
+    for one in each:
+        one.update({name: value.item() for name, value in one.items() if _is_scalar_array(value)})
     if not each:
         raise ArgumentError("settings are empty: give a dictionary of lists, or a list of dictionaries")
-    if any(set(one) != set(each[0]) for one in each):
+    if any(one.keys() != each[0].keys() for one in each):
         raise ArgumentError("settings must all have the same names")
     known = inspect.signature(optimizer).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
@@ -145,6 +150,17 @@ def _listed(settings: Any, optimizer: Callable[..., Any]) -> list[dict[str, Any]
         for one in each:
             _sgd.check(**{name: value for name, value in one.items() if name not in _OWN})
     return each
+
+
+def _is_plain(value: Any) -> bool:
+    return is_number(value) or isinstance(value, bool | np.bool_)
+
+
+def _is_scalar_array(value: Any) -> bool:
+    """Whether a number came as an array, whose value is known."""
+    if type(value) in (float, int):
+        return False
+    return isinstance(value, jax.Array | np.ndarray) and value.ndim == 0 and not isinstance(value, jax.core.Tracer)
 
 
 def _targets(each: list[dict[str, Any]], targets: Any) -> tuple[np.ndarray[Any, Any], list[Any]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from jaxreg import _choice, _home, _many, _reduction
 from jaxreg._checks import is_number
@@ -16,7 +17,7 @@ from jaxreg._modes import as_in
 from jaxreg._plans import escape
 from jaxreg._plans.stepwise import Data
 from jaxreg._request import Request
-from jaxreg._sgd import MomentumState
+from jaxreg._sgd import MomentumState, settings_of, sgd
 
 Array = np.ndarray[Any, Any]
 
@@ -134,11 +135,17 @@ def _scales(request: Request, many: Many) -> Array:
     return 1 / (np.asarray(weights, np.float64).sum(1) * request.outputs)
 
 
-def _spectral(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
+def _settings(request: Request, many: Many) -> Float64[Array, "trainings settings"]:
+    """What :func:`sgd` was given for each training, as a loop in the model's dtype uses it."""
     # The groups have one optimizer between them.
-    given = [many.make(**one).settings for one in (many.settings if many.groups is None else many.settings[:1])]
-    settings = np.array([as_in(request.dtype, *one) for one in given], np.float64)
-    settings = np.broadcast_to(settings, (len(many.settings), settings.shape[1]))
+    each = many.settings if many.groups is None else many.settings[:1]
+    of = settings_of if many.make is sgd else lambda **one: many.make(**one).settings
+    given = as_in(request.dtype, *np.array([of(**one) for one in each], np.float64).T)
+    return np.broadcast_to(np.stack(np.broadcast_arrays(*given), 1), (len(many.settings), len(given)))
+
+
+def _spectral(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
+    settings = _settings(request, many)
     steps = np.full((len(many.settings), 1), float(request.epochs))
     numbers, starts = np.concatenate([settings, _scales(request, many)[:, None], steps], 1), _named(many.starts)
     with jax.enable_x64(True):

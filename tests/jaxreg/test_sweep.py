@@ -16,6 +16,7 @@ from jaxreg import _many
 
 PLANS = ("stepwise", "compressed", "spectral")
 STEPS = 40
+SCHEDULE = optax.exponential_decay(0.2, 10, 0.5)
 
 
 @pytest.fixture
@@ -152,3 +153,25 @@ def test_the_inputs_are_decomposed_once_for_all(targets: int) -> None:
     decompositions = [line for line in lowered.as_text().splitlines() if "lapack_dgesdd" in line]
     assert decompositions
     assert all("(tensor<12x5xf64>)" in line for line in decompositions)
+
+
+@pytest.mark.parametrize(
+    ("rates", "other", "plan"),
+    [
+        ([0.1, SCHEDULE], {}, "compressed"),
+        ([SCHEDULE, 0.1], {}, "compressed"),
+        ([0.1, SCHEDULE], {"momentum": [0.9], "nesterov": [True]}, "compressed"),
+        ([jnp.asarray(0.2), 0.1], {}, "spectral"),
+        ([0.1, np.asarray(0.2), np.float32(0.3), 1], {}, "spectral"),
+    ],
+    ids=["schedule last", "schedule first", "flags", "array first", "arrays"],
+)
+def test_settings_of_different_kinds(data: Any, rates: list[Any], other: Any, plan: str) -> None:
+    model, x, y = data
+    result = jaxreg.sweep(model, x, y, settings={"learning_rate": rates, **other}, epochs=STEPS)
+    assert result.plan == plan
+    for number, one in enumerate(rates):
+        rate = one if callable(one) else float(one)
+        alone = jaxreg.sgd(rate, **{name: value[0] for name, value in other.items()})
+        single = jaxreg.fit(model, x, y, optimizer=alone, epochs=STEPS, plan=plan)
+        assert_same(result.losses[number, -1], single.losses[-1])
