@@ -18,4 +18,4 @@ y = np.float32(2) * x + generator.randn(100, 1)
 result = jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.01), epochs=1000, plan="stepwise")
 
 # PyTorch prints 1.9748941659927368.
-print("Estimated weight:", result.model.kernel[0, 0].item())
+print("Estimated weight:", result.model.kernel[...].item())
