@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from jaxreg._batches import Batches, permutation
-from jaxreg._plans.stepwise import UNROLL, Data, Loss, Outcome, one_step
+from jaxreg._plans.stepwise import Data, Loss, Outcome, laid_out, one_step
 
 
 def run(
@@ -102,7 +102,7 @@ def _train(
             lambda carry, number: on_batch(carry, number, rows, fits),
             carry,
             jnp.arange(whole, dtype=jnp.int32),
-            unroll=min(UNROLL, max(whole, 1)),
+            unroll=laid_out(whole, data, fits / data.inputs.shape[0]),
         )
         if last:  # a step of its own shape, so that the loss takes its mean over these rows and no others
             carry, one = on_batch(carry, whole, rows, last)

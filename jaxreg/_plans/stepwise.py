@@ -28,9 +28,9 @@ class Data(NamedTuple):
     weights: Any = None
 
 
-def laid_out(steps: int, data: Any) -> int:
-    """How many of ``steps`` to lay out in one iteration of a compiled loop that reads ``data`` in each of them."""
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(data))
+def laid_out(steps: int, data: Any, share: float = 1.0) -> int:
+    """How many of ``steps`` to lay out in one iteration of a compiled loop; each reads that share of ``data``."""
+    size = share * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(data))
     return 1 if size <= _SMALL else min(UNROLL, max(steps, 1))
 
 
