@@ -28,17 +28,17 @@ _NEAR = 0.01
 
 
 class Settings(NamedTuple):
-    """What :func:`jaxreg.sgd` was given, each a number or an array of as many as there are trainings.
+    """The arguments of :func:`jaxreg.sgd`, each a number or an array of as many as there are trainings.
 
     A ``momentum`` of ``None`` is known to be 0 when this is traced: the powers of one root are then all there is.
     """
 
     learning_rate: Any
-    momentum: Any
-    dampening: Any
-    weight_decay: Any
-    nesterov: Any
-    maximize: Any
+    momentum: Any = 0.0
+    dampening: Any = 0.0
+    weight_decay: Any = 0.0
+    nesterov: Any = False
+    maximize: Any = False
 
 
 def as_in(dtype: Any, rate: Any, momentum: Any, dampening: Any, decay: Any, nesterov: Any, maximize: Any) -> Settings:

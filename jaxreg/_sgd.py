@@ -14,6 +14,7 @@ from optax import GradientTransformation
 
 from jaxreg._checks import check_setting, is_number, known
 from jaxreg._errors import ArgumentError
+from jaxreg._modes import Settings
 
 
 class MomentumState(NamedTuple):
@@ -32,10 +33,10 @@ class PyTorchSGD(optax.GradientTransformationExtraArgs):
     """What :func:`sgd` makes: an Optax transformation that remembers its settings, for plans that need them.
 
     Attributes:
-        settings: the arguments of :func:`sgd` in their order.
+        settings: the arguments of :func:`sgd`.
     """
 
-    settings: tuple[Any, ...]
+    settings: Settings
 
 
 def _wide(array: jax.Array) -> jax.Array:
@@ -110,41 +111,23 @@ def _descend(learning_rate: optax.ScalarOrSchedule) -> GradientTransformation:
     return GradientTransformation(init, update)
 
 
-def check(
-    learning_rate: Any,
-    momentum: Any = 0.0,
-    dampening: Any = 0.0,
-    weight_decay: Any = 0.0,
-    nesterov: bool = False,
-    maximize: bool = False,
-) -> None:
+def check(given: Settings) -> None:
     """Refuse settings that :func:`sgd` refuses."""
-    if not callable(learning_rate):
-        check_setting("learning_rate", learning_rate)
-    settings = {"momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
-    for name, value in settings.items():
+    if not callable(given.learning_rate):
+        check_setting("learning_rate", given.learning_rate)
+    for name in ("momentum", "dampening", "weight_decay"):
+        value = getattr(given, name)
         if callable(value):
             raise ArgumentError(
                 f"{name} must be a number, got a schedule; only learning_rate may be one by itself. For others write "
                 f"optax.inject_hyperparams(jaxreg.sgd)(..., {name}=schedule)"
             )
         check_setting(name, value, minimum=-math.inf if name == "dampening" else 0.0)
-    if nesterov and (known(momentum) == 0 or known(dampening) not in (0, None)):
+    if given.nesterov and (known(given.momentum) == 0 or known(given.dampening) not in (0, None)):
         raise ArgumentError(
-            f"nesterov needs a momentum above 0 and no dampening, got momentum={momentum!r} and dampening={dampening!r}"
+            "nesterov needs a momentum above 0 and no dampening, "
+            f"got momentum={given.momentum!r} and dampening={given.dampening!r}"
         )
-
-
-def settings_of(
-    learning_rate: Any,
-    momentum: Any = 0.0,
-    dampening: Any = 0.0,
-    weight_decay: Any = 0.0,
-    nesterov: bool = False,
-    maximize: bool = False,
-) -> tuple[Any, ...]:
-    """What :func:`sgd` would remember of its arguments, in their order."""
-    return learning_rate, momentum, dampening, weight_decay, nesterov, maximize
 
 
 def _is_zero(value: Any) -> bool:
@@ -212,8 +195,8 @@ def sgd(
 
     Source: `torch/optim/sgd.py`, ``_single_tensor_sgd``.
     """
-    check(learning_rate, momentum, dampening, weight_decay, nesterov)
-    settings = settings_of(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
+    settings = Settings(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
+    check(settings)
     try:
         return _chain(*settings)
     except TypeError:  # an array does not hash
@@ -233,5 +216,5 @@ def _chain(
         parts.append(_momentum(momentum, dampening, nesterov))
     parts.append(_descend(learning_rate))
     made = PyTorchSGD(*optax.chain(*parts))
-    made.settings = settings_of(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
+    made.settings = Settings(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
     return made

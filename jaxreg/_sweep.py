@@ -20,6 +20,7 @@ from jaxreg._errors import ArgumentError
 from jaxreg._fit import as_data, as_steps, check_epochs, check_model, check_weighted
 from jaxreg._linear import Linear
 from jaxreg._losses import mse_loss
+from jaxreg._modes import Settings
 from jaxreg._precision import full_precision, is_full
 from jaxreg._request import Request
 from jaxreg._sweep_result import SweepResult
@@ -148,7 +149,7 @@ def _listed(settings: Any, optimizer: Callable[..., Any]) -> list[dict[str, Any]
         raise ArgumentError(f"settings lack {missing[0]}, without which the optimizer cannot be made")
     if optimizer is _sgd.sgd:
         for one in each:
-            _sgd.check(**{name: value for name, value in one.items() if name not in _OWN})
+            _sgd.check(Settings(**{name: value for name, value in one.items() if name not in _OWN}))
     return each
 
 

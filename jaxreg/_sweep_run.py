@@ -13,11 +13,11 @@ from jaxtyping import Float64
 from jaxreg import _choice, _home, _many, _reduction
 from jaxreg._checks import is_number
 from jaxreg._many import Rule, Trainings
-from jaxreg._modes import as_in
+from jaxreg._modes import Settings, as_in
 from jaxreg._plans import escape
 from jaxreg._plans.stepwise import Data
 from jaxreg._request import Request
-from jaxreg._sgd import MomentumState, settings_of, sgd
+from jaxreg._sgd import MomentumState, sgd
 
 Array = np.ndarray[Any, Any]
 
@@ -139,7 +139,7 @@ def _settings(request: Request, many: Many) -> Float64[Array, "trainings setting
     """What :func:`sgd` was given for each training, as a loop in the model's dtype uses it."""
     # The groups have one optimizer between them.
     each = many.settings if many.groups is None else many.settings[:1]
-    of = settings_of if many.make is sgd else lambda **one: many.make(**one).settings
+    of: Any = Settings if many.make is sgd else lambda **one: many.make(**one).settings
     given = as_in(request.dtype, *np.array([of(**one) for one in each], np.float64).T)
     return np.broadcast_to(np.stack(np.broadcast_arrays(*given), 1), (len(many.settings), len(given)))
 

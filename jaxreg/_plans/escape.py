@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg._plans import reduced, spectral
+from jaxreg._plans import spectral
 from jaxreg._plans.reduced import too_large
 
 # Steps looked at in one turn of the search.
@@ -48,9 +48,7 @@ def _large(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, ste
     """Whether each training is too large after each of these numbers of steps."""
 
     def one(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, steps: Any) -> Any:
-        given, settings = spectral.taken(numbers)
-        problem = reduced.problem(columns, targets, kernel, bias, given.scale)
-        modes = spectral.decompose(problem)
+        _, settings, problem, modes = spectral.opened(columns, targets, kernel, bias, numbers)
         state = spectral.after(modes, problem.scale, steps, settings)
         largest = float(np.finfo(kernel.dtype).max)
         return too_large(problem, spectral.squares_of(modes, state), spectral.coefficients_of(modes, state), largest)
@@ -63,9 +61,7 @@ def _before(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, st
     """Coefficients and velocity of each training after its number of steps."""
 
     def one(columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, step: Any) -> tuple[Any, Any]:
-        given, settings = spectral.taken(numbers)
-        problem = reduced.problem(columns, targets, kernel, bias, given.scale)
-        modes = spectral.decompose(problem)
+        _, settings, problem, modes = spectral.opened(columns, targets, kernel, bias, numbers)
         state = spectral.after(modes, problem.scale, jnp.stack([step, jnp.maximum(step - 1, 0)]), settings)
         now, then = spectral.coefficients_of(modes, state)
         moved = (then - now) / settings.learning_rate

@@ -255,18 +255,26 @@ def begun(
 
     The arguments are those of :func:`answer`.
     """
-    given, settings = taken(numbers, momentum)
-    problem = reduced.problem(columns, targets, kernel, bias, given.scale)
-    training = Training(decompose(problem), numbers, reduced.is_finite(problem))
+    given, settings, problem, modes = opened(columns, targets, kernel, bias, numbers, momentum)
+    training = Training(modes, numbers, reduced.is_finite(problem))
     ends = jnp.stack([given.steps, given.steps + 1, jnp.zeros(())])
-    state = after(training.modes, problem.scale, ends, settings)
-    final = coefficients_of(training.modes, state)
+    state = after(modes, problem.scale, ends, settings)
+    final = coefficients_of(modes, state)
     largest = float(np.finfo(kernel.dtype).max)
-    over = jnp.any(too_large(problem, squares_of(training.modes, state), final, largest))
+    over = jnp.any(too_large(problem, squares_of(modes, state), final, largest))
     return training, training.rounded(_named(final[0], bias), kernel.dtype), over
 
 
-def taken(numbers: Any, momentum: bool = True) -> tuple[Numbers, Settings]:
+def opened(
+    columns: Any, targets: Any, kernel: Any, bias: Any, numbers: Any, momentum: bool = True
+) -> tuple[Numbers, Settings, Problem, Modes]:
+    """What the arguments of :func:`answer` say, and the problem and its modes that they make."""
+    given, settings = taken(numbers, momentum)
+    problem = reduced.problem(columns, targets, kernel, bias, given.scale)
+    return given, settings, problem, decompose(problem)
+
+
+def taken(numbers: Any, momentum: bool) -> tuple[Numbers, Settings]:
     """The numbers of a training, and of them the optimizer's settings."""
     given = Numbers(*(numbers[..., k] for k in range(len(Numbers._fields))))
     return given, Settings(*given[:6])._replace(**({} if momentum else {"momentum": None}))
