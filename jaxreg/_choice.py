@@ -10,17 +10,22 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxreg._batches import Batches
 from jaxreg._checks import is_number
 from jaxreg._errors import ArgumentError
 from jaxreg._linear import Linear
 from jaxreg._losses import mse_loss
+from jaxreg._reduction import rows_over
 from jaxreg._request import Request
+from jaxreg._room import short_of
 from jaxreg._sgd import PyTorchSGD
 
 PLANS = ("auto", "stepwise", "compressed", "spectral")
 # What a step of a compiled loop costs whatever it does, in numbers that could be multiplied meanwhile; the singular
 # value decomposition of a small matrix, in cubes of its columns; a number of float64 against one of float32.
 _STEP, _DECOMPOSED, _WIDE = 2000.0, 20.0, 2.0
+# What it costs to bring a number into a batch that is summed up, to multiply it with another there, and to begin.
+_BROUGHT, _SUMMED, _BEGUN = 2.0, 0.1, 2e6
 
 
 def choose(plan: str, request: Request, trainings: int = 1) -> str:
@@ -42,12 +47,19 @@ def choose(plan: str, request: Request, trainings: int = 1) -> str:
     if plan != "auto":
         return plan
     costs = _costs(request, trainings)
-    return min((name for name in PLANS[1:] if not why[name]), key=costs.__getitem__)
+    return min((name for name in costs if not why[name]), key=costs.__getitem__)
 
 
 def _costs(request: Request, trainings: int) -> dict[str, float]:
     rows, columns, outputs = request.rows, request.columns, request.outputs
     steps = float(request.epochs)
+    if request.batches is not None:
+        width, steps = columns + outputs, steps * request.batches.steps
+        reduction = _BEGUN + rows * width * (_BROUGHT + _SUMMED * width)
+        return {
+            "compressed": reduction + steps * (_STEP + _WIDE * columns**2 * outputs),
+            "stepwise": steps * (_STEP + 2 * min(request.batches.size, rows) * columns * outputs),
+        }
     kept = steps if request.at is None else float(len(request.at))
     reduction = _WIDE * rows * (columns + outputs) ** 2
     return {
@@ -96,8 +108,6 @@ def _not_reduced(request: Request) -> str:
         return f"parameters must be float32 or float64, got {request.dtype}, whose own rounding decides what is learned"
     if _reduction_of(request.loss) is None:
         return "the loss must be jaxreg.mse_loss, with reduction 'mean' or 'sum'"
-    if request.batches is not None:
-        return "every step must see the whole batch, got batch_size"
     if request.lowered or model.precision not in (None, "highest", jax.lax.Precision.HIGHEST, "float32"):
         return "products were asked for at another precision than full float32"
     if not request.fits:
@@ -105,10 +115,38 @@ def _not_reduced(request: Request) -> str:
             f"inputs must have shape (rows, {model.in_features}) and targets (rows, {model.out_features}), "
             f"got {request.shapes[0]} and {request.shapes[1]}"
         )
+    return "" if request.batches is None else _not_in_batches(request, request.batches)
+
+
+def _not_in_batches(request: Request, batches: Batches) -> str:
+    """Why batches cannot be summed up before the training."""
+    if request.data is None:
+        return "statistics are of all rows at once, got batch_size"
+    if batches.shuffle is not None:
+        return "batches must be the same in every epoch, got shuffle"
+    if request.dtype != np.float32:
+        return (
+            f"batches of {request.dtype} would lose accuracy in their cross-products; only those of float32 have room"
+        )
+    if not batches.steps:
+        return "drop_last leaves no batch"
+    least = request.columns + request.outputs
+    if batches.size < least:
+        return (
+            f"a batch smaller than its cross-products is sooner seen itself: at least {least} rows, got {batches.size}"
+        )
+    if rows_over(request.data.inputs) is not None:
+        return "rows lie on several devices, and batches across them"
+    size = 8 * batches.steps * least**2
+    free = short_of(size)
+    if free is not None:
+        return f"cross-products of all batches would take {size / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
     return ""
 
 
 def _not_spectral(request: Request) -> str:
+    if request.batches is not None:
+        return "every step must see the whole batch, got batch_size"
     if not isinstance(request.optimizer, PyTorchSGD):
         return "the optimizer must be jaxreg.sgd; 'compressed' takes any"
     if not all(is_number(value) for value in request.optimizer.settings[:4]):

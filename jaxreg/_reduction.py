@@ -72,6 +72,32 @@ def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float
         return _finished(total, orthogonal)
 
 
+def products_of_batches(
+    inputs: Any, targets: Any, weights: Any = None, *, dtype: Any, size: int
+) -> Float64[Any, "batches columns columns"]:
+    """Cross-products of every batch of ``size`` rows, the last of those that are left, in float64.
+
+    The other arguments are those of :func:`root`.
+    """
+    data = (inputs, targets, weights)
+    if _all_in_host_memory(data):
+        return _host.products_of_batches(*data, dtype, size)
+    with jax.enable_x64(True):
+        return _products_of_batches(data, dtype.name, size)
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "size"))
+def _products_of_batches(data: Any, dtype: str, size: int) -> Float64[jax.Array, "batches columns columns"]:
+    rows, columns = data[0].shape[0], _columns(data)
+    add = functools.partial(_multiplied, jnp.zeros((columns, columns)), data=data, dtype=dtype)
+    together, whole, found = max(_NUMBERS_AT_ONCE // (size * columns), 1), rows // size, []
+    if whole:
+        found = [lax.map(lambda at: add(start=at, size=size), size * jnp.arange(whole), batch_size=together)]
+    if rows % size:
+        found.append(add(start=whole * size, size=rows % size)[None])
+    return jnp.concatenate(found)
+
+
 def small_work(data: Any, dtype: Any) -> Any:
     """A context for what is done with :func:`root`, and waited for; LAPACK keeps out of the next one's way there."""
     return _host.one_thread() if data is not None and _by_blas(data, dtype) else contextlib.nullcontext()
@@ -91,6 +117,10 @@ def _by_blas(data: Any, dtype: Any) -> bool:
     columns = _columns(data)
     if columns < _BLAS_COLUMNS or data[0].shape[0] * columns < _BLAS_NUMBERS or _is_orthogonal(data, dtype):
         return False
+    return _all_in_host_memory(data)
+
+
+def _all_in_host_memory(data: Any) -> bool:
     return all(_in_host_memory(leaf) for leaf in data if leaf is not None)
 
 

@@ -21,15 +21,19 @@ def check_kept(size: int, steps: int, trainings: int) -> None:
     Raises:
         ArgumentError: there are fewer bytes free.
     """
-    if size < _SURE:
-        return
-    free = _free()
-    if free is not None and size > free:
+    free = short_of(size)
+    if free is not None:
         many = f" of {trainings:,} trainings" if trainings > 1 else ""
         raise ArgumentError(
             f"what is kept of {steps:,} steps{many} would take {size / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB "
             "are free; ask for fewer of them with at=, record less, or make fewer epochs in a call"
         )
+
+
+def short_of(size: int) -> int | None:
+    """The bytes that are free where they are fewer than ``size``; else, or where nobody tells, ``None``."""
+    free = _free() if size >= _SURE else None
+    return free if free is not None and size > free else None
 
 
 def _free() -> int | None:

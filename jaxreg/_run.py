@@ -12,7 +12,7 @@ import numpy as np
 from jaxreg import _choice, _home, _reduction
 from jaxreg._checks import is_array, is_number
 from jaxreg._modes import as_in
-from jaxreg._plans import compressed, escape, minibatch, reduced, small, spectral, stepwise, tail
+from jaxreg._plans import batched, compressed, escape, minibatch, reduced, small, spectral, stepwise, tail
 from jaxreg._plans.stepwise import Data, Outcome
 from jaxreg._request import Request
 from jaxreg._sgd import MomentumState, PyTorchSGD, sgd
@@ -24,6 +24,8 @@ def run(plan: str, request: Request) -> Outcome:
     """Train by ``plan``, which must be one that can serve."""
     if plan == "stepwise":
         return _at(_stepwise(request), request.at)
+    if request.batches is not None:
+        return _in_batches(request)
     return (_spectral if plan == "spectral" else _compressed)(request)
 
 
@@ -154,11 +156,43 @@ def _spectral_overflow(request: Request, numbers: Array) -> _Overflow:
     return _Overflow(step, params, state)
 
 
+def _rounded(optimizer: Any, dtype: Any) -> Any:
+    """The optimizer, PyTorch's SGD with its settings as they are in the dtype of the parameters."""
+    if not isinstance(optimizer, PyTorchSGD) or not all(is_number(value) for value in optimizer.settings[:4]):
+        return optimizer
+    rate, momentum, dampening, decay, nesterov, maximize = as_in(dtype, *optimizer.settings)
+    return sgd(rate, momentum, dampening=dampening, weight_decay=decay, nesterov=nesterov, maximize=maximize)
+
+
+def _in_batches(request: Request) -> Outcome:
+    batches, data = request.batches, request.data
+    assert batches is not None
+    assert request.layer is not None
+    rows = batches.whole * batches.size + batches.last
+    if rows < batches.rows:
+        data = jax.tree.map(lambda leaf: leaf[:rows], data)
+    _, structure_of, rest = request.split
+    with jax.enable_x64(True):
+        products = _home.brought(_reduction.products_of_batches(*data, dtype=request.dtype, size=batches.size))
+        with _home.working():
+            found = batched.solve(
+                products,
+                *_home.brought(request.layer),
+                optimizer=_rounded(request.optimizer, request.dtype),
+                structure=jax.tree.structure(structure_of),
+                steps=request.epochs * batches.steps,
+                record=request.record,
+                mean=_choice.is_mean(request),
+                dtype=request.dtype.name,
+            )
+        params, kept, overflows = _home.returned(found, request.layer[0])
+    if bool(overflows):
+        return _at(_stepwise(request), request.at)
+    return _at(Outcome(params, rest, *kept), request.at)
+
+
 def _compressed(request: Request) -> Outcome:
-    optimizer = request.optimizer
-    if isinstance(optimizer, PyTorchSGD) and all(is_number(value) for value in optimizer.settings[:4]):
-        rate, momentum, dampening, decay, nesterov, maximize = as_in(request.dtype, *request.optimizer.settings)
-        optimizer = sgd(rate, momentum, dampening=dampening, weight_decay=decay, nesterov=nesterov, maximize=maximize)
+    optimizer = _rounded(request.optimizer, request.dtype)
     _, structure_of, rest = request.split
     with jax.enable_x64(True):
         problem = _problem(request)

@@ -53,9 +53,16 @@ def coefficients(params: Any) -> Any:
 
 def too_large(problem: Problem, squares: Any, coefficients: Any, largest: float) -> Any:
     """Whether a loop over the data in a dtype with this largest number could overflow, from its sum of squares."""
-    reach = jnp.sum(coefficients**2, (-2, -1))
-    most = jnp.maximum(squares, problem.size * jnp.maximum(jnp.sqrt(squares), jnp.sqrt(reach)))
-    return ~((jnp.maximum(most, reach) < largest * _ROOM) & is_finite(problem))
+    return ~(within(problem.size, squares, jnp.sum(coefficients**2, (-2, -1)), largest) & is_finite(problem))
+
+
+def within(size: Any, squares: Any, reach: Any, largest: float) -> Any:
+    """Whether numbers stay far below the largest, for data and coefficients of these sums of squares.
+
+    ``size`` is the root of the data's.
+    """
+    most = jnp.maximum(squares, size * jnp.maximum(jnp.sqrt(squares), jnp.sqrt(reach)))
+    return jnp.maximum(most, reach) < largest * _ROOM
 
 
 def is_finite(problem: Problem) -> Any:
