@@ -78,14 +78,28 @@ def _columns(data: list[Any]) -> int:
 
 def _on_cores(work: Callable[[int, int], Any], items: int) -> list[Any]:
     """What ``work`` gives for the items of each core, from one number to another."""
-    from concurrent.futures import ThreadPoolExecutor  # here, since few who import jaxreg come this way
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = _cores()
     ends = [items * k // cores for k in range(cores + 1)]
-    with one_thread(), ThreadPoolExecutor(max(cores - 1, 1)) as pool:
-        others = [pool.submit(work, *part) for part in itertools.pairwise(ends[1:])]
+    with one_thread():
+        others = [_helpers().submit(work, *part) for part in itertools.pairwise(ends[1:])]
         first = work(ends[0], ends[1])
         return [first, *(other.result() for other in others)]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _helpers() -> Any:
+    """Threads for all cores but this one's, kept: to start one takes as long as a hundred batches."""
+    from concurrent.futures import ThreadPoolExecutor  # here, since few who import jaxreg come this way
+
+    return ThreadPoolExecutor(max(_cores() - 1, 1), "jaxreg")
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_helpers.cache_clear)
 
 
 @contextlib.contextmanager

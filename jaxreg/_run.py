@@ -165,30 +165,33 @@ def _rounded(optimizer: Any, dtype: Any) -> Any:
 
 
 def _in_batches(request: Request) -> Outcome:
-    batches, data = request.batches, request.data
+    batches, data, layer = request.batches, request.data, request.layer
     assert batches is not None
-    assert request.layer is not None
+    assert data is not None
+    assert layer is not None
     rows = batches.whole * batches.size + batches.last
     if rows < batches.rows:
         data = jax.tree.map(lambda leaf: leaf[:rows], data)
-    _, structure_of, rest = request.split
+    # PyTorch's SGD treats all alike. To split a model takes longer than many of its steps.
+    alike = isinstance(request.optimizer, PyTorchSGD)
+    names = {"kernel": 0} if layer[1] is None else {"bias": 0, "kernel": 0}
     with jax.enable_x64(True):
         products = _home.brought(_reduction.products_of_batches(*data, dtype=request.dtype, size=batches.size))
         with _home.working():
             found = batched.solve(
                 products,
-                *_home.brought(request.layer),
+                *_home.brought(layer),
                 optimizer=_rounded(request.optimizer, request.dtype),
-                structure=jax.tree.structure(structure_of),
+                structure=jax.tree.structure(names if alike else request.split[1]),
                 steps=request.epochs * batches.steps,
                 record=request.record,
                 mean=_choice.is_mean(request),
                 dtype=request.dtype.name,
             )
-        params, kept, overflows = _home.returned(found, request.layer[0])
-    if bool(overflows):
+        params, kept, overflows = _home.returned(found, layer[0])
+    if np.asarray(overflows):
         return _at(_stepwise(request), request.at)
-    return _at(Outcome(params, rest, *kept), request.at)
+    return _at(Outcome(params, None, *kept), request.at)
 
 
 def _compressed(request: Request) -> Outcome:
