@@ -60,7 +60,8 @@ def fit(
     There are three plans, one training. *Stepwise* is the loop itself: any module, loss and Optax optimizer, in the
     model's own dtype. For one linear layer in float32 or float64, :func:`mse_loss` and the whole batch, the loop sees
     of the data only a small matrix, which one pass over them gives. *Compressed* takes the steps of any optimizer on
-    that matrix, in float64. *Spectral* has each step of :func:`jaxreg.sgd` at constant settings in closed form: a
+    that matrix, in float64; so it does where epochs take the same batches of float32 rows, without ``shuffle``, each of
+    which is then looked at once. *Spectral* has each step of :func:`jaxreg.sgd` at constant settings in closed form: a
     million millions of epochs cost what one costs, and so do the losses of any steps. Their results are those of the
     loop in exact arithmetic, rounded once, and so not bit for bit those of a loop in float32, whose rounding errors
     they do not make. One that diverges is followed step by step from where it overflows.

@@ -213,15 +213,15 @@ def _one_setting(workload: Workload) -> Workload:
     return dataclasses.replace(workload, settings=0)
 
 
-def _not_reduced(workload: Workload, device: Any) -> str:
+def _not_spectral(workload: Workload, device: Any) -> str:
     return "the whole batch only" if workload.batch else ""
 
 
 OURS = (
     Peer("jaxreg", _jaxreg),
     Peer("jaxreg, stepwise", functools.partial(_jaxreg, plan="stepwise")),
-    Peer("jaxreg, compressed", functools.partial(_jaxreg, plan="compressed"), _not_reduced),
-    Peer("jaxreg, spectral", functools.partial(_jaxreg, plan="spectral"), _not_reduced),
+    Peer("jaxreg, compressed", functools.partial(_jaxreg, plan="compressed")),
+    Peer("jaxreg, spectral", functools.partial(_jaxreg, plan="spectral"), _not_spectral),
     Peer("jaxreg, one setting", lambda w, *rest: _jaxreg(_one_setting(w), *rest), _swept, _one_setting),
 )
 OTHERS = (

@@ -206,9 +206,8 @@ class _Judge:
 
 
 def _work(workload: Workload) -> Work:
-    """The data read once, and their cross-products, of which half is enough."""
-    if workload.batch:
-        passes = float(workload.epochs)
-        return Work(passes * workload.bytes, passes * 4 * workload.rows * (workload.columns + 1))
-    rows = workload.rows * max(workload.groups, 1)
-    return Work(workload.bytes, float(rows) * (workload.columns + 2) ** 2)
+    """The data read once; their cross-products, of which half is enough, or in batches all steps where that is less."""
+    rows = float(workload.rows * max(workload.groups, 1))
+    products = rows * (workload.columns + 2) ** 2
+    steps = workload.epochs * rows * 4 * (workload.columns + 1) if workload.batch else products
+    return Work(workload.bytes, min(products, steps))
