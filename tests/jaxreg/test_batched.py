@@ -130,15 +130,17 @@ def test_the_result_is_the_float64_loops_rounded_once(problem: Batched, options:
     size=st.integers(1, 700),
     weighted=st.booleans(),
     shared=st.booleans(),
+    small=st.booleans(),
 )
 @settings(max_examples=50)
 def test_every_batch_has_its_own_rows_products(
-    rows: int, inputs: int, outputs: int, size: int, weighted: bool, shared: bool
+    rows: int, inputs: int, outputs: int, size: int, weighted: bool, shared: bool, small: bool
 ) -> None:
     data = drawn(rows, inputs, outputs, weighted, seed=rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_host, "_SHARED", 0 if shared else 1 << 60)
         patch.setattr(_host, "_NUMBERS", 1 << 12)
+        patch.setattr(_host, "_has_small_products", lambda: small)
         found = _reduction.products_of_batches(*data, dtype=FLOAT32, size=size)
     parts = [[a if a is None else a[at : at + size] for a in data] for at in range(0, rows, size)]
     assert np.array_equal(found, [exact(*part) for part in parts])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
@@ -37,18 +37,41 @@ def exact(x: Any, y: Any, weights: Any) -> Any:
 
 SIZES = {
     "rows": st.integers(1, 5000),
-    "inputs": st.integers(1, 40),
+    "inputs": st.one_of(st.integers(1, 40), st.integers(41, 140)),
     "outputs": st.integers(1, 3),
     "weighted": st.booleans(),
     "seed": st.integers(0, 99),
 }
 
 
+@pytest.mark.parametrize("small", [True, False])
 @given(**SIZES)
-@settings(max_examples=50)
-def test_the_hosts_blas_leaves_no_row_out(rows: int, inputs: int, outputs: int, weighted: bool, seed: int) -> None:
+@example(rows=5000, inputs=64, outputs=1, weighted=False, seed=0)
+@example(rows=3000, inputs=126, outputs=1, weighted=True, seed=0)
+@settings(max_examples=40)
+def test_the_hosts_blas_leaves_no_row_out(
+    small: bool, rows: int, inputs: int, outputs: int, weighted: bool, seed: int
+) -> None:
     data = drawn(rows, inputs, outputs, weighted, seed)
-    assert np.array_equal(_host.products(*data, FLOAT32), exact(*data))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_host, "_has_small_products", lambda: small)
+        patch.setattr(_host, "_NUMBERS", 1 << 16)
+        assert np.array_equal(_host.products(*data, FLOAT32), exact(*data))
+
+
+@given(columns=st.integers(1, 200))
+def test_panels_make_up_the_upper_half_once_and_their_blocks_are_small(columns: int) -> None:
+    panels = _host._panels(columns)
+    if columns == 1 or columns > 128:
+        assert panels == []
+        return
+    assert [begin for begin, _, _ in panels] == [0, *(end for _, end, _ in panels[:-1])]
+    assert panels[-1][1] == columns
+    for begin, end, high in panels:
+        assert begin < end <= high <= columns
+        assert len(panels) == 1 or (begin, high - begin) != (0, end - begin)
+        assert _host._size(panels) * (end - begin) * high <= 10**6
+    assert _host._size(panels) >= 256
 
 
 @pytest.mark.parametrize("numbers", [1 << 11, 1 << 19])
