@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-# A block of the data in float64 has about so many numbers, and stays in a core's cache; but at least so many rows.
-_NUMBERS, _ROWS = 1 << 18, 1 << 10
+# A block of the data in float64 has about so many numbers, and stays in the caches; but at least so many rows.
+_NUMBERS, _ROWS = 1 << 19, 1 << 10
 # Products from which on another core is worth its start.
 _SHARED = 1 << 22
 # Products in a matrix product that OpenBLAS takes for small: twice as quick as others of few columns. So the upper half
