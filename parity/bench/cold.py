@@ -55,7 +55,10 @@ def starts(platform: str, *, repeats: int, say: Callable[[str], None]) -> list[S
     torch_line = next(program.path for program in BUILT_IN if program.name == "line")
     with tempfile.TemporaryDirectory() as folder:
         base = {**os.environ, "JAX_PLATFORMS": "cuda" if platform == "gpu" else platform}
-        cached = base | _CACHE | {"JAX_COMPILATION_CACHE_DIR": folder}
+        if base.pop("PYTHONDONTWRITEBYTECODE", ""):
+            # Else what was installed with its bytecode would start sooner than what was not.
+            base["PYTHONPYCACHEPREFIX"] = os.path.join(folder, "bytecode")
+        cached = base | _CACHE | {"JAX_COMPILATION_CACHE_DIR": os.path.join(folder, "programs")}
         ways = {
             "jaxreg": (_OURS, base),
             "jaxreg, compilation cached": (_OURS, cached),
