@@ -50,6 +50,20 @@ for rows, dtype in ((4000, np.float32), (20, np.float32), (4000, np.float64)):
         same(nnx.state(jaxreg.fit(model, summed, **how).model),
              nnx.state(jaxreg.fit(model, x, y, weights=w, **how).model), rows, dtype)
 """
+_SPREAD_BATCHES = """
+x, y, w, model = problem(4000, np.float32)
+X, Y = jax.device_put((x, y), spread)
+how = dict(optimizer=jaxreg.sgd(0.1), epochs=200, batch_size=256)
+expected, found = jaxreg.fit(model, x, y, **how), jaxreg.fit(model, X, Y, **how)
+assert (expected.plan, found.plan) == ("compressed", "stepwise")
+same(weights(found), weights(expected), 4000, np.float32)
+try:
+    jaxreg.fit(model, X, Y, plan="compressed", **how)
+except jaxreg.ArgumentError as error:
+    assert "several devices" in str(error)
+else:
+    raise AssertionError
+"""
 _NOTHING_GATHERED = """
 from jaxreg import _reduction
 x, y, _, _ = problem(4000, np.float32)
@@ -84,13 +98,18 @@ x, y, w, model = problem(4000, np.float32)
 how = dict(optimizer=jaxreg.sgd(0.1, 0.5), epochs=20)
 grid = {"learning_rate": [0.01, 0.1, 5.0]}
 plans = ("spectral", "compressed")
+batched = dict(plan="compressed", batch_size=64, **how)
 expected = [weights(jaxreg.fit(model, x, y, plan=plan, **how)) for plan in plans]
+in_batches = weights(jaxreg.fit(model, x, y, **batched))
 diverged = [weights(jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(5.0), epochs=100, plan=plan)) for plan in plans]
 swept = [jaxreg.sweep(model, x, y, settings=grid, epochs=100, plan=plan) for plan in plans]
 there = jax.devices()[2]
 X, Y = jax.device_put((x, y), there)
 model = nnx.merge(nnx.graphdef(model), jax.device_put(nnx.state(model), there))
 _home.home = lambda: jax.devices()[0]
+result = jaxreg.fit(model, X, Y, **batched)
+assert result.model.kernel[...].devices() == {there}
+same(weights(result), in_batches, 4000, np.float32)
 for number, plan in enumerate(plans):
     for result in (jaxreg.fit(model, X, Y, plan=plan, **how),
                    jaxreg.fit(model, jaxreg.SufficientStatistics.of(X, Y), plan=plan, **how)):
@@ -106,8 +125,8 @@ for number, plan in enumerate(plans):
 
 @pytest.mark.parametrize(
     "words",
-    [_SPREAD_ROWS, _NOTHING_GATHERED, _SPREAD_TRAININGS, _BY_THE_HOST],
-    ids=["spread rows", "nothing gathered", "spread trainings", "by the host"],
+    [_SPREAD_ROWS, _SPREAD_BATCHES, _NOTHING_GATHERED, _SPREAD_TRAININGS, _BY_THE_HOST],
+    ids=["spread rows", "spread batches", "nothing gathered", "spread trainings", "by the host"],
 )
 def test_on_four_devices(words: str) -> None:
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
