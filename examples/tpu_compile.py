@@ -4,12 +4,13 @@
     tpu/bin/python examples/tpu_compile.py                          # all of them; minutes
     tpu/bin/python examples/tpu_compile.py v5e:2x2 -o table.json    # one topology
 
-The data lie spread over all devices of a topology, a million rows of 64 columns on each. Of the plans that look at the
-data once, that pass is compiled: the small problem in float64 that it leaves is solved on the host. Of every program it
-prints the memory of a device, its floating-point operations, the bytes it moves, how many collectives there are in it,
-and the least time that this takes at the chip's published limits. XLA counts the body of a loop once: figures of
-programs that loop over the steps are those of one step (eight, where eight are laid out in a row), and so are their
-collectives. It ends with 1 where a program needs more memory than a chip has.
+The data lie spread over all devices of a topology, a million rows of 64 columns on each; those of batches of a fixed
+order on one of them. Of the plans that look at the data once, that pass is compiled: the small problem in float64 that
+it leaves is solved on the host. Of every program it prints the memory of a device, its floating-point operations, the
+bytes it moves, how many collectives there are in it, and the least time that this takes at the chip's published limits.
+XLA counts the body of a loop once: figures of programs that loop over the steps are those of one step (eight, where
+eight are laid out in a row), and so are their collectives. It ends with 1 where a program needs more memory than a chip
+has.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from jaxreg._plans.stepwise import Data
 
 TOPOLOGIES = ("v4:2x2x1", "v5e:2x2", "v5e:16x16", "v5p:2x2x1", "v5p:8x8x16", "v6e:2x2", "v6e:16x16")
 ROWS, COLUMNS, EPOCHS = 1 << 20, 64, 1000
-TRAININGS, SWEPT_ROWS, GROUP_ROWS, GROUP_COLUMNS = 1024, 1 << 14, 100, 8
+TRAININGS, SWEPT_ROWS, GROUP_ROWS, GROUP_COLUMNS, BATCH = 1024, 1 << 14, 100, 8, 1024
 COLLECTIVES = re.compile(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 # Untyped in JAX.
 _Spec: Any = jax.sharding.PartitionSpec
@@ -113,9 +114,18 @@ def programs(on: Shapes) -> Iterator[Program]:
     yield Program("stepwise, Adam", stepwise.run, start, {**how, "optimizer": optax.adam(0.1)}, False)
     over = {"dtype": "float32", "mesh": on.mesh, "axes": "devices"}
     yield Program("one pass over the data", _reduction.root_over, (tuple(data),), over, True)
+    yield _batches(on)
     yield _sweep(on)
     yield _groups(on)
     yield from _replay(on, rows)
+
+
+def _batches(on: Shapes) -> Program:
+    """Batches of a fixed order, of which each is looked at once: their rows are all on one device."""
+    alone = Shapes(list(on.mesh.devices.flat)[:1])
+    data = (alone.whole(ROWS, COLUMNS), alone.whole(ROWS, 1), None)
+    how = {"dtype": "float32", "size": BATCH}
+    return Program("one pass over batches, on one", _reduction.products_of_batches_on, (data,), how, True)
 
 
 def _sweep(on: Shapes) -> Program:

@@ -83,11 +83,12 @@ def products_of_batches(
     if _all_in_host_memory(data):
         return _host.products_of_batches(*data, dtype, size)
     with jax.enable_x64(True):
-        return _products_of_batches(data, dtype.name, size)
+        return products_of_batches_on(data, dtype.name, size)
 
 
 @functools.partial(jax.jit, static_argnames=("dtype", "size"))
-def _products_of_batches(data: Any, dtype: str, size: int) -> Float64[jax.Array, "batches columns columns"]:
+def products_of_batches_on(data: Any, dtype: str, size: int) -> Float64[jax.Array, "batches columns columns"]:
+    """:func:`products_of_batches` on the device that has the data, to be called with float64 enabled."""
     rows, columns = data[0].shape[0], _columns(data)
     add = functools.partial(_multiplied, jnp.zeros((columns, columns)), data=data, dtype=dtype)
     together, whole, found = max(_NUMBERS_AT_ONCE // (size * columns), 1), rows // size, []

@@ -151,7 +151,7 @@ def test_every_batch_has_its_own_rows_products(
 def test_xla_makes_the_same_ones(rows: int, size: int, weighted: bool) -> None:
     data = drawn(rows, 5, 2, weighted, seed=1)
     with jax.enable_x64(True):
-        found = _reduction._products_of_batches(data, "float32", size)
+        found = _reduction.products_of_batches_on(data, "float32", size)
     assert np.array_equal(found, _host.products_of_batches(*data, FLOAT32, size))
 
 
