@@ -126,7 +126,7 @@ def _blas() -> Any:
 def _own(data: list[Any], dtype: Any, begin: int, end: int) -> Any:
     """The cross-products of some of the rows."""
     columns = _columns(data)
-    panels = _panels(columns) if _has_small_products() else []
+    panels = _panels(columns) if has_small_products() else []
     size = _size(panels) or max(_NUMBERS // columns, _ROWS)
     many = max(_NUMBERS // (size * columns), 1)
     block = np.empty((min(many * size, end - begin), columns))
@@ -147,7 +147,7 @@ def _own(data: list[Any], dtype: Any, begin: int, end: int) -> Any:
 def _each(data: list[Any], dtype: Any, size: int, found: Any, begin: int, end: int) -> None:
     """The cross-products of some of the batches, each put in its place."""
     columns = _columns(data)
-    panels = _panels(columns) if _has_small_products() else []
+    panels = _panels(columns) if has_small_products() else []
     many = max(_NUMBERS // (size * columns), 1)
     block = np.empty((min(many, end - begin) * size, columns))
     for start in range(begin, end, many):
@@ -158,7 +158,7 @@ def _each(data: list[Any], dtype: Any, size: int, found: Any, begin: int, end: i
 
 
 @functools.cache
-def _has_small_products() -> bool:
+def has_small_products() -> bool:
     """Whether BLAS multiplies small matrices as they are, without a copy into its own order: OpenBLAS with AVX-512."""
     return all(one.get("architecture") in ("SkylakeX", "Cooperlake", "SapphireRapids") for one in _blas().info())
 

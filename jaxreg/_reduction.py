@@ -32,8 +32,9 @@ _LANES = 128
 _FEW = 1 << 12
 # Rows that one call is given of data in the host's memory, so that it is never held twice.
 _HOST_NUMBERS = 1 << 22
-# From so many columns on, and of so many numbers, the host's BLAS is quicker than XLA's CPU runtime.
-_BLAS_COLUMNS, _BLAS_NUMBERS = 24, 1 << 20
+# From so many columns on, and of so many numbers, the host's BLAS is quicker than XLA's CPU runtime; from fewer columns
+# on where it has a way for small products.
+_BLAS_COLUMNS, _FEWER_COLUMNS, _BLAS_NUMBERS = 24, 8, 1 << 20
 
 
 def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float64[jax.Array, "rows columns"]:
@@ -116,9 +117,9 @@ def in_one(data: Any, dtype: Any) -> bool:
 def _by_blas(data: Any, dtype: Any) -> bool:
     """Whether the host's BLAS makes the cross-products: there are many, and the data are in the host's memory."""
     columns = _columns(data)
-    if columns < _BLAS_COLUMNS or data[0].shape[0] * columns < _BLAS_NUMBERS or _is_orthogonal(data, dtype):
+    if columns < _FEWER_COLUMNS or data[0].shape[0] * columns < _BLAS_NUMBERS or _is_orthogonal(data, dtype):
         return False
-    return _all_in_host_memory(data)
+    return _all_in_host_memory(data) and (columns >= _BLAS_COLUMNS or _host.has_small_products())
 
 
 def _all_in_host_memory(data: Any) -> bool:

@@ -140,7 +140,7 @@ def test_every_batch_has_its_own_rows_products(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_host, "_SHARED", 0 if shared else 1 << 60)
         patch.setattr(_host, "_NUMBERS", 1 << 12)
-        patch.setattr(_host, "_has_small_products", lambda: small)
+        patch.setattr(_host, "has_small_products", lambda: small)
         found = _reduction.products_of_batches(*data, dtype=FLOAT32, size=size)
     parts = [[a if a is None else a[at : at + size] for a in data] for at in range(0, rows, size)]
     assert np.array_equal(found, [exact(*part) for part in parts])

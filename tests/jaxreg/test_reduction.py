@@ -54,7 +54,7 @@ def test_the_hosts_blas_leaves_no_row_out(
 ) -> None:
     data = drawn(rows, inputs, outputs, weighted, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_host, "_has_small_products", lambda: small)
+        patch.setattr(_host, "has_small_products", lambda: small)
         patch.setattr(_host, "_NUMBERS", 1 << 16)
         assert np.array_equal(_host.products(*data, FLOAT32), exact(*data))
 
@@ -94,7 +94,8 @@ def test_both_ways_give_one_root(monkeypatch: pytest.MonkeyPatch) -> None:
     here = _reduction.root(*data, dtype=FLOAT32)
     there = _reduction.root(*map(jnp.asarray, data), dtype=FLOAT32)
     assert np.array_equal(here, there)
-    monkeypatch.setattr(_reduction, "_BLAS_COLUMNS", 1000)
+    monkeypatch.setattr(_reduction, "_FEWER_COLUMNS", 1000)
+    assert not _reduction._by_blas(data, FLOAT32)
     xla = np.asarray(_reduction.root(*map(jnp.asarray, data), dtype=FLOAT32))
     products = exact(*data)
     # What the eigenvectors of a matrix of that size lose of it in float64.
