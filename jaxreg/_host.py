@@ -29,6 +29,7 @@ _SMALL, _PANEL, _MOST_PANELLED = 10**6, 16, 128
 _LINE = 64
 # Bytes on whose multiples XLA takes an array as it is, without a copy.
 _ALIGNED = 64
+Panels = list[tuple[int, int, int]]
 # BLAS's own number of threads is one setting for all: two reductions at once would each restore the other's.
 _alone = threading.RLock()
 
@@ -43,7 +44,8 @@ def products(inputs: Any, targets: Any, weights: Any, dtype: Any) -> Float64[np.
         dtype: to which all are rounded first.
     """
     data = _in_numpy(inputs, targets, weights)
-    return sum(_on_cores(functools.partial(_own, data, np.dtype(dtype)), len(inputs)))
+    panels = _panels(_columns(data)) if has_small_products() else []
+    return sum(_on_cores(functools.partial(_own, data, np.dtype(dtype), panels), len(inputs)))
 
 
 def products_of_batches(
@@ -53,13 +55,15 @@ def products_of_batches(
     data = _in_numpy(inputs, targets, weights)
     rows, columns = len(inputs), _columns(data)
     found = _aligned((-(-rows // size), columns, columns))
-    each = functools.partial(_each, data, np.dtype(dtype), size, found)
-    if rows * columns**2 < _SHARED:
+    few = rows * columns**2 < _SHARED  # not worth the start of another thread, nor a look at what BLAS there is
+    panels = [] if few or not has_small_products() else _panels(columns)
+    each = functools.partial(_each, data, np.dtype(dtype), size, panels, found)
+    if few:
         each(0, rows // size)
     else:
         _on_cores(each, rows // size)
     if rows % size:
-        found[-1] = _own(data, np.dtype(dtype), rows - rows % size, rows)
+        found[-1] = _own(data, np.dtype(dtype), [], rows - rows % size, rows)
     return found
 
 
@@ -123,10 +127,9 @@ def _blas() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
-def _own(data: list[Any], dtype: Any, begin: int, end: int) -> Any:
+def _own(data: list[Any], dtype: Any, panels: Panels, begin: int, end: int) -> Any:
     """The cross-products of some of the rows."""
     columns = _columns(data)
-    panels = _panels(columns) if has_small_products() else []
     size = _size(panels) or max(_NUMBERS // columns, _ROWS)
     many = max(_NUMBERS // (size * columns), 1)
     block = np.empty((min(many * size, end - begin), columns))
@@ -144,10 +147,9 @@ def _own(data: list[Any], dtype: Any, begin: int, end: int) -> Any:
     return total
 
 
-def _each(data: list[Any], dtype: Any, size: int, found: Any, begin: int, end: int) -> None:
+def _each(data: list[Any], dtype: Any, size: int, panels: Panels, found: Any, begin: int, end: int) -> None:
     """The cross-products of some of the batches, each put in its place."""
     columns = _columns(data)
-    panels = _panels(columns) if has_small_products() else []
     many = max(_NUMBERS // (size * columns), 1)
     block = np.empty((min(many, end - begin) * size, columns))
     for start in range(begin, end, many):
@@ -160,11 +162,12 @@ def _each(data: list[Any], dtype: Any, size: int, found: Any, begin: int, end: i
 @functools.cache
 def has_small_products() -> bool:
     """Whether BLAS multiplies small matrices as they are, without a copy into its own order: OpenBLAS with AVX-512."""
-    return all(one.get("architecture") in ("SkylakeX", "Cooperlake", "SapphireRapids") for one in _blas().info())
+    kinds = {one.get("architecture") for one in _blas().info()}
+    return bool(kinds) and kinds <= {"SkylakeX", "Cooperlake", "SapphireRapids"}
 
 
 @functools.cache
-def _panels(columns: int) -> list[tuple[int, int, int]]:
+def _panels(columns: int) -> Panels:
     """Panels that make up the upper half of a square: from which column to which, and of how many rows.
 
     None of several is square: NumPy would take it for a symmetric product, at which BLAS is slower where it is small.
@@ -177,12 +180,12 @@ def _panels(columns: int) -> list[tuple[int, int, int]]:
     return [(begin, end, max(end, min(2 * width, columns))) for begin, end in zip(begins, ends, strict=True)]
 
 
-def _size(panels: list[tuple[int, int, int]]) -> int:
+def _size(panels: Panels) -> int:
     """Rows of a block whose panels BLAS takes for small."""
     return min((_SMALL // ((end - begin) * high) for begin, end, high in panels), default=0) // _LINE * _LINE
 
 
-def _squared(blocks: Any, panels: list[tuple[int, int, int]], found: Any) -> None:
+def _squared(blocks: Any, panels: Panels, found: Any) -> None:
     """The product of each block of rows with itself, put into ``found``."""
     if not panels:
         np.matmul(blocks.transpose(0, 2, 1), blocks, out=found)
