@@ -195,6 +195,29 @@ def test_what_overflows_does_as_in_the_loop(bad: float, where: str) -> None:
         np.testing.assert_array_equal(np.isinf(ours), np.isinf(theirs))
 
 
+def test_weights_that_overflow_alone_do_as_in_the_loop() -> None:
+    model, x = jaxreg.Linear(3, 2, use_bias=False, rngs=nnx.Rngs(0)), np.zeros((64, 3), np.float32)
+    optimizer = jaxreg.sgd(1.0, weight_decay=10.0)  # weights grow nine times with each step, and nothing else does
+    expected, found = (
+        jaxreg.fit(model, x, x[:, :2], optimizer=optimizer, epochs=30, batch_size=16, plan=plan)
+        for plan in ("stepwise", "compressed")
+    )
+    assert np.isnan(expected.losses[-1])
+    np.testing.assert_array_equal(np.isnan(found.losses), np.isnan(expected.losses))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_loss_of_nothing_is_not_less(seed: int) -> None:
+    x = np.random.default_rng(seed).integers(-3, 4, (64, 3)).astype(np.float32)
+    y = x @ np.array([[1, 2], [3, -4], [5, 8]], np.float32) + 100  # whole numbers: there is nothing left to explain
+    model = jaxreg.Linear(3, 2, rngs=nnx.Rngs(seed))
+    result = jaxreg.fit(model, x, y, optimizer=jaxreg.sgd(0.1), epochs=200, batch_size=16, plan="compressed")
+    last = np.asarray(result.losses, np.float64)[-100:]
+    # What float64 leaves of sums of 16 squares of at most 160, in either order, three times over.
+    assert (last >= 0).all()
+    assert (last <= 3 * 16 * 2.0**-53 * 160**2).all()
+
+
 def test_a_second_call_compiles_nothing(compilations: list[str]) -> None:
     def train(seed: int) -> None:
         model, x, y = example_of(seed=seed)
