@@ -9,6 +9,7 @@ import json
 import os
 import struct
 import tempfile
+import tokenize
 import types
 import typing
 import zipfile
@@ -33,6 +34,7 @@ _TAGS = {_ARRAY, _SCALAR, _LIST, _PAIRS}
 _DAMAGE = (
     *(OSError, ValueError, KeyError, IndexError, TypeError, EOFError, RuntimeError, MemoryError, OverflowError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
+    *(SyntaxError, tokenize.TokenError),  # of the header of an array, which NumPy reads as Python reads its own
 )
 T = TypeVar("T")
 

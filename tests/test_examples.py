@@ -31,8 +31,10 @@ def test_what_the_tpu_compiler_said_is_kept() -> None:
     assert max(each["chips"] for each in kept) == 1024
     for topology in kept:
         programs = {each["program"]: each for each in topology["programs"]}
-        assert len(programs) == 6, "two loops, one pass, sweep, groups and replay"
+        assert len(programs) == 7, "two loops, one pass, one over batches, sweep, groups and replay"
         assert all(each["fits"] for each in programs.values())
+        batches = programs["one pass over batches, on one"]
+        assert batches["temporary_bytes"] < batches["argument_bytes"] / 2
         one = programs["one pass over the data"]
         # Nothing as large as the data is copied: there are blocks of rows, and the small matrices of all devices.
         matrices = topology["devices"] * 66 * 128 * 8

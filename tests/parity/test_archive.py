@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,14 @@ def test_what_is_not_a_recording_is_named(tmp_path: Path) -> None:
             Recording.load(tmp_path / name)
     with pytest.raises(parity.RecordingError, match=r"there is no file .*gone\.npz"):
         Recording.load(tmp_path / "gone.npz")
+
+
+@pytest.mark.parametrize("words", ["{'descr': (", "  {'descr'\n 1", "{'descr': '<U3\0'}", "'''", "{"])
+def test_so_is_an_array_whose_header_is_no_dictionary(tmp_path: Path, words: str) -> None:
+    with zipfile.ZipFile(tmp_path / "odd.npz", "w") as archive:
+        archive.writestr("header.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(words)) + words.encode())
+    with pytest.raises(parity.RecordingError, match=r"odd\.npz is not a recording, or is damaged"):
+        Recording.load(tmp_path / "odd.npz")
 
 
 def test_another_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
