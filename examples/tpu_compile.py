@@ -124,7 +124,7 @@ def _batches(on: Shapes) -> Program:
     """Batches of a fixed order, of which each is looked at once: their rows are all on one device."""
     alone = Shapes(list(on.mesh.devices.flat)[:1])
     data = (alone.whole(ROWS, COLUMNS), alone.whole(ROWS, 1), None)
-    how = {"dtype": "float32", "size": BATCH}
+    how = {"dtype": "float32", "size": BATCH, "rows": ROWS}
     return Program("one pass over batches, on one", _reduction.products_of_batches_on, (data,), how, True)
 
 

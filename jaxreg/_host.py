@@ -44,16 +44,16 @@ def products(inputs: Any, targets: Any, weights: Any, dtype: Any) -> Float64[np.
         dtype: to which all are rounded first.
     """
     data = _in_numpy(inputs, targets, weights)
-    panels = _panels(_columns(data)) if has_small_products() else []
+    panels = _panels(columns_of(data)) if has_small_products() else []
     return sum(_on_cores(functools.partial(_own, data, np.dtype(dtype), panels), len(inputs)))
 
 
 def products_of_batches(
-    inputs: Any, targets: Any, weights: Any, dtype: Any, size: int
+    inputs: Any, targets: Any, weights: Any, dtype: Any, size: int, rows: int
 ) -> Float64[np.ndarray, "batches columns columns"]:
-    """:func:`products` of every batch of ``size`` rows, the last of those that are left."""
+    """:func:`products` of every batch of ``size`` of the first ``rows``, the last of those that are left."""
     data = _in_numpy(inputs, targets, weights)
-    rows, columns = len(inputs), _columns(data)
+    columns = columns_of(data)
     found = _aligned((-(-rows // size), columns, columns))
     few = rows * columns**2 < _SHARED  # not worth the start of another thread, nor a look at what BLAS there is
     panels = [] if few or not has_small_products() else _panels(columns)
@@ -78,7 +78,8 @@ def _aligned(shape: tuple[int, ...]) -> Float64[np.ndarray, ...]:
     return raw[start : start + numbers].reshape(shape)
 
 
-def _columns(data: list[Any]) -> int:
+def columns_of(data: Any) -> int:
+    """Columns of inputs, the constant one and those of targets."""
     return data[0].shape[1] + 1 + data[1].shape[1]
 
 
@@ -127,9 +128,10 @@ def _blas() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
+@np.errstate(all="ignore")  # what is not finite is found later, with what to do about it
 def _own(data: list[Any], dtype: Any, panels: Panels, begin: int, end: int) -> Any:
     """The cross-products of some of the rows."""
-    columns = _columns(data)
+    columns = columns_of(data)
     size = _size(panels) or max(_NUMBERS // columns, _ROWS)
     many = max(_NUMBERS // (size * columns), 1)
     block = np.empty((min(many * size, end - begin), columns))
@@ -137,26 +139,25 @@ def _own(data: list[Any], dtype: Any, panels: Panels, begin: int, end: int) -> A
     for start in range(begin, end, many * size):
         here = _filled(block, data, dtype, start, min(start + many * size, end))
         whole = len(here) // size
-        with np.errstate(all="ignore"):
-            if whole:
-                _squared(here[: whole * size].reshape(whole, size, columns), panels, found[:whole])
-                total += found[:whole].sum(0)
-            if len(here) % size:
-                rest = here[whole * size :]
-                total += rest.T @ rest
+        if whole:
+            _squared(here[: whole * size].reshape(whole, size, columns), panels, found[:whole])
+            total += found[:whole].sum(0)
+        if len(here) % size:
+            rest = here[whole * size :]
+            total += rest.T @ rest
     return total
 
 
+@np.errstate(all="ignore")
 def _each(data: list[Any], dtype: Any, size: int, panels: Panels, found: Any, begin: int, end: int) -> None:
     """The cross-products of some of the batches, each put in its place."""
-    columns = _columns(data)
+    columns = columns_of(data)
     many = max(_NUMBERS // (size * columns), 1)
     block = np.empty((min(many, end - begin) * size, columns))
     for start in range(begin, end, many):
         stop = min(start + many, end)
         here = _filled(block, data, dtype, start * size, stop * size).reshape(-1, size, columns)
-        with np.errstate(all="ignore"):
-            _squared(here, panels if size <= _size(panels) else [], found[start:stop])
+        _squared(here, panels if size <= _size(panels) else [], found[start:stop])
 
 
 @functools.cache
@@ -199,10 +200,9 @@ def _filled(block: Any, data: list[Any], dtype: Any, begin: int, end: int) -> An
     inputs, targets, weights = data
     rows, features = slice(begin, end), inputs.shape[1]
     here = block[: end - begin]
-    with np.errstate(all="ignore"):  # what is not finite is found later, with what to do about it
-        here[:, :features] = inputs[rows].astype(dtype, copy=False)
-        here[:, features] = 1
-        here[:, features + 1 :] = targets[rows].astype(dtype, copy=False)
-        if weights is not None:
-            here *= np.sqrt(weights[rows].astype(dtype, copy=False).astype(np.float64))[:, None]
+    here[:, :features] = inputs[rows].astype(dtype, copy=False)
+    here[:, features] = 1
+    here[:, features + 1 :] = targets[rows].astype(dtype, copy=False)
+    if weights is not None:
+        here *= np.sqrt(weights[rows].astype(dtype, copy=False).astype(np.float64))[:, None]
     return here

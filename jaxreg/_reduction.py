@@ -74,23 +74,29 @@ def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float
 
 
 def products_of_batches(
-    inputs: Any, targets: Any, weights: Any = None, *, dtype: Any, size: int
+    inputs: Any, targets: Any, weights: Any = None, *, dtype: Any, size: int, rows: int
 ) -> Float64[Any, "batches columns columns"]:
     """Cross-products of every batch of ``size`` rows, the last of those that are left, in float64.
+
+    Args:
+        size: of a batch.
+        rows: how many there are in all batches, the first of the data; they are not copied.
 
     The other arguments are those of :func:`root`.
     """
     data = (inputs, targets, weights)
     if _all_in_host_memory(data):
-        return _host.products_of_batches(*data, dtype, size)
+        return _host.products_of_batches(*data, dtype, size, rows)
     with jax.enable_x64(True):
-        return products_of_batches_on(data, dtype.name, size)
+        return products_of_batches_on(data, dtype.name, size, rows)
 
 
-@functools.partial(jax.jit, static_argnames=("dtype", "size"))
-def products_of_batches_on(data: Any, dtype: str, size: int) -> Float64[jax.Array, "batches columns columns"]:
+@functools.partial(jax.jit, static_argnames=("dtype", "size", "rows"))
+def products_of_batches_on(
+    data: Any, dtype: str, size: int, rows: int
+) -> Float64[jax.Array, "batches columns columns"]:
     """:func:`products_of_batches` on the device that has the data, to be called with float64 enabled."""
-    rows, columns = data[0].shape[0], _columns(data)
+    columns = _host.columns_of(data)
     add = functools.partial(_multiplied, jnp.zeros((columns, columns)), data=data, dtype=dtype)
     together, whole, found = max(_NUMBERS_AT_ONCE // (size * columns), 1), rows // size, []
     if whole:
@@ -116,7 +122,7 @@ def in_one(data: Any, dtype: Any) -> bool:
 
 def _by_blas(data: Any, dtype: Any) -> bool:
     """Whether the host's BLAS makes the cross-products: there are many, and the data are in the host's memory."""
-    columns = _columns(data)
+    columns = _host.columns_of(data)
     if columns < _FEWER_COLUMNS or data[0].shape[0] * columns < _BLAS_NUMBERS or _is_orthogonal(data, dtype):
         return False
     return _all_in_host_memory(data) and (columns >= _BLAS_COLUMNS or _host.has_small_products())
@@ -174,19 +180,15 @@ _root_of = functools.partial(jax.jit, static_argnames=("dtype",))(root_of)
 def rows_or_root(data: Any, dtype: str) -> Float64[jax.Array, "rows columns"]:
     """The rows themselves where they are few, as good a root as any for what is done once; else :func:`root_of`."""
     rows = data[0].shape[0]
-    return _block(data, dtype, 0, rows) if rows * _columns(data) <= _FEW else root_of(data, dtype)
-
-
-def _columns(data: Any) -> int:
-    return data[0].shape[1] + 1 + data[1].shape[1]
+    return _block(data, dtype, 0, rows) if rows * _host.columns_of(data) <= _FEW else root_of(data, dtype)
 
 
 def _rows_at_once(data: Any) -> int:
-    return max(_HOST_NUMBERS // _columns(data), 2 * _columns(data))
+    return max(_HOST_NUMBERS // _host.columns_of(data), 2 * _host.columns_of(data))
 
 
 def _is_orthogonal(data: Any, dtype: Any) -> bool:
-    return dtype == np.float64 or data[0].shape[0] <= 4 * _columns(data)
+    return dtype == np.float64 or data[0].shape[0] <= 4 * _host.columns_of(data)
 
 
 def merged(roots: Any) -> Float64[jax.Array, "rows columns"]:
@@ -200,7 +202,7 @@ def _reduced(
     total: Any, data: Any, dtype: str, orthogonal: bool, numbers: int = _NUMBERS_AT_ONCE
 ) -> Float64[jax.Array, "rows columns"]:
     """Cross-products, or the triangle of an orthogonal reduction, of the data and of what came before it."""
-    rows, columns = data[0].shape[0], _columns(data)
+    rows, columns = data[0].shape[0], _host.columns_of(data)
     size = max(numbers // columns, 8 * columns if orthogonal else 1)
     size = min(max(size // _LANES, 1) * _LANES, rows)
     add = functools.partial(_stacked if orthogonal else _multiplied, data=data, dtype=dtype)

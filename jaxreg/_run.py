@@ -170,16 +170,14 @@ def _in_batches(request: Request) -> Outcome:
     assert data is not None
     assert layer is not None
     rows = batches.whole * batches.size + batches.last
-    if rows < batches.rows:
-        data = jax.tree.map(lambda leaf: leaf[:rows], data)
     # PyTorch's SGD treats all alike. To split a model takes longer than many of its steps.
     alike = isinstance(request.optimizer, PyTorchSGD)
     names = {"kernel": 0} if layer[1] is None else {"bias": 0, "kernel": 0}
     with jax.enable_x64(True):
-        products = _home.brought(_reduction.products_of_batches(*data, dtype=request.dtype, size=batches.size))
+        made = _reduction.products_of_batches(*data, dtype=request.dtype, size=batches.size, rows=rows)
         with _home.working():
             found = batched.solve(
-                products,
+                _home.brought(made),
                 *_home.brought(layer),
                 optimizer=_rounded(request.optimizer, request.dtype),
                 structure=jax.tree.structure(names if alike else request.split[1]),

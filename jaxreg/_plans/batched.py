@@ -12,7 +12,7 @@ import optax
 from jax import lax
 from jaxtyping import Float64
 
-from jaxreg._plans.reduced import coefficients, params, within
+from jaxreg._plans.reduced import coefficients, params, start, within
 from jaxreg._plans.stepwise import laid_out
 
 
@@ -65,8 +65,7 @@ def solve(
         traced = (gradients if "gradients" in record else None, moved if "weights" in record else None)
         return (moved, state, reach), (squares, *traced)
 
-    start = kernel if bias is None else jnp.concatenate([kernel, bias[None]])
-    begun = params(start.astype(np.float64), structure)
+    begun = params(start(kernel, bias), structure)
     (trained, _, reach), (squares, *traced) = lax.scan(
         step, (begun, optimizer.init(begun), jnp.zeros(())), jnp.arange(steps), unroll=laid_out(steps, products[0])
     )

@@ -34,8 +34,12 @@ class Problem(NamedTuple):
 def problem(columns: Any, targets: Any, kernel: Any, bias: Any, scale: Any) -> Problem:
     """The problem that a root of ``[inputs 1]`` and of the targets leaves, for the parameters of a linear layer."""
     design = columns[:, : columns.shape[1] - (bias is None)]
-    start = kernel if bias is None else jnp.concatenate([kernel, bias[None]])
-    return Problem(design, targets, scale, start.astype(np.float64), jnp.sqrt(jnp.sum(design**2)))
+    return Problem(design, targets, scale, start(kernel, bias), jnp.sqrt(jnp.sum(design**2)))
+
+
+def start(kernel: Any, bias: Any) -> Float64[jax.Array, "coefficients outputs"]:
+    """The coefficients of a linear layer, kernel over bias."""
+    return (kernel if bias is None else jnp.concatenate([kernel, bias[None]])).astype(np.float64)
 
 
 def params(coefficients: Any, structure: Any) -> Any:

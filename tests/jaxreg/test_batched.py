@@ -141,7 +141,7 @@ def test_every_batch_has_its_own_rows_products(
         patch.setattr(_host, "_SHARED", 0 if shared else 1 << 60)
         patch.setattr(_host, "_NUMBERS", 1 << 12)
         patch.setattr(_host, "has_small_products", lambda: small)
-        found = _reduction.products_of_batches(*data, dtype=FLOAT32, size=size)
+        found = _reduction.products_of_batches(*data, dtype=FLOAT32, size=size, rows=rows)
     parts = [[a if a is None else a[at : at + size] for a in data] for at in range(0, rows, size)]
     assert np.array_equal(found, [exact(*part) for part in parts])
 
@@ -151,8 +151,8 @@ def test_every_batch_has_its_own_rows_products(
 def test_xla_makes_the_same_ones(rows: int, size: int, weighted: bool) -> None:
     data = drawn(rows, 5, 2, weighted, seed=1)
     with jax.enable_x64(True):
-        found = _reduction.products_of_batches_on(data, "float32", size)
-    assert np.array_equal(found, _host.products_of_batches(*data, FLOAT32, size))
+        found = _reduction.products_of_batches_on(data, "float32", size, rows)
+    assert np.array_equal(found, _host.products_of_batches(*data, FLOAT32, size, rows))
 
 
 def example_of(rows: int = 64, seed: int = 0) -> tuple[Any, Any, Any]:
