@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -32,20 +33,31 @@ OPTIONS = st.sampled_from(
 
 
 def loop(x: Any, y: Any, start: Any, rate: float, steps: int, options: dict[str, Any]) -> tuple[Any, Any]:
-    """PyTorch's SGD on the mean squared error in float64, its numbers rounded to float32 as PyTorch's are."""
+    """PyTorch's SGD on the mean squared error of all rows, so many steps: losses, and the weights at the end."""
+    losses, after = follow([(x, y, 1.0, 1 / y.size)] * steps, start, rate, options)
+    return losses, after[-1] if after else start
+
+
+def follow(batches: Iterable[Any], start: Any, rate: float, options: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """PyTorch's SGD in float64, its numbers rounded to float32 as PyTorch's are.
+
+    Each batch has inputs, targets, the weights of its rows and what the sum of squared errors is multiplied with.
+    Returns the loss before each step and the weights after it.
+    """
     rate, momentum, decay = (
         float(np.float32(v)) for v in (rate, options.get("momentum", 0), options.get("weight_decay", 0))
     )
-    kept, w, buffer, losses = float(np.float32(1 - options.get("dampening", 0))), start, None, []
-    for _ in range(steps):
+    kept, w, buffer, losses, after = float(np.float32(1 - options.get("dampening", 0))), start, None, [], []
+    for x, y, weights, scale in batches:
         residual = x @ w - y
-        losses.append((residual**2).mean())
-        gradient = 2 / y.size * x.T @ residual * (-1 if options.get("maximize") else 1) + decay * w
+        losses.append(scale * (weights * residual**2).sum())
+        gradient = 2 * scale * x.T @ (weights * residual) * (-1 if options.get("maximize") else 1) + decay * w
         if momentum:
             buffer = gradient if buffer is None else momentum * buffer + kept * gradient
             gradient = gradient + momentum * buffer if options.get("nesterov") else buffer
         w = w - rate * gradient
-    return np.array(losses), w
+        after.append(w)
+    return np.array(losses), after
 
 
 def coefficients(model: Any) -> Any:
