@@ -59,7 +59,8 @@ class FitResult:
         text = f"{self.steps:,} step{'' if self.steps == 1 else 's'}, plan {self.plan!r}"
         if not losses.size:
             return text
-        text += f", loss {losses[0]:.6g} to {losses[-1]:.6g}"
+        first, last = f"{losses[0]:.6g}", f"{losses[-1]:.6g}"
+        text += f", loss {last}" if first == last else f", loss {first} to {last}"
         bad = np.flatnonzero(~np.isfinite(losses))
         if not bad.size:
             return text

@@ -14,6 +14,7 @@ from parity._recording import Recording
 from parity._replay import replay
 from parity._translate import port as translate
 from parity._verdict import Verdict, recording_file
+from parity.report import numbers
 
 Progress = Callable[[str], None]
 
@@ -71,7 +72,7 @@ def check(
         from parity._record import record
 
         recording = record(program_or_recording, seed=seed, argv=argv, dropout=dropout)
-        progress(f"recorded {recording.steps:,} steps of PyTorch, and again in float64")
+        progress(f"recorded {numbers.count(recording.steps, 'step')} of PyTorch, and again in float64")
     made, costs = make_port(recording, port), {"training": recording.environment.get("seconds", 0.0)}
     with _timed(costs, "replay"):
         replayed = replay(made, recording)
@@ -80,11 +81,11 @@ def check(
         bounds = _bounds.derive(recording, made, replayed.free64)
     progress("followed the rounding of every operation")
     findings = _judge.judge(recording, replayed, bounds)
-    progress(f"judged {len(findings)} tensors of all stages against their rounding bounds")
+    progress(f"made {numbers.count(len(findings), 'check')} of all stages against their rounding bounds")
     with _timed(costs, "causes"):
         found = causes.find(recording, made, replayed, bounds, findings)
     if found:
-        progress(f"found {len(found)} causes by replaying with them")
+        progress(f"found {numbers.count(len(found), 'cause')} by replaying")
     name = _document.slug(recording.name)
     return Verdict(
         recording=recording,

@@ -19,6 +19,7 @@ from parity import _series
 from parity._judge import Finding
 from parity._pairs import ulps
 from parity._recording import Array, Recording
+from parity.report.numbers import count
 
 if TYPE_CHECKING:
     from parity._verdict import Verdict
@@ -50,7 +51,7 @@ def _headline(verdicts: Sequence[Verdict]) -> str:
     parting = [verdict.title for verdict in verdicts if not verdict.ok]
     if parting:
         return f"The sides part: {', '.join(parting)}."
-    what = "this program is" if len(verdicts) == 1 else f"these {len(verdicts)} programs are"
+    what = "this program is" if len(verdicts) == 1 else f"these {len(verdicts):,} programs are"
     return f"Parity holds: {what} the same training in PyTorch and in JAX."
 
 
@@ -122,7 +123,7 @@ def _facts(recording: Recording) -> list[tuple[str, str]]:
     size = sum(values.size for values in recording.initial.values())
     facts = [
         ("Model", _short(str(recording.model))),
-        ("Parameters", f"{size:,} in {len(recording.initial):,} tensors"),
+        ("Parameters", f"{size:,} in {count(len(recording.initial), 'tensor')}"),
         ("Loss", _short(str(recording.loss))),
         ("Optimizer", _short(str(recording.optimizer))),
         ("Learning rate", _rate(recording)),
@@ -189,7 +190,10 @@ def _shape(array: Array) -> str:
 
 
 def _finding(finding: Finding) -> Json:
-    plain = ("stage", "tensor", "holds", "same_program", "difference", "ulps", "float64_difference", "float64_bound")
+    plain = (
+        *("stage", "tensor", "holds", "same_program", "zero"),
+        *("difference", "ulps", "float64_difference", "float64_bound"),
+    )
     return {
         **{name: getattr(finding, name) for name in plain},
         "bound_used": {"torch": finding.torch_used, "jax": finding.jax_used},

@@ -10,7 +10,7 @@ import numpy as np
 
 from parity import _pairs
 from parity._bounds import Bounds
-from parity._pairs import Case, Gap, ulps
+from parity._pairs import Case, Gap, spacing
 from parity._recording import Array, Recording
 from parity._replay import Replay
 
@@ -45,9 +45,11 @@ class Finding:
         same_program: whether the two float64 runs agree within their own bound.
         torch_within, jax_within: whether each side's own run is within its bound of the float64 values.
         difference: largest distance of JAX's run from PyTorch's, absolute.
-        ulps: the same in units of the last place, largest over all elements; it explodes where values cancel.
+        ulps: the same in units in the last place of the tensor's largest element.
         float64_difference: largest distance of the float64 runs, relative to the tensor's largest element.
         float64_bound: largest distance that rounding explains there, in the same unit.
+        jax_error: largest error of JAX's run against float64, in the same unit.
+        zero: whether the tensor is zero to rounding: float64 cannot tell any element, at any step, from zero.
         torch_used, jax_used: largest share of its bound that each side's error uses.
         torch_likely, jax_likely: the same of the probabilistic bound, which honest rounding hardly ever exceeds; 0
             where there is none.
@@ -55,6 +57,10 @@ class Finding:
             move by more than the tensor's largest: there the float64 runs are the only proof.
         step: the first step at which it does not hold.
         message: what is wrong, where it does not hold.
+
+    A tensor's largest element is the largest finite one of PyTorch's float64 run, over all steps. Nothing is relative
+    to a tensor that is zero to rounding or has no finite element: there ``ulps``, ``float64_difference``,
+    ``float64_bound`` and ``jax_error`` are ``None``.
     """
 
     stage: str
@@ -63,9 +69,9 @@ class Finding:
     torch_within: bool
     jax_within: bool
     difference: float
-    ulps: float
-    float64_difference: float
-    float64_bound: float
+    ulps: float | None
+    float64_difference: float | None
+    float64_bound: float | None
     torch_used: float
     jax_used: float
     step: int | None
@@ -73,6 +79,8 @@ class Finding:
     torch_likely: float = 0.0
     jax_likely: float = 0.0
     unbounded: float = 0.0
+    jax_error: float | None = None
+    zero: bool = False
 
     @property
     def holds(self) -> bool:
@@ -127,6 +135,7 @@ def warnings(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 def _unlike(gap: Gap) -> Finding:
     """What was given is compared to the last bit: there is nothing yet that could round."""
+    apart = _largest(gap.distance) / gap.size if gap.size else None
     return Finding(
         stage=gap.stage,
         tensor=gap.tensor,
@@ -134,22 +143,36 @@ def _unlike(gap: Gap) -> Finding:
         torch_within=True,
         jax_within=False,
         difference=_largest(gap.distance),
-        ulps=_largest(gap.ulps),
-        float64_difference=_largest(gap.distance) / gap.size,
-        float64_bound=0.0,
+        ulps=None if gap.spacing is None else _largest(gap.distance) / gap.spacing,
+        float64_difference=apart,
+        float64_bound=None if apart is None else 0.0,
         torch_used=0.0,
         jax_used=np.inf,
         step=gap.step,
         message=gap.message,
+        jax_error=apart,
+        zero=gap.size == 0 and gap.spacing is None and bool(np.isfinite(gap.distance).all()),
     )
 
 
 # -- comparing
 
 
+def _distance(a: Array, b: Array) -> Array:
+    """Element by element; infinite where one of two is not finite, NaN where neither is."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(np.isfinite(a) != np.isfinite(b), np.inf, np.abs(a - b))
+
+
 def _largest(values: Array) -> float:
     finite = values[~np.isnan(values)]
     return float(finite.max()) if finite.size else 0.0
+
+
+def _is_zero(exact: Array, bound: Array) -> bool:
+    """Whether float64 cannot tell a single element from zero. An infinite bound tells nothing."""
+    with np.errstate(invalid="ignore"):
+        return bool((np.abs(exact) <= np.where(np.isfinite(bound), bound, 0.0) + _UNDERFLOW).all())
 
 
 def _within(value: Array, exact: Array, bound: Array, largest: float) -> Array:
@@ -204,9 +227,9 @@ def _find(case: Case, lost: Array) -> Finding:
         torch_ok, jax_ok = torch_ok | over, jax_ok | over
         same = same | over & ~(np.isfinite(exact) & np.isfinite(wide["jax64"]))
     bad = np.flatnonzero(~(torch_ok & jax_ok & same).all(1))
-    size = np.abs(exact[np.isfinite(exact)]).max(initial=0.0) or 1.0
-    with np.errstate(invalid="ignore"):
-        gap, gap64 = np.abs(wide["jax"] - wide["torch"]), np.abs(wide["jax64"] - exact)
+    zero = _is_zero(exact, case.bound64)
+    size = None if zero else float(np.abs(exact[np.isfinite(exact)]).max(initial=0.0)) or None
+    gap, gap64 = _distance(wide["jax"], wide["torch"]), _distance(wide["jax64"], exact)
     finding = Finding(
         stage=case.stage,
         tensor=case.tensor,
@@ -214,9 +237,9 @@ def _find(case: Case, lost: Array) -> Finding:
         torch_within=bool(torch_ok.all()),
         jax_within=bool(jax_ok.all()),
         difference=_largest(gap),
-        ulps=_largest(ulps(case.torch, case.jax)),
-        float64_difference=_largest(gap64) / size,
-        float64_bound=_largest(case.bound64) / size,
+        ulps=None if size is None else _largest(gap) / spacing(size, case.torch.dtype),
+        float64_difference=None if size is None else _largest(gap64) / size,
+        float64_bound=None if size is None else _largest(case.bound64) / size,
         torch_used=_used(wide["torch"], exact, torch_bound, torch_ok),
         jax_used=_used(wide["jax"], exact, jax_bound, jax_ok),
         step=int(case.steps[bad[0]]) if bad.size else None,
@@ -224,6 +247,8 @@ def _find(case: Case, lost: Array) -> Finding:
         torch_likely=_likely(wide["torch"], exact, case, torch_ok),
         jax_likely=_likely(wide["jax"], exact, case, jax_ok),
         unbounded=_unbounded(exact, np.maximum(torch_bound, jax_bound)),
+        jax_error=None if size is None else _largest(_distance(wide["jax"], exact)) / size,
+        zero=zero,
     )
     if finding.holds:
         return finding

@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
-from jax import tree
 
 from parity import _judge, _replay
 from parity._bounds import Bounds
 from parity._errors import PortError
 from parity._ports import Port
-from parity._recording import Recording, Trace
+from parity._recording import Recording
 from parity._replay import Replay
 
 # The precisions asked for where none are named, by the names of jax.default_matmul_precision, from the highest down:
@@ -23,8 +21,8 @@ from parity._replay import Replay
 PRECISIONS = ("highest", "high", "default", "BF16_BF16_F32")
 HIGHEST = ("highest", "float32")
 _PLATFORMS = ("cpu", "gpu", "tpu")
-# The stages that products go into, and the fields of a trace that they look at.
-_FIELDS = {"forward": "predictions", "loss": "losses", "gradient": "gradients", "update": "weights"}
+# The stages that products go into.
+_STAGES = ("forward", "loss", "gradient", "update")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +34,15 @@ class Stage:
         holds: whether every value is within its rounding bound of the float64 one.
         tensor: the one that uses the most of its bound.
         bound_used: the largest share of its bound that an error uses.
-        relative_error: the largest error against float64, relative to its tensor's largest element at that step.
+        relative_error: the largest error against float64, relative to its tensor's largest element over all steps;
+            ``None`` where every tensor is zero to rounding.
     """
 
     stage: str
     holds: bool
     tensor: str
     bound_used: float
-    relative_error: float
+    relative_error: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,40 +143,11 @@ def _cell(port: Port, recording: Recording, replayed: Replay, bounds: Bounds, de
     except PortError as error:  # a precision that this platform has not, or more memory than it has
         return Cell(*where, (), str(error.__cause__ or error).strip().partition("\n")[0])
     findings = _judge.judge(recording, dataclasses.replace(replayed, locked=locked), bounds)
-    return Cell(*where, tuple(_stage(stage, findings, recording, locked, replayed.locked) for stage in _FIELDS))
+    return Cell(*where, tuple(_stage(stage, findings) for stage in _STAGES))
 
 
-def _stage(stage: str, findings: Sequence[_judge.Finding], recording: Recording, locked: Trace, usual: Trace) -> Stage:
+def _stage(stage: str, findings: Sequence[_judge.Finding]) -> Stage:
     own = [finding for finding in findings if finding.stage == stage]
     worst = max(own, key=lambda finding: (not finding.jax_within, finding.jax_used))
-    values = [getattr(trace, _FIELDS[stage]) for trace in (locked, recording.arbiter_locked, usual)]
-    error = _relative_error(recording, values)
+    error = max((finding.jax_error for finding in own if finding.jax_error is not None), default=None)
     return Stage(stage, all(finding.jax_within for finding in own), worst.tensor, worst.jax_used, error)
-
-
-def _relative_error(recording: Recording, values: Sequence[Any]) -> float:
-    """The largest error of any array at any step, relative to that array's largest element at that step.
-
-    ``values`` are those of the cell, the float64 ones, and those of the replay that was judged.
-    """
-    trees = [tree.leaves(each) for each in values]
-    if not isinstance(
-        values[0], tuple
-    ):  # predictions are a tree a step; all else is an array a tensor, with a row a step
-        trees = [[row for leaf in leaves for row in _kept(leaf, recording)] for leaves in trees]
-    return max((_worst(*(np.asarray(row, np.float64) for row in rows)) for rows in zip(*trees, strict=True)), default=0)
-
-
-def _kept(values: Any, recording: Recording) -> Any:
-    """The rows of the kept steps, of losses that may be of all steps."""
-    kept = recording.kept
-    return values[kept] if len(values) == recording.steps != len(kept) else values
-
-
-def _worst(own: Any, exact: Any, usual: Any) -> float:
-    if not np.isfinite(exact).all() or not np.isfinite(usual).all():
-        return 0.0  # not finite by the program itself, or a step whose optimizer could not be given its state
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        error = float(np.max(np.abs(own - exact), initial=0.0))
-        relative = error / np.float64(np.max(np.abs(exact), initial=0.0)) if error else np.float64(0.0)
-    return float(np.nan_to_num(relative, nan=np.inf, posinf=np.inf))

@@ -32,8 +32,8 @@ class Gap:
     tensor: str
     step: int
     distance: Array
-    ulps: Array
     size: float
+    spacing: float | None
     message: str
 
 
@@ -93,15 +93,16 @@ def _as(values: Any, like: Array) -> Array:
 
 def _gap(stage: str, name: str, step: int, torch: Array, own: Any, message: str) -> Gap:
     if np.shape(own) != torch.shape:
-        distance = np.array([np.inf])
-        return Gap(stage, name, step, distance, distance, 1.0, message.format(name=name, gap=np.inf))
+        told = f"{name} has shape {np.shape(own)} in the port and {torch.shape} in PyTorch"
+        return Gap(stage, name, step, np.array([np.inf]), 0.0, None, told)
     jax_side = _as(own, torch)
     with np.errstate(invalid="ignore"):
         distance = np.abs(np.asarray(jax_side, np.float64) - np.asarray(torch, np.float64))
-    size = float(np.abs(np.asarray(torch, np.float64)).max(initial=0.0)) or 1.0
+    wide = np.abs(np.asarray(torch, np.float64))
+    size = float(wide.max(initial=0.0, where=np.isfinite(wide)))
+    unit = spacing(size, torch.dtype) if torch.dtype.kind == "f" and size else None
     largest = float(np.nanmax(distance, initial=0.0))
-    apart = ulps(torch, jax_side) if torch.dtype.kind == "f" else distance
-    return Gap(stage, name, step, distance, apart, size, message.format(name=name, gap=largest))
+    return Gap(stage, name, step, distance, size, unit, message.format(name=name, gap=largest))
 
 
 def lost(recording: Recording, losses: Array) -> Array:
@@ -209,6 +210,12 @@ def _leaves(tree: Any, name: str = "predictions") -> list[tuple[str, Array]]:
 def _last(case: Case) -> Case:
     arrays = [field.name for field in dataclasses.fields(case) if field.name not in ("stage", "tensor", "likely")]
     return dataclasses.replace(case, **{name: getattr(case, name)[-1:] for name in arrays})
+
+
+def spacing(size: float, dtype: np.dtype[Any]) -> float:
+    """One unit in the last place of a number of this size, in ``dtype``."""
+    largest = np.finfo(dtype).max
+    return float(np.spacing(np.asarray(min(size, float(largest)), dtype)))
 
 
 def ulps(a: Array, b: Array) -> Array:

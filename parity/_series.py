@@ -87,7 +87,7 @@ def _most_apart(verdict: Verdict) -> list[str]:
     for finding in verdict.findings:
         if finding.stage in ("trajectory", "final weights") and finding.tensor in verdict.recording.initial:
             used = max(finding.torch_used, finding.jax_used)
-            own = (float(not finding.holds), used, finding.float64_difference)
+            own = (float(not finding.holds), used, finding.float64_difference or 0.0)
             rank[finding.tensor] = max(own, rank.get(finding.tensor, own))
     chosen = sorted(names, key=lambda name: rank.get(name, (-1.0,)), reverse=True)[:_TENSORS]
     return [name for name in names if name in chosen]

@@ -20,6 +20,7 @@ from parity._pairs import LOCKED_FIELDS
 from parity._recording import Recording
 from parity._replay import Replay
 from parity._timing import Timing
+from parity.report import numbers
 
 # Tensors that a sentence names.
 _NAMED = 4
@@ -95,7 +96,8 @@ class Verdict:
         first, notes = self.first_divergence, self.recording.notes
         if first is not None:
             failing = sum(not finding.holds for finding in self.findings)
-            told = f"{failing:,} of {len(self.findings):,} checks do not hold."
+            checks = numbers.count(len(self.findings), "check")
+            told = f"{failing:,} of {checks} {'does' if failing == 1 else 'do'} not hold."
             return (told, *self._near_float32(first), *notes, *self._diverging())
         well = (self._in_float64(), self._in_own_precision(), self._at_the_end())
         return (*well, *self._open(), *notes, *self._on_print(), *self._diverging(), *self._on_cost())
@@ -117,7 +119,7 @@ class Verdict:
 
     def _near_float32(self, first: Finding) -> list[str]:
         """A hint where no cause was found: what one float32 rounding makes in float64."""
-        if self.causes or first.same_program or not 0 < first.float64_difference < 2.0**-22:
+        if self.causes or first.same_program or not 0 < (first.float64_difference or 0.0) < 2.0**-22:
             return []
         return [
             "A float32 rounding of a constant would make as much: is there one that one side works out in float64 and "
@@ -125,23 +127,26 @@ class Verdict:
         ]
 
     def _in_float64(self) -> str:
-        # What is zero but for rounding, such as a bias before a BatchNorm, has nothing to be relative to.
-        worst = max((f.float64_difference for f in self.findings if f.float64_bound < 0.1), default=0.0)
+        # Where rounding may move everything, the trajectory proves nothing, and another sentence says so.
+        bounded = [f for f in self.findings if f.float64_difference is not None and np.isfinite(f.float64_bound or 0.0)]
+        worst = max((f.float64_difference or 0.0 for f in bounded), default=0.0)
         steps, kept = self.recording.steps, len(self.recording.kept)
         what = f"every prediction, loss, gradient and weight of all {steps:,} steps"
+        if steps == 1:
+            what = "every prediction, loss, gradient and weight of the one step"
         if kept < steps:
             what = f"every loss, and every prediction, gradient and weight of the {kept:,} of {steps:,} steps kept,"
-        return (
-            f"In float64, {what} agrees within {worst:.1e} of its tensor's largest element, and within what rounding "
-            "explains."
-        )
+        told = f"In float64, {what} agrees within {numbers.scientific(worst, 2)} of its tensor's largest element, and "
+        zero = sum(finding.zero for finding in self.findings)
+        rest = f" {numbers.count(zero, 'tensor')} {'is' if zero == 1 else 'are'} zero to rounding on both sides."
+        return f"{told}within what rounding explains.{rest if zero else ''}"
 
     def _in_own_precision(self) -> str:
         torch = max(finding.torch_used for finding in self.findings)
         own = max(finding.jax_used for finding in self.findings)
         told = (
             f"In {self.recording.dtype}, each side stays within the bound on its own rounding: PyTorch uses at most "
-            f"{torch:.0%} of it, JAX {own:.0%}."
+            f"{numbers.percent(torch)} of it, JAX {numbers.percent(own)}."
         )
         return told + self._without_bound()
 
@@ -153,14 +158,15 @@ class Verdict:
         if without:
             worst = max(without, key=lambda finding: finding.unbounded)
             told = (
-                f" For {len(without):,} of {len(locked):,} tensors the worst case of {self.recording.dtype}'s rounding "
-                f"is no bound, at {worst.unbounded:.0%} of {worst.stage}, {worst.tensor}: these numbers are judged in "
-                "float64, and the precision of products by the errors that they leave."
+                f" In {len(without):,} of the {numbers.count(len(locked), 'check')} of single steps, worst-case "
+                f"rounding in {self.recording.dtype} could exceed the values themselves, at most for "
+                f"{numbers.percent(worst.unbounded)} of the numbers ({worst.stage}, {worst.tensor}). These were "
+                "compared in float64 alone."
             )
         if set(self.bounds.sampled) - {"trajectory"}:
             told += (
-                " In float64 the worst case is loose too; there both sides agree within what errors drawn at random in "
-                "every operation explain."
+                " Some float64 worst cases are as large. There both sides agree within what random errors in every "
+                "operation explain."
             )
         return told
 
@@ -186,19 +192,21 @@ class Verdict:
         replayed, bounds = self.costs.get("replay", 0.0), self.costs.get("bounds", 0.0)
         if not training or replayed + bounds < max(_SLOW, _OFTEN * training):
             return []
+        times = numbers.scientific((replayed + bounds) / training, 2)
         return [
-            f"Judging took {(replayed + bounds) / training:,.0f} times the recorded training's {training:.1f} s: "
-            f"{replayed:.1f} s for the replays, {bounds:.1f} s for the rounding bounds, compilation included."
+            f"Judging took {times} times as long as the training ({numbers.duration(training)}): "
+            f"{numbers.duration(replayed)} for the replays, {numbers.duration(bounds)} for the rounding bounds, "
+            "compiling included."
         ]
 
     def _at_the_end(self) -> str:
         last = {finding.tensor: finding.ulps for finding in self.findings if finding.stage == "final weights"}
-        worst = sorted(last, key=lambda name: -last[name])[:_NAMED]
-        apart = ", ".join(f"{name} {last[name]:,.0f} ULP" for name in last if name in worst)
+        worst = sorted(last, key=lambda name: -(last[name] or 0.0))[:_NAMED]
+        apart = ", ".join(f"{name} {_ulps(last[name])}" for name in last if name in worst)
         told = (
             "the two are this far apart" if len(last) <= _NAMED else f"of {len(last):,} tensors the furthest apart are"
         )
-        return f"After {self.recording.steps:,} steps on their own, {told}: {apart}."
+        return f"After {numbers.count(self.recording.steps, 'step')} on their own, {told}: {apart}."
 
     def _on_print(self) -> list[str]:
         """What is to be said of printed lines that differ though all is well, and of those that were not compared."""
@@ -206,13 +214,13 @@ class Verdict:
         differ, unknown = (sum(line.same is state for line in self.printed) for state in (False, None))
         if differ:
             told.append(
-                f"{differ} of {len(self.printed):,} printed lines differ in their last digits: they print more digits "
-                "than rounding leaves certain, as the bounds tell."
+                f"{_lines(differ, len(self.printed), 'differs', 'differ')} in the last digits. Rounding leaves these "
+                "digits uncertain: each side is within its bound."
             )
         if unknown:
             told.append(
-                f"{unknown:,} of {len(self.printed):,} printed lines show numbers that are no loss, weight or "
-                "prediction; these were not compared."
+                f"{_lines(unknown, len(self.printed), 'was', 'were')} not compared: not every number there is a "
+                "recorded loss, weight or prediction."
             )
         return told
 
@@ -286,6 +294,17 @@ class Verdict:
         from parity.report import html
 
         return html.fragment(self.to_dict())
+
+
+def _ulps(value: float | None) -> str:
+    return "zero to rounding" if value is None else f"{numbers.ulps(value)} ULP"
+
+
+def _lines(some: int, of: int, one: str, many: str) -> str:
+    """Begin a sentence about some of the printed lines."""
+    if of == 1:
+        return f"The printed line {one}"
+    return f"{some:,} of {numbers.count(of, 'printed line')} {one if some == 1 else many}"
 
 
 def _told(cause: Any) -> list[str]:

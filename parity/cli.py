@@ -14,6 +14,7 @@ import jaxreg
 from parity._errors import OutputError, PortError, ProgramError
 from parity._terminal import HOLDS, NOT_JUDGED, PARTS, progress
 from parity.bench import command as bench
+from parity.report import numbers
 
 if TYPE_CHECKING:
     from parity._verdict import Verdict
@@ -167,7 +168,7 @@ def _report(arguments: argparse.Namespace, words: list[str]) -> int:
             verdicts.append(_named_apart(_judge(program, arguments), verdicts))
             draw(verdicts[-1].to_dict())
         written = _write(verdicts, words, arguments.output)
-    progress(arguments, "report")(f"wrote {len(written)} files")
+    progress(arguments, "report")(f"wrote {numbers.count(len(written), 'file')}")
     for verdict in verdicts:
         _show(verdict)
     print(f"The page: {Path(arguments.output) / 'report.html'}")

@@ -6,7 +6,7 @@ import numpy as np
 
 from parity._recording import Array
 from parity.causes._case import Case
-from parity.causes._cause import Cause
+from parity.causes._cause import Cause, within
 from parity.causes._numbers import digits, shortest
 
 # What the sums of a batch's statistics leave of float64's 53 bits, on both sides.
@@ -106,7 +106,7 @@ def _all_biased(layers: list[Sides]) -> tuple[str, str, str, float] | None:
     said = " and ".join(str(count) for count in dict.fromkeys(counts))
     sentence = (
         f"the port's running variance is that of a biased batch variance, over N = {said} and not N - 1: with a share "
-        f"of {momenta[0]:.3g} of each batch the two agree within {max(gaps):.0e}"
+        f"of {momenta[0]:.3g} of each batch the two agree {within(max(gaps))}"
     )
     fix = "keep the unbiased variance, times N / (N - 1), as PyTorch does for running_var"
     return "BatchNorm biased variance", sentence, fix, max(gaps)

@@ -157,7 +157,9 @@ def _gap(value: Array, exact: Array, bound: Array) -> float | None:
     # A bound that says nothing cannot confirm anything either.
     if not (gap <= bound).all() or not np.isfinite(bound).all():
         return None
-    return float(gap.max(initial=0.0) / (np.abs(exact).max(initial=0.0) or 1.0))
+    if (np.abs(exact) <= bound).all():
+        return 0.0  # zero to rounding: nothing is relative to it
+    return float(gap.max(initial=0.0) / np.abs(exact).max(initial=0.0))
 
 
 def _shapes(recording: Recording, row: int) -> Any:

@@ -42,3 +42,12 @@ def either(causes: list[Cause]) -> list[Cause]:
         told = f"Either this or {' or '.join(others)}; this recording cannot tell them apart: {cause.sentence}"
         marked.append(dataclasses.replace(cause, sentence=told, alternatives=others))
     return marked
+
+
+def within(agreement: float) -> str:
+    """How near two sides are, as the end of a sentence.
+
+    >>> within(0.0), within(1.6e-16)
+    ('exactly', 'within 2e-16')
+    """
+    return f"within {agreement:.0e}" if agreement else "exactly"

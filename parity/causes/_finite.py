@@ -13,7 +13,10 @@ from parity.causes._cause import Cause
 
 
 def infinities(case: Case) -> list[Cause]:
-    """The first stage of the first step at which one side is finite and the other is not."""
+    """The first stage of the first step that does not hold, with one side finite there and the other not."""
+    failing = {(finding.stage, finding.step) for finding in case.findings if not finding.holds}
+    if not failing:
+        return []
     pairs = (
         (case.recording.arbiter_locked, case.replay.locked64, "float64"),
         (case.recording.observed, case.replay.locked, str(case.recording.dtype)),
@@ -31,12 +34,14 @@ def infinities(case: Case) -> list[Cause]:
                 bad = ~np.isfinite(theirs), ~np.isfinite(ours)
                 if bad[0].shape != bad[1].shape or (bad[0] == bad[1]).all():
                     continue
+                if (stage, step) not in failing:
+                    continue  # a step at which both are about to leave the finite numbers, and one does by rounding
                 here = (bad[0] & ~bad[1]).any()
                 side, other = ("JAX", "PyTorch") if here else ("PyTorch", "JAX")
                 values = (theirs if here else ours)[bad[0] ^ bad[1]]
-                what = "NaN" if np.isnan(values).any() else "infinite"
-                sentence = f"{side}'s {tensor} is {what} at step {step}, in {values.size} of {bad[0].size} numbers and "
-                sentence += f"in {dtype}, where {other}'s is finite; all before it is finite on both sides"
+                what = "NaN" if np.isnan(values).any() else "an infinite number"
+                sentence = f"at step {step:,}, in {dtype}, {side} has {what} in {values.size:,} of {bad[0].size:,} "
+                sentence += f"places of {tensor} where {other} is finite; all before it is finite on both sides"
                 fix = _FIX.get(stage, "look at what makes it, with jax.debug_nans(True)")
                 return [Cause("not finite", sentence, fix, stage, tensor, step, float("inf"))]
     return []

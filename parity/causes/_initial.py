@@ -6,7 +6,7 @@ import numpy as np
 
 from parity._recording import Array
 from parity.causes._case import Case
-from parity.causes._cause import Cause
+from parity.causes._cause import Cause, within
 
 _LOCKED = ("forward", "loss", "gradient", "model state", "optimizer state", "update")
 
@@ -31,11 +31,11 @@ def initials(case: Case) -> list[Cause]:
         fix = 'PyTorch keeps (out, in), Flax (in, out): copy weight.T into a kernel, and write "kernel.T" in names'
         return [Cause("transposed weight", sentence, fix, "initial weights", turned[0], 0, 0.0)]
     locked = [finding for finding in case.findings if finding.stage in _LOCKED]
-    agreement = max((finding.float64_difference for finding in locked), default=0.0)
+    agreement = max((finding.float64_difference or 0.0 for finding in locked), default=0.0)
     told = "; ".join(_told(name, port, torch) for name, (port, torch) in list(pairs.items())[:3])
     sentence = f"the port starts from other weights: {told}"
     if locked and all(finding.same_program for finding in locked):
-        sentence += f". From the recorded weights every step agrees, within {agreement:.0e}"
+        sentence += f". From the recorded weights every step agrees {within(agreement)}"
     fix = "start from the recorded weights: recording.initial, or parity.port(recording).params"
     return [Cause("initial weights", sentence, fix, "initial weights", next(iter(pairs)), 0, agreement)]
 

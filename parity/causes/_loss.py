@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parity.causes._case import Case, Probe, loss_of
-from parity.causes._cause import Cause, either
+from parity.causes._cause import Cause, either, within
 from parity.causes._numbers import shortest
 
 Factor = Callable[[Any, Any], float]
@@ -151,7 +151,7 @@ def _factors(case: Case) -> list[Cause]:
                         _at(
                             case,
                             part.name,
-                            f"with the loss {times} the two agree within {agreement:.0e}: {part.what}",
+                            f"with the loss {times} the two agree {within(agreement)}: {part.what}",
                             part.fix,
                             agreement,
                         )
@@ -208,10 +208,10 @@ def _any_factor(case: Case) -> list[Cause]:
         inverse = shortest(1 / ratio, 1e-13 / abs(ratio))
         terms = max(_terms_seen(case))
         if any(value == round(value) > 2 and terms % round(value) == 0 for value in (ratio, inverse)):
-            sentence = f"with the loss multiplied by {ratio:.9g} the two agree within {agreement:.0e}: some of its "
+            sentence = f"with the loss multiplied by {ratio:.9g} the two agree {within(agreement)}: some of its "
             sentence += f"{terms} terms are added up on one side where the other takes their mean"
             return [_at(case, "mean over another axis", sentence, _AXES, agreement)]
-        sentence = f"with the loss multiplied by {ratio:.12g} the two agree within {agreement:.0e}: it is scaled"
+        sentence = f"with the loss multiplied by {ratio:.12g} the two agree {within(agreement)}: it is scaled"
         return [_at(case, "scaled loss", sentence, f"multiply the loss by {ratio:.12g}", agreement)]
     return []
 
@@ -247,7 +247,7 @@ def _gradient_factor(case: Case) -> list[Cause]:
         agreement = case.agreement(fixed, factor=ratio)
         if agreement is None or ratio in (0.0, 1.0):
             continue
-        sentence = f"with every gradient multiplied by {ratio:.12g} the two agree within {agreement:.0e}, and the loss "
+        sentence = f"with every gradient multiplied by {ratio:.12g} the two agree {within(agreement)}, and the loss "
         sentence += "does as it is: its value is right, and its gradient "
         sentence += "half of PyTorch's, as that of ½·MSE is" if ratio == 2 else "scaled"
         name = "half loss" if ratio == 2 else "scaled gradient"
@@ -277,11 +277,11 @@ def _broadcast(case: Case) -> list[Cause]:
         if agreement is None:
             continue
         if where == "here":
-            sentence = f"with predictions and targets of one shape the two agree within {agreement:.0e}: their "
+            sentence = f"with predictions and targets of one shape the two agree {within(agreement)}: their "
             sentence += "difference broadcasts here, every prediction against every target"
             fix = "give the loss equal shapes: predictions.reshape(targets.shape), or use jaxreg.mse_loss, which checks"
         else:
-            sentence = f"with every prediction held against every target the two agree within {agreement:.0e}: "
+            sentence = f"with every prediction held against every target the two agree {within(agreement)}: "
             sentence += "PyTorch's loss broadcasts, and the one here does not"
             fix = "in the PyTorch program, give the loss equal shapes: loss_fn(model(x), y.reshape(-1, 1))"
         return [_at(case, "broadcast loss", sentence, fix, agreement)]

@@ -13,7 +13,7 @@ from parity import _names
 from parity._ports import Port
 from parity.causes import _model_rules as rules
 from parity.causes._case import Case
-from parity.causes._cause import Cause, either
+from parity.causes._cause import Cause, either, within
 from parity.causes._rewrite import Rule, rewritten
 
 _USUAL_EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4)
@@ -75,7 +75,7 @@ def _transposed(case: Case) -> Iterator[Cause]:
         agreement = case.agreement(case.probe(names=turned(case.names, chosen)))
         if agreement is not None:
             which = ", ".join(chosen)
-            sentence = f"with {which} transposed the two agree within {agreement:.0e}: the port takes it the wrong way "
+            sentence = f"with {which} transposed the two agree {within(agreement)}: the port takes it the wrong way "
             sentence += "round, which a square weight lets pass"
             fix = 'PyTorch keeps (out, in), Flax (in, out): write "kernel.T" in names, or x @ weight.T in apply'
             yield _cause("transposed weight", sentence, fix, agreement)
@@ -110,7 +110,7 @@ def _gelu(case: Case) -> Iterator[Cause]:
         agreement = case.agreement(case.probe(_with(case.port, rule)))
         if agreement is not None:
             other = "erf" if here == "by tanh" else "tanh"
-            sentence = f"with GELU by {other} the two agree within {agreement:.0e}: the port's is {here}"
+            sentence = f"with GELU by {other} the two agree {within(agreement)}: the port's is {here}"
             yield _cause("GELU approximation", sentence, f"write {fix}", agreement)
 
 
@@ -125,7 +125,7 @@ def _epsilons(case: Case) -> Iterator[Cause]:
             agreement = case.agreement(case.probe(_with(case.port, rules.Epsilon(old, new))))
             if agreement is not None:
                 layer = "BatchNorm" if sizes & buffers else "LayerNorm"
-                sentence = f"with an epsilon of {new:g} for {old:g} the two agree within {agreement:.0e}: the port's "
+                sentence = f"with an epsilon of {new:g} for {old:g} the two agree {within(agreement)}: the port's "
                 sentence += "normalisation has another one than PyTorch's"
                 yield _cause(f"{layer} epsilon", sentence, f"set epsilon={new:g}; Flax has 1e-06 by default", agreement)
                 return
@@ -135,7 +135,7 @@ def _dropout(case: Case) -> Iterator[Cause]:
     rule = rules.NoDropout()
     agreement = case.agreement(case.probe(_with(case.port, rule)))
     if agreement is not None:
-        sentence = f"with nothing dropped the two agree within {agreement:.0e}: the port drops at random, and PyTorch "
+        sentence = f"with nothing dropped the two agree {within(agreement)}: the port drops at random, and PyTorch "
         sentence += "does not"
         fix = "switch it off: model.eval() in Flax NNX, deterministic=True in Linen"
         yield _cause("dropout left on", sentence, fix, agreement)
@@ -147,7 +147,7 @@ def _casts(case: Case) -> Iterator[Cause]:
     if agreement is None or not rule.found:
         return
     narrowest = next(name for name in ("bfloat16", "float16", "tensorfloat32", "float32") if name in rule.found)
-    sentence = f"without the port's casts to {narrowest} the two agree within {agreement:.0e}: it computes in "
+    sentence = f"without the port's casts to {narrowest} the two agree {within(agreement)}: it computes in "
     sentence += f"{narrowest} even where it is given float64"
     yield _cause(_CUT[narrowest], sentence, "let dtypes follow the inputs: no astype, no dtype=...", agreement)
 
@@ -159,7 +159,7 @@ def _statistics(case: Case) -> Iterator[Cause]:
     rule = rules.BatchStatistics(first, first + len(jax.tree.leaves(case.port.state)))
     agreement = case.agreement(case.probe(_with(case.port, rule)))
     if agreement is not None:
-        sentence = f"with the batch's own mean and variance the two agree within {agreement:.0e}: the port normalises "
+        sentence = f"with the batch's own mean and variance the two agree {within(agreement)}: the port normalises "
         sentence += "by running statistics, as in evaluation, while PyTorch trains"
         fix = "train it in training mode: model.train(), or use_running_average=False"
         yield _cause("BatchNorm in eval mode", sentence, fix, agreement)
@@ -173,6 +173,6 @@ def _stopped(case: Case) -> Iterator[Cause]:
         return
     still = [name for name in probes[0].gradients if not any(probe.gradients[name].any() for probe in probes)]
     if still:
-        sentence = f"with jax.lax.stop_gradient left out the two agree within {agreement:.0e}: no gradient reaches "
+        sentence = f"with jax.lax.stop_gradient left out the two agree {within(agreement)}: no gradient reaches "
         sentence += ", ".join(still)
         yield _cause("frozen parameter", sentence, "take stop_gradient out of apply and loss", agreement)

@@ -12,7 +12,7 @@ from parity._clipping import EPSILON
 from parity._judge import Finding
 from parity.causes import _rates
 from parity.causes._case import Case
-from parity.causes._cause import Cause, either
+from parity.causes._cause import Cause, either, within
 from parity.causes._columns import Columns, columns, near
 from parity.causes._estimate import Change, estimate
 from parity.causes._numbers import digits
@@ -42,7 +42,7 @@ def optimizers(case: Case) -> list[Cause]:
 
 
 def _cause(first: Finding, variant: Variant, agreement: float) -> Cause:
-    sentence = f"with PyTorch's rule changed so that {variant.what}, it gives the port's steps within {agreement:.0e}"
+    sentence = f"with PyTorch's rule changed so that {variant.what}, it gives the port's steps {within(agreement)}"
     return Cause(variant.name, sentence, variant.fix, first.stage, first.tensor, first.step or 0, agreement)
 
 
@@ -83,7 +83,7 @@ def _by_tensor(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
         mixed = _mixed(rule, faulty, changed)
         agreement = steps.agreement(course(steps.kind, mixed, steps.fed))
         sentence = f"{named} {what} in the port: with PyTorch's rule so changed, it gives the port's steps within "
-        sentence += f"{agreement:.0e}"
+        sentence += within(agreement)
         yield Cause(name, sentence, fix, first.stage, first.tensor, first.step or 0, agreement)
 
 

@@ -46,11 +46,23 @@ _CLIP = re.compile(r'(?:(?<=id=")|(?<=url\(#))clip\d+(?=["\)])')
 _SIDES = ["PyTorch", "JAX"]
 _DISTANCES = ["float32 distance", "float64 distance", "float32 rounding bound"]
 _FLOOR_LABEL = "exactly equal"
+# A number beside an axis: written out where that is short, else with its power of ten.
+_NUMBER = (
+    "datum.value == 0 || abs(datum.value) >= 1e-3 && abs(datum.value) < 1e6 ? format(datum.value, ',.6~r') "
+    ": replace(format(datum.value, '.3~e'), 'e+', 'e')"
+)
 _LOG_FROM = 50
 _MOST_TENSORS = 4
 _MOST_LABELS = 6
 _LEGEND = alt.Legend(
-    title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolSize=260, symbolOpacity=1, offset=6
+    title=None,
+    orient="top",
+    symbolType="stroke",
+    symbolStrokeWidth=3,
+    symbolSize=260,
+    symbolOpacity=1,
+    columnPadding=28,
+    offset=6,
 )
 _SIDE = alt.Color(field="side", type="nominal", scale=alt.Scale(domain=_SIDES), legend=_LEGEND)
 
@@ -131,7 +143,7 @@ def _steps(rows: Sequence[Json]) -> alt.X:
 
 
 def _y(field: str, title: str, log: bool) -> alt.Y:
-    axis = alt.Axis(tickCount=5, format="~g" if log else "~s" if title == "loss" else "~g")
+    axis = alt.Axis(tickCount=5, labelExpr=_NUMBER)
     return alt.Y(field=field, type="quantitative", title=title, scale=_scale(log), axis=axis)
 
 
@@ -157,10 +169,13 @@ def _word(field: str, title: str) -> alt.Tooltip:
     return alt.Tooltip(field=field, type="nominal", title=title)
 
 
-def _hover(x: alt.X, y: alt.Y, tooltip: list[alt.Tooltip]) -> alt.Chart:
-    """Mark the point nearest to the pointer and show its values; nothing moves and nothing grabs the scroll wheel."""
-    near = alt.selection_point(on="pointerover", clear="pointerout", nearest=True, empty=False, name="near")
-    marks = alt.Chart().mark_point(filled=True, size=45, opacity=0)
+def _hover(x: alt.X, y: alt.Y, tooltip: list[alt.Tooltip], nearest: bool = True) -> alt.Chart:
+    """Mark the point at the pointer and show its values; nothing moves and nothing grabs the scroll wheel.
+
+    Vega-Lite has no words in the tooltip of the ``nearest`` point, only numbers: it looks for them in the wrong place.
+    """
+    near = alt.selection_point(on="pointerover", clear="pointerout", nearest=nearest, empty=False, name="near")
+    marks = alt.Chart().mark_point(filled=True, size=45 if nearest else 150, opacity=0)
     shown = alt.condition(near, alt.value(0.9), alt.value(0))
     return marks.encode(x=x, y=y, opacity=shown, tooltip=tooltip).add_params(near)
 
@@ -196,7 +211,7 @@ def _weights(rows: list[Row], ok: bool) -> dict[str, Any]:
     x, detail = _steps(rows), alt.Detail(field="tensor", type="nominal")
     tooltip = [_word("tensor", "weight"), *_tooltip(step="step", torch="PyTorch", jax="JAX")]
     title = _seen("Weights: both sides take the same path", "Weights: where does JAX’s path leave PyTorch’s?", ok)
-    layers = [*_pair(x, "weight", False, detail=detail), _hover(x, _y("torch", "weight", False), tooltip)]
+    layers = [*_pair(x, "weight", False, detail=detail), _hover(x, _y("torch", "weight", False), tooltip, False)]
     labels = _line_labels(rows)
     text = alt.Chart(alt.InlineData(values=labels)).mark_text(align="right", baseline="bottom", fontWeight=600)
     if labels:
@@ -237,9 +252,7 @@ def _distance(rows: list[Row], tensor: str) -> dict[str, Any]:
         row["shown"] = max(row["value"], floor)
     every = max(1, math.ceil((high - low) / 6))
     decades = [10.0**power for power in range(low, high + 1, every)]
-    axis = alt.Axis(
-        values=[floor, *decades], labelExpr=f"datum.value <= {floor * 2} ? '0' : format(datum.value, '.0e')"
-    )
+    axis = alt.Axis(values=[floor, *decades], labelExpr=f"datum.value <= {floor * 2} ? '0' : {_NUMBER}")
     y = alt.Y(
         field="shown", type="quantitative", title="distance", scale=alt.Scale(type="log", domain=domain), axis=axis
     )
@@ -254,8 +267,18 @@ def _distance(rows: list[Row], tensor: str) -> dict[str, Any]:
 
 
 def _distance_layers(x: alt.X, y: alt.Y, floor: float, first: int) -> list[alt.Chart]:
+    # The bound is a dashed line, and so it is in the legend. Static drawings measure words too narrow: so the padding.
+    bound = f"datum.value == '{_DISTANCES[2]}'"
     legend = alt.Legend(
-        title=None, orient="top", symbolType="circle", symbolSize=90, symbolOpacity=1, offset=6, labelLimit=0
+        title=None,
+        orient="top",
+        symbolType=alt.ExprRef(f"{bound} ? 'stroke' : 'circle'"),
+        symbolDash=alt.ExprRef(f"{bound} ? [4, 3] : []"),
+        symbolSize=alt.ExprRef(f"{bound} ? 500 : 90"),
+        symbolOpacity=1,
+        columnPadding=28,
+        offset=6,
+        labelLimit=0,
     )
     color = alt.Color(field="kind", type="nominal", scale=alt.Scale(domain=_DISTANCES, range="ordinal"), legend=legend)
     tooltip = [_word("kind", "what"), _value("step", "step", ",d"), _value("value", "distance", ".3~g")]

@@ -14,6 +14,7 @@ Json = Mapping[str, Any]
 # So many rows are read one by one; with more of them each stage is folded, and so many of its failing rows stay.
 _ROWS, _FAILING = 24, 5
 _NUMBERS = ("difference", "ulps", "float64_difference", "float64_bound", "unbounded")
+_NOTHING = -1.0  # below every number: what is relative to nothing is never the worst
 
 
 def is_long(rows: Sequence[Json]) -> bool:
@@ -65,6 +66,7 @@ def worst(rows: Sequence[Json], tensor: str) -> Json:
     return {
         **rows[0],
         **{key: max((row[key] for row in rows), key=_badness) for key in _NUMBERS},
+        "zero": all(row["zero"] for row in rows),
         "tensor": tensor,
         "holds": all(row["holds"] for row in rows),
         "same_program": all(row["same_program"] for row in rows),
@@ -77,6 +79,8 @@ def worst(rows: Sequence[Json], tensor: str) -> Json:
 
 
 def _badness(value: Any) -> float:
+    if value is None:
+        return _NOTHING
     number = numbers.number(value)
     return math.inf if math.isnan(number) else number
 

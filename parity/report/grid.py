@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from parity.report import numbers
+from parity.report import numbers, view
 from parity.report.plain import visible
 
 Json = Mapping[str, Any]
@@ -51,8 +51,9 @@ def _row(cell: Json, columns: list[str]) -> Row:
         if stage is None:
             cells.append(Cell(False, "–", ""))
         else:
-            used = numbers.percent(stage["bound_used"])
-            cells.append(Cell(stage["holds"], used, numbers.scientific(stage["relative_error"], 2)))
+            error = stage["relative_error"]
+            told = view.ZERO if error is None else numbers.scientific(error, 2)
+            cells.append(Cell(stage["holds"], numbers.percent(stage["bound_used"]), told))
     failure = f"{cell['platform']}, {cell['precision']}: {cell['failure']}" if cell["failure"] else ""
     return Row(visible(cell["platform"]), visible(cell["precision"]), visible(cell["device"]), cells, visible(failure))
 
@@ -62,5 +63,5 @@ def note() -> str:
     return (
         "Each step of the recording replayed in its own dtype on each platform, at each precision of matrix products: "
         "the largest share of its rounding bound that an error uses, and the largest error relative to its tensor's "
-        "largest element."
+        "largest element over all steps."
     )

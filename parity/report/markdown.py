@@ -91,6 +91,7 @@ def comment(program: Json) -> str:
         parts += [escape(sentence) for sentence in verdict["sentences"]]
     if program["findings"]:
         parts.append(_findings(view.findings(fold.by_stage(program["findings"]), style=numbers.typeset)))
+        parts += _zero_note(program)
     parts += [*_matrix(program), *_warnings(program)]
     return "\n\n".join(parts) + "\n"
 
@@ -110,11 +111,16 @@ def _warnings(program: Json) -> list[str]:
 
 def _folded(program: Json) -> list[str]:
     table = _findings(view.shown(program, style=numbers.typeset))
+    key = _zero_note(program)
     if not (note := view.folded(program)):
-        return [table]
+        return [table, *key]
     every = _findings(view.findings(program["findings"], style=numbers.typeset))
     summary = f"<details>\n<summary>All {len(program['findings']):,} checks</summary>"
-    return [note, table, summary, every, "</details>"]
+    return [*key, note, table, summary, every, "</details>"]
+
+
+def _zero_note(program: Json) -> list[str]:
+    return [escape(view.ZERO_NOTE)] if any(row["zero"] for row in program["findings"]) else []
 
 
 def _matrix(program: Json) -> list[str]:
@@ -152,7 +158,7 @@ def _printed(rows: Sequence[Json]) -> str:
         for torch, jax, same in block.lines:
             lines += [f"  {torch}"] if same else [f"- {torch}", f"+ {jax}"]
     differ = any(not row["same"] for row in rows)
-    key = "PyTorch's lines are marked `-`, JAX's `+`:\n\n" if differ else ""
+    key = "What PyTorch printed is marked `-`, the same line with JAX's numbers `+`:\n\n" if differ else ""
     return key + fence("\n".join(lines), "diff")
 
 

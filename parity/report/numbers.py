@@ -137,12 +137,22 @@ def integer(value: Any) -> str:
 
 
 def ulps(value: Any) -> str:
-    """Write a distance in units in the last place: exact while short, rounded beyond.
+    """Write a distance in units in the last place: whole numbers exactly while short, all else to two digits.
 
-    >>> ulps(3), ulps(12345), ulps(123456789)
-    ('3', '12,345', '1.2e+08')
+    >>> ulps(3), ulps(12345), ulps(123456789), ulps(0.25)
+    ('3', '12,345', '1.2e+08', '0.25')
     """
-    return integer(value) if abs(number(value)) < 1e6 else scientific(value, 2)
+    x = number(value)
+    return integer(x) if abs(x) < 1e6 and x == round(x) else scientific(x, 2)
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Write so many of a thing.
+
+    >>> count(1, "cause"), count(2, "cause"), count(1200, "line"), count(0, "check")
+    ('1 cause', '2 causes', '1,200 lines', '0 checks')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def percent(fraction: Any) -> str:
@@ -151,9 +161,13 @@ def percent(fraction: Any) -> str:
     >>> percent(0.0034), percent(0.5), percent(2.4), percent(1e-7), percent(0), percent("Infinity")
     ('0.34%', '50%', '240%', '< 0.01%', '0%', '∞')
     """
-    x = number(fraction) * 100
-    if not math.isfinite(x):
-        return scientific(x)
+    share = number(fraction)
+    x = share * 100
+    if not math.isfinite(share):
+        return scientific(share)
+    if not math.isfinite(x):  # a percentage that no float can hold
+        mantissa, exponent = f"{share:.1e}".split("e")
+        return f"{mantissa}e+{int(exponent) + 2}%"
     if x == 0:
         return "0%"
     if 0 < x < 0.01:

@@ -29,6 +29,8 @@ def renderable(program: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_verdict(program)]
     if program["findings"]:
         parts += [Text(), _findings(program)]
+        if any(row["zero"] for row in program["findings"]):
+            parts.append(Text(view.ZERO_NOTE, style="dim"))
         if note := view.folded(program):
             parts.append(Text(f"{note} The JSON has them all.", style="dim"))
     if cells := grid.rows(program):
@@ -92,7 +94,7 @@ def _causes(program: Mapping[str, Any]) -> list[Text]:
 def _findings(program: Mapping[str, Any]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     grid.add_column("stage", no_wrap=True)
-    grid.add_column("tensor", overflow="fold", min_width=11)
+    grid.add_column("tensor", overflow="fold", min_width=7)
     for title in ("largest\ndiff.", "ULPs", "float64\ndiff."):
         grid.add_column(title, justify="right", no_wrap=True)
     grid.add_column("bound used\ntorch / jax", justify="right", no_wrap=True)
@@ -113,15 +115,8 @@ def _findings(program: Mapping[str, Any]) -> Table:
 
 
 def _used(cells: view.Finding) -> Text:
-    shares = []
-    for side in ("torch", "jax"):
-        share = cells.used[side].removesuffix("%").replace(" ", "")
-        if share.startswith("<"):
-            share = "<.01"
-        elif len(share) > 4:  # how far beyond matters less here than that the table stays in its columns
-            share = ">999"
-        shares.append(Text(share, style="" if cells.within[side] else _BAD))
-    return Text(" / ").join(shares) + Text("%" if any(share.plain != "–" for share in shares) else "")
+    sides = ("torch", "jax")
+    return Text(" / ").join(Text(cells.used[side], style="" if cells.within[side] else _BAD) for side in sides)
 
 
 def matrix(rows: list[grid.Row], stages: list[str]) -> Table:
@@ -145,7 +140,7 @@ def _printed(rows: list[Mapping[str, Any]]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, expand=True)
     grid.add_column(Text("PyTorch printed", style=_PYTORCH), ratio=1, overflow="fold")
     grid.add_column("", width=1)
-    grid.add_column(Text("JAX printed", style=_JAX), ratio=1, overflow="fold")
+    grid.add_column(Text("with JAX's numbers", style=_JAX), ratio=1, overflow="fold")
     for block in view.printed(rows):
         if block.folded:
             note = Text(f"… {len(block.lines):,} more lines", style="dim")

@@ -12,6 +12,9 @@ from parity.report.plain import visible
 
 Json = Mapping[str, Any]
 
+# What stands in place of a relative difference where there is nothing to be relative to.
+ZERO = "zero"
+ZERO_NOTE = "zero: float64 cannot tell any number of this tensor from zero, so that nothing is relative to it."
 _FOLD_FROM = 9
 _KEPT_HEAD, _KEPT_TAIL = 3, 2
 _OFF = {
@@ -36,6 +39,7 @@ class Finding:
     fill: dict[str, float]
     within: dict[str, bool]
     same_program: bool
+    zero: bool
     holds: bool
     where: str
     message: str
@@ -45,7 +49,7 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
     """Format one finding, its real numbers to so many digits; ``style`` goes over every number."""
 
     def write(value: Any) -> str:
-        return style(numbers.scientific(value, digits))
+        return "–" if value is None else style(numbers.scientific(value, digits))
 
     off = _OFF.get(row["off"] or "", "")
     where = "" if row["holds"] else "" if row["step"] is None else f"step {numbers.integer(row['step'])}"
@@ -54,13 +58,14 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
         stage=visible(row["stage"]),
         tensor=visible(row["tensor"]),
         difference=write(row["difference"]),
-        ulps=style(numbers.ulps(row["ulps"])),
-        float64=write(row["float64_difference"]),
+        ulps="–" if row["ulps"] is None else style(numbers.ulps(row["ulps"])),
+        float64=ZERO if row["zero"] else write(row["float64_difference"]),
         float64_bound=write(row["float64_bound"]),
         used={side: style(_share(used[side], row["unbounded"])) for side in ("torch", "jax")},
         fill={side: _fill(used[side]) for side in ("torch", "jax")},
         within={side: bool(row["within"][side]) for side in ("torch", "jax")},
         same_program=row["same_program"],
+        zero=row["zero"],
         holds=row["holds"],
         where=where,
         message="" if row["holds"] else visible(row["message"]) or off,
@@ -92,7 +97,7 @@ def folded(program: Json) -> str:
     rows = program["findings"]
     if not fold.is_long(rows):
         return ""
-    return f"Of {len(rows):,} checks, each stage's first that fail and its worst are shown."
+    return f"Of {numbers.count(len(rows), 'check')}, each stage's first that fail and its worst are shown."
 
 
 @dataclass(frozen=True)
@@ -159,10 +164,16 @@ def printed_summary(rows: Sequence[Json]) -> str:
         return ""
     same = sum(bool(row["same"]) for row in rows)
     if same == len(rows):
-        return "Both print the same line." if same == 1 else f"All {same:,} printed lines are the same on both sides."
+        return (
+            "The printed line is the same with JAX's numbers."
+            if same == 1
+            else f"All {same:,} printed lines are the same with JAX's numbers."
+        )
     if len(rows) == 1:
-        return "The printed line differs."
-    return f"{len(rows) - same:,} of {len(rows):,} printed lines differ."
+        return "The printed line differs with JAX's numbers."
+    differ = len(rows) - same
+    verb = "differs" if differ == 1 else "differ"
+    return f"{differ:,} of {len(rows):,} printed lines {verb} with JAX's numbers."
 
 
 def timing(row: Json) -> str:
@@ -173,12 +184,16 @@ def timing(row: Json) -> str:
         faster, ratio, low, high = "PyTorch", 1 / ratio, 1 / high, 1 / low
     spread = f"{numbers.scientific(low)} to {numbers.scientific(high)}"
     repeats = int(row["repeats"])
-    times = f"{numbers.scientific(ratio)} times as fast ({spread} over {repeats:,} repeat{'s' * (repeats != 1)})"
+    times = f"{numbers.scientific(ratio)} times as fast ({spread} over {numbers.count(repeats, 'repeat')})"
     return (
-        f"{numbers.integer(row['steps'])} steps take PyTorch {numbers.duration(row['torch_seconds'])} and JAX "
+        f"{_steps(row['steps'])} PyTorch {numbers.duration(row['torch_seconds'])} and JAX "
         f"{numbers.duration(row['jax_seconds'])}{f': {faster} is {times}' if math.isfinite(ratio) else ''}; "
         f"compiling JAX's training took {numbers.duration(row['compile_seconds'])}, once."
     )
+
+
+def _steps(steps: Any) -> str:
+    return "1 step takes" if numbers.number(steps) == 1 else f"{numbers.integer(steps)} steps take"
 
 
 def divergence(program: Json) -> str:

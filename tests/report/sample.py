@@ -117,6 +117,7 @@ def finding(stage: str, tensor: str, **changes: Any) -> Document:
         "tensor": tensor,
         "holds": True,
         "same_program": True,
+        "zero": False,
         "difference": 1.19e-7,
         "ulps": 1,
         "float64_difference": 1.6e-16,

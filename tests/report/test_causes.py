@@ -62,11 +62,11 @@ def test_the_matrix_tells_what_holds_where(program: sample.Document) -> None:
     assert "not | supported here" in html.matrix_alone({"matrix": sample.matrix()})
 
 
-def test_a_share_of_almost_nothing_is_not_shown_as_one_of_thousands() -> None:
-    row = sample.finding("forward", "predictions", bound_used={"torch": 1e-9, "jax": 9e3})
+def test_a_share_of_almost_nothing_is_shown_as_one() -> None:
+    row = sample.finding("forward", "predictions", bound_used={"torch": 0.00086, "jax": 9e3})
     line = next(
         line
         for line in text.table({**sample.holding()["programs"][0], "findings": [row]}).splitlines()
         if "forward" in line
     )
-    assert "<.01 / >999%" in line
+    assert "0.086% / 900,000%" in line

@@ -45,7 +45,7 @@ def test_nothing_from_outside_is_markup(rendered: dict[str, dict[str, bytes]]) -
     shown = rendered["hostile"]["report.md"].decode()
     # What is fenced is shown as it is; everything else must be escaped.
     outside = re.sub(r"^(`{3,})[^`\n]*\n.*?^\1$", "", shown, flags=re.MULTILINE | re.DOTALL)
-    outside = outside.replace("PyTorch's lines are marked `-`, JAX's `+`:", "")
+    outside = outside.replace("What PyTorch printed is marked `-`, the same line with JAX's numbers `+`:", "")
     assert not re.search(r"<(?!!-- -->)", outside)
     assert not re.search(r"(?<!\\)`", outside)
     assert "http://" not in outside

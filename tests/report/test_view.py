@@ -31,10 +31,10 @@ def test_lines_that_differ_are_never_folded_and_none_is_lost() -> None:
     ("same", "expected"),
     [
         ((), ""),
-        ((True,), "Both print the same line."),
-        ((False,), "The printed line differs."),
-        ((True, True), "All 2 printed lines are the same on both sides."),
-        ((True, False, False), "2 of 3 printed lines differ."),
+        ((True,), "The printed line is the same with JAX's numbers."),
+        ((False,), "The printed line differs with JAX's numbers."),
+        ((True, True), "All 2 printed lines are the same with JAX's numbers."),
+        ((True, False, False), "2 of 3 printed lines differ with JAX's numbers."),
     ],
 )
 def test_the_comparison_of_printed_lines_in_words(same: tuple[bool, ...], expected: str) -> None:
