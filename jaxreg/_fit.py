@@ -31,6 +31,7 @@ from jaxreg.torch_random import Generator
 RECORDABLE = ("gradients", "weights")
 # Steps of which everything is kept unless it is said which; a hundred million losses in float32 are 400 MB.
 MOST_KEPT = 100_000_000
+_NOTHING = Trace()
 
 
 def fit(
@@ -153,7 +154,7 @@ def fit(
     request.check_room(plan, steps)
     with full_precision(precision):
         outcome = run(plan, request)
-    trace = Trace(_plain(outcome.gradients), _plain(outcome.weights))
+    trace = Trace(_plain(outcome.gradients), _plain(outcome.weights)) if record else _NOTHING
     trained = functools.partial(_with, _shell(model), outcome.params, outcome.rest)
     return FitResult(trained, outcome.losses, trace, plan, steps, request.at)
 
@@ -174,9 +175,35 @@ def _shell(model: nnx.Module) -> nnx.Module:
 
 def _with(model: nnx.Module, params: Any, rest: Any) -> nnx.Module:
     """A model like this one, of its parameters in the order of their names and the rest of its state."""
+    if _is_plain_layer(model):
+        return _layer_with(model, params)
     graph, old, untouched = nnx.split(model, nnx.Param, ...)
     params = jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(params))
     return nnx.merge(graph, params, untouched if rest is None else rest)
+
+
+def _is_plain_layer(model: Any) -> bool:
+    """Whether kernel and bias are all the state there is, in variables that hold arrays and nothing else."""
+    if type(model) not in (Linear, nnx.Linear):
+        return False
+    nodes = model.__dict__.get("_pytree__nodes", {})
+    held = {name for name, is_node in nodes.items() if is_node}
+    return held == {"_pytree__state", "kernel", "bias"} and all(
+        type(variable) is nnx.Param and not variable.get_metadata().get("ref")
+        for variable in (model.kernel, model.bias)
+        if variable is not None
+    )
+
+
+def _layer_with(model: Any, params: Any) -> nnx.Module:
+    """What ``nnx.merge`` makes of a layer's parts, in a tenth of its time, which is longer than a small training's."""
+    values = jax.tree.leaves(params)
+    made = _shell(model)
+    held = made.__dict__
+    held["_pytree__state"] = type(held["_pytree__state"])()
+    for name, value in zip(("bias", "kernel") if len(values) == 2 else ("kernel",), values, strict=True):
+        held[name] = nnx.Param.from_metadata(value, held[name].get_metadata())
+    return made
 
 
 def _check_choices(record: Collection[str], epochs: int, optimizer: Any) -> None:

@@ -68,7 +68,7 @@ def left(curvature: Float64[Array, ...], steps: Float64[Array, ...], settings: S
     """
     rate, momentum = settings.learning_rate, settings.momentum
     if momentum is None:
-        return Left(*_power(rate * curvature, steps))
+        return Left(*power(rate * curvature, steps))
     nesterov = jnp.where(settings.nesterov, 1.0, 0.0)
     dampening = jnp.where(momentum == 0, 0.0, settings.dampening)
     first = rate * curvature * (1 + nesterov * momentum)  # the share that the first step takes, undamped
@@ -90,12 +90,12 @@ def _real(half: Array, product: Array, width: Array, first: Array, steps: Array)
     gap = far - near
     largest = jnp.maximum(jnp.abs(one), jnp.abs(other))
     close = (jnp.abs(gap) < _NEAR * largest) & (one * other > 0)
-    power, gone = _power(near, steps)
-    power_far, gone_far = _power(far, steps)
+    power_near, gone = power(near, steps)
+    power_far, gone_far = power(far, steps)
     # Apart: weights of the two powers, which add up to 1.
     safe = jnp.where(gap == 0, 1.0, gap)
     weight, rest = jnp.where(gap == 0, 1.0, (far - first) / safe), (first - near) / safe
-    share = weight * power + rest * power_far
+    share = weight * power_near + rest * power_far
     away = weight * gone + rest * gone_far
     # Close: one power, and the difference of the two over their distance, which stays finite as they meet.
     ratio = jnp.log1p(jnp.where(close, gap / jnp.where(other == 0, 1.0, other), 0.0))
@@ -106,7 +106,7 @@ def _real(half: Array, product: Array, width: Array, first: Array, steps: Array)
     return jnp.where(close, power_far + pull, share), jnp.where(close, gone_far - pull, away)
 
 
-def _power(distance: Array, steps: Array) -> tuple[Array, Array]:
+def power(distance: Array, steps: Array) -> tuple[Array, Array]:
     """(1 - distance) ** steps, and what that lacks of 1, from the distance."""
     size = jnp.where(distance > 1, distance - 2, -distance)  # |1 - distance| - 1, without a rounding
     exponent = jnp.where(steps == 0, 0.0, steps * jnp.log1p(size))

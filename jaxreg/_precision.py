@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from typing import Any
 
 import jax
 
 
-@contextlib.contextmanager
-def full_precision(precision: str | None = None) -> Iterator[None]:
-    """Trace matrix products at ``precision``, else at JAX's own setting, else at full float32.
+def full_precision(precision: str | None = None) -> contextlib.AbstractContextManager[Any]:
+    """Return a context that traces matrix products at ``precision``, else at JAX's own setting, else at full float32.
 
     JAX's default on TPU is one bfloat16 pass and on recent GPUs TF32; PyTorch's is float32. A setting the user made
     (``jax.default_matmul_precision`` or ``JAX_DEFAULT_MATMUL_PRECISION``) is a choice and stands.
     """
-    with jax.default_matmul_precision(_chosen(precision)):
-        yield
+    context: contextlib.AbstractContextManager[Any] = jax.default_matmul_precision(_chosen(precision))
+    return context
 
 
 def is_full(precision: str | None = None) -> bool:

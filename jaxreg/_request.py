@@ -20,7 +20,7 @@ from jaxreg._room import check_kept
 from jaxreg._statistics import SufficientStatistics
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False)
 class Request:
     """One training.
 

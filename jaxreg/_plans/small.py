@@ -17,8 +17,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float64
 
+from jaxreg._modes import power
 from jaxreg._plans import spectral
-from jaxreg._plans.spectral import Answer, Training
+from jaxreg._plans.spectral import Answer
 
 # Columns, the constant one and the targets with them; numbers of the data; and steps whose losses are kept.
 _COLUMNS, _NUMBERS, _KEPT = 3, 4096, 4096
@@ -38,8 +39,8 @@ def serves(source: Any, kernel: Any, kept: int, *, momentum: bool, record: froze
 def run(source: Any, kernel: Any, bias: Any, numbers: Any, at: Any, *, dtype: Any, every: int | None) -> Answer:
     """What :func:`spectral.run` gives, of the same arguments."""
     root = triangle(source, dtype=dtype)
-    training, params, over = _begun(root, kernel, bias, numbers)
-    kept = _losses(training, at, every=every, dtype=dtype)
+    course, params, over = _begun(root, kernel, bias, numbers)
+    kept = _losses(course, at, every=every, dtype=dtype)
     return Answer(params, kept, None, None, over)
 
 
@@ -80,23 +81,45 @@ def triangle(source: Any, *, dtype: Any) -> Float64[jax.Array, "columns columns"
 
 
 @jax.jit
-def _begun(root: Any, kernel: Any, bias: Any, numbers: Any) -> tuple[Training, Any, Any]:
+def _begun(root: Any, kernel: Any, bias: Any, numbers: Any) -> tuple[Any, Any, Any]:
+    """What the losses are made of, the parameters after the last step, and whether a loop could overflow on the way.
+
+    The loss before step t is the sum of ``(size * (1 - rate) ** t - left) ** 2``, and of ``rest``, over the modes. All
+    of these come in one array: XLA takes longer to hand back an array than to work out its numbers.
+    """
     outputs = kernel.shape[1]
-    return spectral.begun(root[:, :-outputs], root[:, -outputs:], kernel, bias, numbers, momentum=False)
+    training, params, over = spectral.begun(
+        root[:, :-outputs], root[:, -outputs:], kernel, bias, numbers, momentum=False
+    )
+    modes, (given, settings) = training.modes, spectral.taken(numbers, False)
+    curvature, rest_at = spectral.descent(modes, given.scale, settings)
+    size = jnp.sqrt(given.scale)
+    each = jnp.broadcast_arrays(
+        settings.learning_rate * curvature[0],
+        size * modes.values * (modes.start - rest_at[0]),
+        size * modes.targets * settings.weight_decay / curvature[0],
+    )
+    rest = jnp.where(training.sound, given.scale * modes.rest, jnp.nan)
+    return jnp.concatenate([*(jnp.ravel(part) for part in each), rest[None]]), params, over
 
 
 @functools.partial(jax.jit, static_argnames=("every", "dtype"))
-def _losses(training: Training, at: Any, *, every: int | None, dtype: Any) -> Any:
+def _losses(course: Any, at: Any, *, every: int | None, dtype: Any) -> Any:
     count = len(at) if every is None else every
     turns = max(-(-count // _TURN), 1)
     padded = None if at is None else jnp.pad(at, (0, turns * _TURN - count))
+    modes = len(course) // 3
 
     def turn(number: Any) -> Any:
         begin = number * _TURN
         every_one = begin.astype(np.float64) + lax.iota(np.float64, _TURN)
         steps = every_one if padded is None else lax.dynamic_slice_in_dim(padded, begin, _TURN)
         # Together, so that XLA leaves here what does not change from turn to turn: outside it would be parts by itself.
-        steps, here = lax.optimization_barrier((steps, training))  # type: ignore[no-untyped-call]
-        return here.rounded(here.losses(steps, momentum=False), dtype)
+        steps, here = lax.optimization_barrier((steps, course))  # type: ignore[no-untyped-call]
+        total = here[-1]
+        for k in range(modes):
+            share, _ = power(here[k], steps)
+            total = total + (here[modes + k] * share - here[2 * modes + k]) ** 2
+        return total.astype(dtype)
 
     return lax.map(turn, jnp.arange(turns)).reshape(turns * _TURN)[:count]

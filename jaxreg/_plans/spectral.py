@@ -131,15 +131,20 @@ class State(NamedTuple):
     outside: Any
 
 
-def after(modes: Modes, scale: Any, steps: Float64[Any, n], settings: Settings) -> State:
-    """The state after each of these numbers of steps, with a leading axis for them."""
+def descent(modes: Modes, scale: Any, settings: Settings) -> tuple[Any, Any]:
+    """The loss's second derivative along each mode, and where the mode comes to rest; a leading axis for the steps."""
     sign = jnp.where(settings.maximize, -1.0, 1.0)
-    steps = steps[:, None, None]
-    values, targets, start = modes.values[None], modes.targets[None], modes.start[None]
-    pull = sign * 2 * scale * values * targets
+    values, targets = modes.values[None], modes.targets[None]
     curvature = sign * 2 * scale * values**2 + settings.weight_decay
     curvature = jnp.where(curvature == 0, _NONE, curvature)
-    rest_at = pull / curvature
+    return curvature, sign * 2 * scale * values * targets / curvature
+
+
+def after(modes: Modes, scale: Any, steps: Float64[Any, n], settings: Settings) -> State:
+    """The state after each of these numbers of steps, with a leading axis for them."""
+    steps = steps[:, None, None]
+    values, targets, start = modes.values[None], modes.targets[None], modes.start[None]
+    curvature, rest_at = descent(modes, scale, settings)
     distance = start - rest_at
     share, gone = left(curvature, steps, settings)
     # Near the start from the start, near the end from the end: neither is lost in the other.

@@ -36,7 +36,7 @@ def interleaved(
 ) -> dict[str, list[list[float]]]:
     """Seconds of each call of each way, in turns, so that what disturbs the machine disturbs all of them alike.
 
-    A way must come back only when its work is done, and be warm.
+    A way must come back only when its user has the result, and be warm.
 
     Args:
         ways: what to time, by name.

@@ -19,7 +19,8 @@ workloads:
 
 what the columns mean:
   first            the first training, with all compiling
-  median, spread   of the later ones: warm, synchronised, in turns with the other ways
+  median, spread   of the later ones, until the trained model can be called and its weights are arrays on the host:
+                   warm, in turns with the other ways
   × jaxreg         how many times as long as jaxreg, with the 95 % bootstrap interval
   × limit          the same of the least time that reading the data once, or multiplying them, takes on this machine
   of bound         how far the weights are from float64's, as a share of what float32 rounding can do; beyond 1 it is

@@ -25,7 +25,8 @@ class Peer(NamedTuple):
     Attributes:
         name: what it is called in tables.
         prepare: brings the data to where they are worked on, and gives what trains on them: called without arguments,
-            it comes back when the work is done, with weights and bias as one array, or as a list of them.
+            it comes back when the user has the result: the model, where its library has one, can be called, and weights
+            and bias are arrays on the host, returned as one array, a row a training.
         unfit: why it cannot serve a workload; empty where it can.
         trains: what it trains of a workload, where that is not all of it.
     """
@@ -147,7 +148,7 @@ def _flax(workload: Workload, data: Data, device: Any) -> Train:
         optimizer = nnx.Optimizer(model, optax.sgd(workload.learning_rate), wrt=nnx.Param)
         for _ in range(workload.epochs):
             step(model, optimizer, x, y)
-        return np.append(model.kernel[...], model.bias[...])
+        return np.append(model.kernel.get_value(), model.bias.get_value())
 
     return train
 
@@ -180,25 +181,20 @@ def _jaxreg(workload: Workload, data: Data, device: Any, plan: str = "auto") -> 
         )
 
     def run() -> Any:
-        result = train()
-        jax.block_until_ready(result.losses)  # type: ignore[no-untyped-call]
-        return _Lazily(result)
+        return _on_host(train())
 
     return run
 
 
-class _Lazily:
-    """The weights of a result, taken out of it when they are looked at, which is not part of the training."""
-
-    def __init__(self, result: Any) -> None:
-        self._result = result
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        if isinstance(self._result, jaxreg.FitResult):
-            model = self._result.model
-            return np.append(model.kernel[...], model.bias[...])
-        bias, kernel = jax.tree.leaves(self._result.params)
-        return np.concatenate([np.asarray(kernel)[:, :, 0], np.asarray(bias)], 1)
+def _on_host(result: Any) -> Any:
+    """Make the trained model, the best of many, and its weights arrays on the host: then a user has the result."""
+    if isinstance(result, jaxreg.FitResult):
+        model: Any = result.model
+        return np.concatenate([model.kernel.get_value(), model.bias.get_value()], axis=None)
+    if isinstance(result, jaxreg.SweepResult):
+        result.model()
+    bias, kernel = map(np.asarray, jax.tree.leaves(result.params))
+    return np.concatenate([kernel[:, :, 0], bias], 1)
 
 
 def _many(workload: Workload, device: Any) -> str:

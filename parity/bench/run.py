@@ -30,7 +30,8 @@ class Row:
         peer: its name.
         why_not: why it was not timed; empty where it was.
         share: how far its weights are from float64's, as a share of what rounding can do: at most 1 where it is the
-            same training; ``None`` where it was not run. The larger one of the last weights and those after two epochs.
+            same training; ``None`` where it was not run. The largest one of the first call's weights, the last timed
+            call's, and those after two epochs.
         prepare_seconds: to bring the data to the device and to make ready.
         first_seconds: the first training, with all compiling.
         seconds: of each call in each turn, warm.
@@ -168,13 +169,29 @@ def _rows(workload: Workload, peers: Sequence[Peer], on: Any, repeats: int, seco
             row = Row(peer.name, why_not=f"it fails here: {type(error).__name__}: {first}")
             say(f"{peer.name}: {row.why_not}")
         rows[peer.name] = row
-    taken = clock.interleaved(ways, repeats=repeats, seconds=seconds, say=say)
+    timed = {name: _Kept(way) for name, way in ways.items()}
+    taken = clock.interleaved({**timed}, repeats=repeats, seconds=seconds, say=say)
+    for peer in peers:
+        if peer.name in timed:
+            share = judge.share(peer.trains(workload), np.asarray(timed[peer.name].result))
+            rows[peer.name] = dataclasses.replace(rows[peer.name], share=max(share, rows[peer.name].share or 0.0))
     ours = OURS[0].name
     for name, row in rows.items():
         turns = taken.get(name, [])
         fair = bool(turns) and row.is_same and rows[ours].is_same
         ratio = clock.ratio(turns, taken[ours]) if fair else None
         yield dataclasses.replace(row, seconds=tuple(map(tuple, turns)), ratio=ratio)
+
+
+class _Kept:
+    """A way whose last result is kept: what was timed is what is judged."""
+
+    def __init__(self, way: Callable[[], Any]) -> None:
+        self._way = way
+        self.result: Any = None
+
+    def __call__(self) -> None:
+        self.result = self._way()
 
 
 def _first(peer: Peer, workload: Workload, data: Data, on: Any, judge: _Judge) -> tuple[Row, Callable[[], Any]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jax
 import jsonschema
 import numpy as np
 import pytest
 
+import jaxreg
 from parity import cli
 from parity._terminal import HOLDS, NOT_JUDGED, PARTS
 from parity.bench import cold, limits, peers, run, workloads
@@ -148,3 +151,40 @@ def test_whole_processes_print_one_weight() -> None:
     # PyTorch's own digits; the plan that jaxreg takes rounds less.
     assert starts[2].printed == 1.9748941659927368
     assert starts[0].printed == starts[1].printed == pytest.approx(1.9748972, abs=2**-23)
+
+
+def _drifting(workload: Any, data: Any, device: Any) -> Any:
+    """Right when it is first looked at, and wrong when it is timed."""
+    honest, calls = peers.OTHERS[0].prepare(workload, data, device), iter(range(10**6))
+    return lambda: honest() + np.float32(0 if next(calls) == 0 else 1e-3)
+
+
+def test_the_timed_weights_are_the_ones_that_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "OTHERS", [Peer("drifting", _drifting)])
+    _, made = bench(tmp_path, "line")
+    ways = {peer["name"]: peer for peer in made["workloads"][0]["peers"]}
+    assert ways["jaxreg"]["same"]
+    assert not ways["drifting"]["same"]
+    assert ways["drifting"]["ratio"] is None
+
+
+@pytest.mark.parametrize(("name", "kind"), [("line", "FitResult"), ("sweep", "SweepResult")])
+def test_the_clock_runs_until_the_model_is_made(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    [workload] = workloads.named([name])
+    small = dataclasses.replace(workload, rows=20, columns=2, epochs=3, settings=min(workload.settings, 4))
+    seen: list[str] = []
+
+    def watched(*_: Any) -> None:
+        seen.append(kind)
+
+    result = getattr(jaxreg, kind)
+    made = result.model.func if name == "line" else result.model
+
+    def model(self: Any, *given: Any) -> Any:
+        watched()
+        return made(self, *given)
+
+    monkeypatch.setattr(result, "model", property(model) if name == "line" else model)
+    found = peers.OURS[0].prepare(small, workloads.data(small), jax.devices()[0])()
+    assert seen == [kind]
+    assert type(found) is np.ndarray
