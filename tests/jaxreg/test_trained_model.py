@@ -57,7 +57,7 @@ def test_it_is_what_flax_would_make(kind: Any, outputs: int, use_bias: bool, cha
     expected = merged(model, result)
     assert nnx.graphdef(result.model) == nnx.graphdef(expected)
     assert type(result.model) is kind
-    assert np.array_equal(result.model(X), expected(X))  # type: ignore[operator]
+    assert np.array_equal(result.model(X), expected(X))
     assert vars(result.model).keys() == vars(model).keys()
     # The model that was given is as it was, and has nothing in common with the new one that can change.
     after = nnx.to_pure_dict(nnx.state(model))
@@ -86,7 +86,7 @@ def test_it_can_be_trained_on(inside: bool) -> None:
     again = trained(result.model, 1)
 
     def loss(model: nnx.Module) -> Any:
-        return jnp.mean(model(X) ** 2)  # type: ignore[operator]
+        return jnp.mean(model(X) ** 2)
 
     value = nnx.jit(loss)(again.model) if inside else loss(again.model)
     assert np.isfinite(value)
