@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,15 @@ _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class _Double(TorchFunctionMode):
-    """Makes a float64 program of one that names float32 or a device here and there."""
+    """Makes a float64 program of one that names float32 or a device here and there.
 
-    def __init__(self, *, dropout: bool) -> None:
+    Its constants stay those of the recorded dtype: an epsilon that is the dtype's own would be another in float64, and
+    the training another than the one that was recorded.
+    """
+
+    def __init__(self, *, dropout: bool, epsilon: float) -> None:
         super().__init__()
-        self._dropout = dropout
+        self._dropout, self._epsilon = dropout, epsilon
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -38,7 +42,33 @@ class _Double(TorchFunctionMode):
         chance = _chance.draws(name, args, kwargs)
         if chance and chance.dropout and not self._dropout:
             func, args, kwargs = _chance.without_dropout(func, name, args, kwargs)
+        if name == "rms_norm" and kwargs.get("eps") is None and (len(args) < 4 or args[3] is None):
+            args, kwargs = args[:3], {**kwargs, "eps": self._epsilon}
+        if name in _SIXTHS and len(args) == 1 and not kwargs.get("inplace"):
+            return _SIXTHS[name](args[0])
         return func(*(_wide(value) for value in args), **{key: _wide(value) for key, value in kwargs.items()})
+
+
+# PyTorch multiplies by a sixth that is rounded to float32, in float64 too.
+_SIXTHS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "hardsigmoid": lambda x: torch.nn.functional.relu6(x + 3) / 6,
+    "hardswish": lambda x: x * torch.nn.functional.relu6(x + 3) / 6,
+}
+
+
+@contextlib.contextmanager
+def _finfo_of(recorded: torch.dtype) -> Iterator[None]:
+    """``torch.finfo`` answers for the recorded dtype where it is asked for float64, which the program never was in."""
+    honest: Any = torch.finfo
+
+    def finfo(dtype: torch.dtype | None = None) -> Any:
+        return honest(recorded if dtype in (None, torch.float64) else dtype)
+
+    torch.finfo = finfo  # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        torch.finfo = honest  # type: ignore[misc]
 
 
 def _wide(value: Any) -> Any:
@@ -69,7 +99,8 @@ def _in_double(seen: Seen) -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     torch.set_grad_enabled(True)
     try:
-        with _Double(dropout=seen.dropout):
+        recorded = _dtype(seen)
+        with _finfo_of(recorded), _Double(dropout=seen.dropout, epsilon=torch.finfo(recorded).eps):
             yield
     except ParityError:
         raise
@@ -82,6 +113,12 @@ def _in_double(seen: Seen) -> Iterator[None]:
     finally:
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
+
+
+def _dtype(seen: Seen) -> torch.dtype:
+    """The dtype that was trained in."""
+    found = (p.dtype for p in seen.live[0].parameters() if p.is_floating_point())
+    return next(found, torch.get_default_dtype())
 
 
 def _double(array: Array) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 from parity import _bounds, _document, _jax_code, _judge, causes
 from parity._errors import PortError
-from parity._ports import Port
+from parity._ports import Port, with_constants_of, without_dropout
 from parity._recording import Recording
 from parity._replay import replay
 from parity._translate import port as translate
@@ -115,4 +115,6 @@ def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | N
     made = port(recording) if callable(port) else port
     if not isinstance(made, Port):
         raise PortError(f"expected a parity.Port or a function from the Recording to one, got {type(made).__name__}")
-    return made
+    if not recording.environment.get("dropout", True):
+        made = without_dropout(made)
+    return with_constants_of(recording.dtype, made)

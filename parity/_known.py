@@ -99,8 +99,10 @@ def described(loss: Loss) -> Part:
     if line is not None and direct and getattr(line.function, "__module__", "") == "torch.nn.functional":
         module = line.module
         if module is not None and type(module).__module__ == "torch.nn.modules.loss":
-            names = getattr(module, "__constants__", [])
-            settings = {name: getattr(module, name, None) for name in names}
+            # Not all settings are among the constants: beta of SmoothL1Loss is not.
+            own = (name for name, value in vars(module).items() if not name.startswith("_") and _is_setting(value))
+            names = dict.fromkeys([*getattr(module, "__constants__", []), *own])
+            settings = {name: getattr(module, name, None) for name in names if name != "training"}
             return Part(f"torch.nn.modules.loss.{type(module).__name__}", {**settings, **scale})
         settings = _settings(line)
         return Part(f"torch.nn.functional.{line.name}", {**settings, **scale})
@@ -112,8 +114,11 @@ def _settings(line: Line) -> dict[str, Any]:
     bound = inspect.signature(line.function).bind(*line.args, **line.kwargs)
     bound.apply_defaults()
     gone = ("size_average", "reduce", "input", "target")
-    kinds = bool | int | float | str
-    return {key: value for key, value in bound.arguments.items() if key not in gone and isinstance(value, kinds)}
+    return {key: value for key, value in bound.arguments.items() if key not in gone and _is_setting(value)}
+
+
+def _is_setting(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str)
 
 
 def scaled(elements: int, factor: float, reduction: str) -> Part:

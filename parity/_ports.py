@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,9 +24,12 @@ class Port:
     Attributes:
         params: a tree of arrays, the initial parameters. Any registered tree will do, an Equinox module too: its
             floating arrays are the parameters, other leaves (functions, settings) stay as they are.
-        apply: ``apply(params, inputs)`` to predictions; pure. What PyTorch's model was given as several positional
-            arguments comes as a tuple, what it was given by keyword as a dict.
-        loss: ``loss(predictions, targets)`` to a scalar.
+        apply: ``apply(params, inputs)`` to predictions; pure. One positional argument of PyTorch's model comes as it
+            is, a bare array; several come as a tuple; what it was given by keyword comes as a dict.
+        loss: ``loss(predictions, targets)`` to a scalar. ``targets`` are all tensors that entered PyTorch's loss beside
+            the predictions: one comes as a bare array, several as a tuple in the order in which they entered. So
+            ``CrossEntropyLoss(weight)`` gives ``(labels, weight)``, and a loss scaled by a tensor that tensor too;
+            ``recording.batches[0].targets`` shows them.
         optimizer: an Optax transformation.
         state: the model's own state where it has one, such as BatchNorm's running statistics, as a tree of arrays; then
             ``apply(params, state, inputs)`` returns predictions and the next state.
@@ -69,6 +73,9 @@ class Port:
     ) -> Port:
         """A port from a Flax NNX module, whose :class:`flax.nnx.Param` values are the parameters.
 
+        The port starts from the weights that ``model`` has. Copy the recorded ones into it first where both trainings
+        are to start alike: ``recording.initial``, kernels of linear layers transposed.
+
         Example:
             >>> from flax import nnx
             >>> import jaxreg
@@ -79,6 +86,54 @@ class Port:
         """
         params, state, apply = _nnx.parts(model)
         return cls(params, apply, loss, optimizer, names, state, _module=model)
+
+
+def without_dropout(port: Port) -> Port:
+    """The same port with its NNX module's Dropout layers off; a port that is a function drops what it will."""
+    if port._module is None:
+        return port
+    quiet = nnx.clone(port._module)
+    for _, node in nnx.iter_graph(quiet):
+        if isinstance(node, nnx.Dropout):
+            node.deterministic = True
+    return dataclasses.replace(port, apply=_nnx.parts(quiet)[2], _module=quiet)
+
+
+def with_constants_of(dtype: np.dtype[Any], port: Port) -> Port:
+    """The same port, whose own constants are those of the recorded dtype in the float64 run too.
+
+    ``jnp.finfo(x.dtype).eps`` would be another epsilon in float64, and the training another than the one recorded.
+    """
+    if dtype == np.float64:
+        return port
+    return dataclasses.replace(port, apply=_Narrow(dtype, port.apply), loss=_Narrow(dtype, port.loss))
+
+
+class _Narrow:
+    """A function for which ``finfo`` of float64 is that of the recorded dtype."""
+
+    def __init__(self, dtype: np.dtype[Any], function: Callable[..., Any]) -> None:
+        self._dtype, self._function = dtype, function
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *arguments: Any) -> Any:
+        honest: tuple[Any, Any] = jnp.finfo, np.finfo
+
+        def narrow(finfo: Any) -> Any:
+            return lambda kind: finfo(self._dtype if _is_double(kind) else kind)
+
+        jnp.finfo, np.finfo = map(narrow, honest)  # type: ignore[misc]
+        try:
+            return self._function(*arguments)
+        finally:
+            jnp.finfo, np.finfo = honest  # type: ignore[misc]
+
+
+def _is_double(kind: Any) -> bool:
+    try:
+        return bool(np.dtype(getattr(kind, "dtype", kind)) == np.float64)
+    except TypeError:
+        return False
 
 
 def is_parameter(leaf: Any) -> bool:

@@ -91,7 +91,12 @@ def record(
         arbiter_free=free,
         evaluations=tuple(seen.evaluations),
         printed=tuple(observer.settle(line) for line in printed),
-        environment={**seen.environment, "seconds": observer.seconds},
+        environment={
+            **seen.environment,
+            "seconds": observer.seconds,
+            "dropout": dropout,
+            "layers": ", ".join(sorted({type(module).__name__ for module in seen.live[0].modules()})),
+        },
         initial_buffers={
             name: values for name, values in seen.initial_buffers.items() if np.issubdtype(values.dtype, np.floating)
         },

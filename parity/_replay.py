@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import linecache
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -156,7 +160,21 @@ def _failures_as_port_errors() -> Iterator[None]:
         raise
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
-        raise PortError(f"the port fails when it is run: {type(error).__name__}: {first}") from error
+        where = _place(error)
+        raise PortError(f"the port fails when it is run{where}: {type(error).__name__}: {first}") from error
+
+
+def _place(error: BaseException) -> str:
+    """The last line that an error went through and that is the port's own: neither parity's nor a library's."""
+    libraries = [Path(__file__).parent, Path(sysconfig.get_path("stdlib"))]
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = Path(frame.f_code.co_filename)
+        installed = {"site-packages", "dist-packages"} & set(file.parts)
+        if file.is_file() and not installed and not any(library in file.parents for library in libraries):
+            source = linecache.getline(str(file), line).strip()
+            found = f", in {file}, line {line}" + (f" ({source})" if source else "")
+    return found
 
 
 def _notes(plan: Any, recording: Recording) -> tuple[str, ...]:

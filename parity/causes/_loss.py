@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parity._recording import MSE
 from parity.causes._case import Case, Probe, loss_of
 from parity.causes._cause import Cause, either, within
+from parity.causes._loss_recorded import Factor, constant, first, told_by_the_loss
+from parity.causes._loss_size import Law, laws
 from parity.causes._numbers import shortest
 
-Factor = Callable[[Any, Any], float]
 _AXES = (
     "take the mean over the axes that PyTorch takes it over: over all elements for MSELoss, over the rows for "
     "CrossEntropyLoss"
@@ -24,32 +26,36 @@ _AXES = (
 
 @dataclasses.dataclass(frozen=True)
 class _Scaling:
-    """A factor of the loss: what it makes of the shapes of predictions and targets, and how it reads."""
+    """A factor of the loss: what it makes of the shapes of predictions and targets, and how it reads.
+
+    A number alone proves nothing: many a constant is 2, or as large as some size. ``law`` is how the port's loss must
+    depend on the batch along ``axis``, where the factor is a size; ``reduction`` is what PyTorch's must be, where it is
+    known; ``kind`` is the only loss of PyTorch's that it is said of.
+    """
 
     name: str
     factor: Factor
     times: str
     what: str
     fix: str
-
-
-def _first(tree: Any) -> Any:
-    leaves = jax.tree.leaves(tree)
-    return leaves[0] if leaves else np.zeros(())
+    law: Law | None = None
+    axis: int = 0
+    reduction: str | None = None
+    kind: str | None = None
 
 
 def _rows(predictions: Any, targets: Any) -> int:
-    shape = np.shape(_first(predictions))
+    shape = np.shape(first(predictions))
     return int(shape[0]) if shape else 1
 
 
 def _terms(predictions: Any, targets: Any) -> int:
     """How many numbers a loss averages: one an element of its target."""
-    return int(np.size(_first(targets))) if jax.tree.leaves(targets) else int(np.size(_first(predictions)))
+    return int(np.size(first(targets))) if jax.tree.leaves(targets) else int(np.size(first(predictions)))
 
 
 def _elements(predictions: Any, targets: Any) -> int:
-    return int(np.size(_first(predictions)))
+    return int(np.size(first(predictions)))
 
 
 def _width(predictions: Any, targets: Any) -> int:
@@ -57,14 +63,14 @@ def _width(predictions: Any, targets: Any) -> int:
 
 
 def _last(predictions: Any, targets: Any) -> int:
-    shape = np.shape(_first(predictions))
+    shape = np.shape(first(predictions))
     return int(shape[-1]) if shape else 1
 
 
 def _scalings() -> Iterator[_Scaling]:
     half = "use jaxreg.mse_loss, or 2 * optax.l2_loss(...)"
-    yield _Scaling("half loss", lambda p, t: 2.0, "doubled", "the loss here is half of PyTorch's, as ½·MSE is", half)
-    yield _Scaling("doubled loss", lambda p, t: 0.5, "halved", "the loss here is twice PyTorch's", "halve the loss")
+    squares = "the loss here is half of PyTorch's, as ½·MSE is"
+    yield _Scaling("half loss", lambda p, t: 2.0, "doubled", squares, half, kind=MSE)
     mean = 'take the mean where the sum is taken: jnp.mean(...), or reduction="mean"'
     yield _Scaling(
         "sum for mean",
@@ -72,6 +78,8 @@ def _scalings() -> Iterator[_Scaling]:
         "divided by the number of its terms",
         "the loss here is a sum where PyTorch takes the mean",
         mean,
+        law="sum",
+        reduction="mean",
     )
     yield _Scaling(
         "mean for sum",
@@ -79,14 +87,19 @@ def _scalings() -> Iterator[_Scaling]:
         "multiplied by the number of its terms",
         "the loss here is a mean where PyTorch takes the sum",
         'take the sum where the mean is taken: jnp.sum(...), or reduction="sum"',
+        law="mean",
+        reduction="sum",
     )
-    for size, of in ((_rows, "the rows"), (_width, "the outputs of a row"), (_last, "the last axis")):
+    for size, of, axis in ((_rows, "the rows", 0), (_width, "the outputs of a row", -1), (_last, "the last axis", -1)):
         yield _Scaling(
             "mean over another axis",
             lambda p, t, size=size: 1 / size(p, t),  # type: ignore[misc]
             f"divided by the number of {of.removeprefix('the ')}",
             f"PyTorch takes a mean over {of} too, and the loss here a sum",
             _AXES,
+            law="sum",
+            axis=axis,
+            reduction="mean",
         )
         yield _Scaling(
             "mean over another axis",
@@ -94,17 +107,20 @@ def _scalings() -> Iterator[_Scaling]:
             f"multiplied by the number of {of.removeprefix('the ')}",
             f"the loss here takes a mean over {of} where PyTorch takes none",
             _AXES,
+            law="mean",
+            axis=axis,
+            reduction=None if axis else "sum",
         )
 
 
 def losses(case: Case) -> list[Cause]:
     """What explains a loss that differs where the predictions agree, or a gradient where the loss agrees too."""
-    first = case.failing("forward", "loss", "gradient")
-    if first is None or first.stage == "forward":
+    at = case.failing("forward", "loss", "gradient")
+    if at is None or at.stage == "forward":
         return []
-    if first.stage == "gradient":
+    if at.stage == "gradient":
         return _gradient_factor(case)
-    return _factors(case) or _broadcast(case) or _any_factor(case)
+    return _recorded_factors(case) or _factors(case) or _broadcast(case) or _any_factor(case)
 
 
 def _scaled(case: Case, factor: Factor) -> Any:
@@ -115,21 +131,23 @@ def _scaled(case: Case, factor: Factor) -> Any:
 
 
 def _at(case: Case, name: str, sentence: str, fix: str, agreement: float) -> Cause:
-    first = case.failing("forward", "loss", "gradient")
-    if first is None:
+    at = case.failing("forward", "loss", "gradient")
+    if at is None:
         raise AssertionError("a cause is looked for where something differs")
-    return Cause(name, sentence, fix, first.stage, first.tensor, first.step or 0, agreement)
+    return Cause(name, sentence, fix, at.stage, at.tensor, at.step or 0, agreement)
 
 
 def _factors(case: Case) -> list[Cause]:
     probes = case.probe()
     if probes is None:
         return []
-    scalings = list(_scalings())
+    scalings = [one for one in _scalings() if _may_be(case, one)]
+    halves = [one for one in scalings if one.name == "half loss"]
     pairs: list[tuple[_Scaling, ...]] = [(one,) for one in scalings]
     # ½ comes with a sum or a mean often enough: optax.l2_loss(...).sum().
-    pairs += [(scalings[0], other) for other in scalings[2:]]
-    plain = [_factor_values(case, (one,)) for one in scalings[2:4]] if _is_one_a_row(case) else []
+    pairs += [(half, other) for half in halves for other in scalings if other is not half]
+    whole = [one for one in scalings if one.name in ("sum for mean", "mean for sum")]
+    plain = [_factor_values(case, (one,)) for one in whole] if _is_one_a_row(case) else []
     for length in (1, 2):
         found: list[list[Cause]] = []
         for group in (pair for pair in pairs if len(pair) == length):
@@ -163,6 +181,21 @@ def _factors(case: Case) -> list[Cause]:
     return []
 
 
+def _may_be(case: Case, scaling: _Scaling) -> bool:
+    """Whether what is recorded of PyTorch's loss, and what the port's makes of parts of a batch, speak for it."""
+    loss = case.recording.loss
+    reduction = loss.settings.get("reduction")
+    if scaling.kind is not None and (loss.type != scaling.kind or "scale" in loss.settings):
+        return False
+    if scaling.law is None:
+        return True
+    if "scale" in loss.settings or (reduction and scaling.reduction and reduction != scaling.reduction):
+        return False
+    found = laws(case, scaling.axis)
+    # Classes cannot be cut: a loss over them takes labels, which have no such axis.
+    return scaling.law in found if found is not None else scaling.axis != 0 and bool(laws(case, 0))
+
+
 def _is_one_a_row(case: Case) -> bool:
     place = case.recording.batch_of_step[int(case.recording.kept[case.rows[0]])]
     targets = case.recording.batches[place].targets
@@ -170,17 +203,17 @@ def _is_one_a_row(case: Case) -> bool:
 
 
 def _factor_values(case: Case, group: tuple[_Scaling, ...]) -> list[float]:
-    values = []
-    for row in case.rows:
-        place = case.recording.batch_of_step[int(case.recording.kept[row])]
-        inputs_targets = case.recording.batches[place].passes()
-        predictions = case.recording.observed.predictions[row]
-        targets = inputs_targets[0][1]
-        if len(inputs_targets) > 1:
-            parts = case.recording.batches[place].parts
-            predictions = jax.tree.map(lambda leaf: leaf[: parts[0]], predictions)  # noqa: B023
-        values.append(math.prod(part.factor(predictions, targets) for part in group))
-    return values
+    pairs = [_predictions_and_targets(case, row) for row in case.rows]
+    return [math.prod(part.factor(*pair) for part in group) for pair in pairs]
+
+
+def _predictions_and_targets(case: Case, row: int) -> tuple[Any, Any]:
+    """Those of a step's first backward pass."""
+    batch = case.recording.batches[case.recording.batch_of_step[int(case.recording.kept[row])]]
+    predictions = case.recording.observed.predictions[row]
+    if len(batch.passes()) > 1:
+        predictions = jax.tree.map(lambda leaf: leaf[: batch.parts[0]], predictions)
+    return predictions, batch.passes()[0][1]
 
 
 def _plausible(case: Case, probes: list[Probe], ratios: list[float]) -> bool:
@@ -190,6 +223,21 @@ def _plausible(case: Case, probes: list[Probe], ratios: list[float]) -> bool:
         if not abs(probe.loss * ratio - exact) <= 1e-3 * max(abs(exact), abs(probe.loss * ratio)):
             return False
     return True
+
+
+def _recorded_factors(case: Case) -> list[Cause]:
+    """Factors that PyTorch's own loss tells of: targets left out, weights of classes, beta, a factor written out."""
+    probes = case.probe()
+    if probes is None:
+        return []
+    for name, factor, what, fix in told_by_the_loss(case.recording):
+        ratios = [float(factor(*_predictions_and_targets(case, row))) for row in case.rows]
+        if not _plausible(case, probes, ratios) or all(abs(ratio - 1) < 1e-12 for ratio in ratios):
+            continue
+        agreement = case.agreement(case.probe(_scaled(case, factor)), factor=max(map(abs, ratios)))
+        if agreement is not None:
+            return [_at(case, name, f"{what}; so scaled, the two agree {within(agreement)}", fix, agreement)]
+    return []
 
 
 def _any_factor(case: Case) -> list[Cause]:
@@ -202,27 +250,12 @@ def _any_factor(case: Case) -> list[Cause]:
     if not _plausible(case, probes, [raw] * len(probes)) or abs(raw - 1) < 1e-12:
         return []
     for ratio in (shortest(raw, 1e-13 * abs(raw)), raw):
-        agreement = case.agreement(case.probe(_scaled(case, _constant(ratio))), factor=ratio)
+        agreement = case.agreement(case.probe(_scaled(case, constant(ratio))), factor=ratio)
         if agreement is None:
             continue
-        inverse = shortest(1 / ratio, 1e-13 / abs(ratio))
-        terms = max(_terms_seen(case))
-        if any(value == round(value) > 2 and terms % round(value) == 0 for value in (ratio, inverse)):
-            sentence = f"with the loss multiplied by {ratio:.9g} the two agree {within(agreement)}: some of its "
-            sentence += f"{terms} terms are added up on one side where the other takes their mean"
-            return [_at(case, "mean over another axis", sentence, _AXES, agreement)]
         sentence = f"with the loss multiplied by {ratio:.12g} the two agree {within(agreement)}: it is scaled"
         return [_at(case, "scaled loss", sentence, f"multiply the loss by {ratio:.12g}", agreement)]
     return []
-
-
-def _constant(ratio: float) -> Factor:
-    return lambda predictions, targets: ratio
-
-
-def _terms_seen(case: Case) -> list[int]:
-    places = [case.recording.batch_of_step[int(case.recording.kept[row])] for row in case.rows]
-    return [_terms(None, case.recording.batches[place].targets) for place in places]
 
 
 def _gradient_factor(case: Case) -> list[Cause]:
@@ -249,8 +282,9 @@ def _gradient_factor(case: Case) -> list[Cause]:
             continue
         sentence = f"with every gradient multiplied by {ratio:.12g} the two agree {within(agreement)}, and the loss "
         sentence += "does as it is: its value is right, and its gradient "
-        sentence += "half of PyTorch's, as that of ½·MSE is" if ratio == 2 else "scaled"
-        name = "half loss" if ratio == 2 else "scaled gradient"
+        squares = ratio == 2 and case.recording.loss.type == MSE
+        sentence += "half of PyTorch's, as that of ½·MSE is" if squares else "scaled"
+        name = "half loss" if squares else "scaled gradient"
         return [_at(case, name, sentence, "differentiate the very loss that is reported", agreement)]
     return []
 

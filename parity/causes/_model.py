@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,18 +119,29 @@ def _gelu(case: Case) -> Iterator[Cause]:
 def _epsilons(case: Case) -> Iterator[Cause]:
     seen = rules.Epsilon()
     case.probe(_with(case.port, seen))
-    buffers = {values.size for name, values in case.recording.initial_buffers.items() if name.endswith("running_var")}
-    for old, sizes in seen.found.items():
-        for new in _USUAL_EPSILONS:
+    own = float(np.finfo(case.recording.dtype).eps)  # torch.nn.RMSNorm's default
+    for old in seen.found:
+        for new in (*_USUAL_EPSILONS, own):
             if abs(new - old) <= 1e-6 * old:
                 continue
             agreement = case.agreement(case.probe(_with(case.port, rules.Epsilon(old, new))))
             if agreement is not None:
-                layer = "BatchNorm" if sizes & buffers else "LayerNorm"
-                sentence = f"with an epsilon of {new:g} for {old:g} the two agree {within(agreement)}: the port's "
+                layer = _normalization(case)
+                sentence = f"with an epsilon of {new:.9g} for {old:.9g} the two agree {within(agreement)}: the port's "
                 sentence += "normalisation has another one than PyTorch's"
-                yield _cause(f"{layer} epsilon", sentence, f"set epsilon={new:g}; Flax has 1e-06 by default", agreement)
+                flax = {"BatchNorm": 1e-5}.get(layer, 1e-6)
+                default = f"; flax.nnx.{layer} has {flax:g} by default" if math.isclose(old, flax, rel_tol=1e-6) else ""
+                default = "" if layer == "normalization" else default
+                yield _cause(f"{layer} epsilon", sentence, f"set epsilon={new:.9g}{default}", agreement)
                 return
+
+
+def _normalization(case: Case) -> str:
+    """The one kind of normalization that PyTorch's model has, by Flax's name; no kind where there are several."""
+    layers = str(case.recording.environment.get("layers", "")).split(", ")
+    kinds = {re.sub(r"\d+d$", "", layer) for layer in layers if "Norm" in layer}
+    kinds |= {"LayerNorm"} if any("Transformer" in layer for layer in layers) else set()
+    return kinds.pop() if len(kinds) == 1 else "normalization"
 
 
 def _dropout(case: Case) -> Iterator[Cause]:
