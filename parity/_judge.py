@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from parity import _pairs
+from parity import _accuracy_loss, _pairs
 from parity._bounds import Bounds
 from parity._pairs import Case, Gap, spacing
 from parity._recording import Array, Recording
@@ -56,6 +56,7 @@ class Finding:
         unbounded: the share of the tensor's numbers, over all steps, that rounding in the recording's dtype alone could
             move by more than the tensor's largest: there the float64 runs are the only proof.
         step: the first step at which it does not hold.
+        inaccurate: whether it fails for this alone: one side has lost half of the digits that the other keeps.
         message: what is wrong, where it does not hold.
 
     A tensor's largest element is the largest finite one of PyTorch's float64 run, over all steps. Nothing is relative
@@ -81,6 +82,7 @@ class Finding:
     unbounded: float = 0.0
     jax_error: float | None = None
     zero: bool = False
+    inaccurate: bool = False
 
     @property
     def holds(self) -> bool:
@@ -251,12 +253,29 @@ def _find(case: Case, lost: Array) -> Finding:
         zero=zero,
     )
     if finding.holds:
-        return finding
+        return _with_loss_of_accuracy(finding, case, wide, size)
     row = int(bad[0])
     column = int(np.flatnonzero(~(torch_ok & jax_ok & same)[row])[0])
     values = {name: float(array[row, column]) for name, array in wide.items()}
     values["bound"] = float((case.bound64 if not finding.same_program else jax_bound)[row, column])
     return dataclasses.replace(finding, message=_explain(finding, values))
+
+
+def _with_loss_of_accuracy(finding: Finding, case: Case, wide: dict[str, Array], size: float | None) -> Finding:
+    """The finding, which does not hold where a side's predictions have lost half of the digits that the other keeps."""
+    if case.stage != "forward" or size is None:
+        return finding
+    lost = _accuracy_loss.find(wide["torch"], wide["jax"], wide["torch64"], size, case.torch.dtype)
+    if lost is None:
+        return finding
+    return dataclasses.replace(
+        finding,
+        torch_within=lost.side != "torch",
+        jax_within=lost.side != "jax",
+        step=int(case.steps[lost.row]),
+        message=_accuracy_loss.told(lost),
+        inaccurate=True,
+    )
 
 
 def _explain(finding: Finding, at: dict[str, float]) -> str:

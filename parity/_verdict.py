@@ -88,6 +88,9 @@ class Verdict:
         first = self.first_divergence
         if first is None:
             return "Parity holds: the same training in PyTorch and in JAX."
+        if first.inaccurate:
+            side = "PyTorch" if first.off == "torch" else "JAX"
+            return f"{side} loses accuracy at step {first.step:,}: {first.stage}, {first.tensor}."
         return f"The sides part at step {first.step:,}: {first.stage}, {first.tensor}."
 
     @property

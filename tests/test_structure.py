@@ -63,6 +63,7 @@ ROOMS = [
     "_sampled",
     "_bounds",
     "_pairs",
+    "_accuracy_loss",
     "_judge",
     "causes",
     "_timing",

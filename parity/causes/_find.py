@@ -10,6 +10,7 @@ from parity._ports import Port
 from parity._recording import Recording
 from parity._replay import Replay
 from parity.causes._buffers import buffers
+from parity.causes._cancellation import cancellations
 from parity.causes._case import Case
 from parity.causes._cause import Cause
 from parity.causes._data import feeds
@@ -26,6 +27,7 @@ _GROUPS: tuple[tuple[_Hypothesis, ...], ...] = (
     (initials,),
     (feeds,),
     (infinities, losses, models),
+    (cancellations,),
     (buffers,),
     (optimizers,),
     (precisions,),

@@ -109,7 +109,7 @@ def _scalings() -> Iterator[_Scaling]:
             _AXES,
             law="mean",
             axis=axis,
-            reduction=None if axis else "sum",
+            reduction="sum",
         )
 
 
@@ -189,11 +189,14 @@ def _may_be(case: Case, scaling: _Scaling) -> bool:
         return False
     if scaling.law is None:
         return True
-    if "scale" in loss.settings or (reduction and scaling.reduction and reduction != scaling.reduction):
+    if "scale" in loss.settings:
         return False
     found = laws(case, scaling.axis)
-    # Classes cannot be cut: a loss over them takes labels, which have no such axis.
-    return scaling.law in found if found is not None else scaling.axis != 0 and bool(laws(case, 0))
+    if found is None and scaling.axis != 0:
+        # Classes cannot be cut: a loss over them takes labels, which have no such axis, and its mean is over the rows.
+        return bool(laws(case, 0))
+    unlike = reduction and scaling.reduction and reduction != scaling.reduction
+    return not unlike and found is not None and scaling.law in found
 
 
 def _is_one_a_row(case: Case) -> bool:

@@ -1,0 +1,66 @@
+"""Where one side loses accuracy that the other keeps, though each is within its own worst case.
+
+A bound is derived from the port's own operations, and an unstable one among them has a wide bound: a variance taken as
+``mean(x**2) - mean(x)**2`` far from zero may be off by more than its value. The other side is the witness that float32
+can do better.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from parity._recording import Array
+
+# Fewer numbers say too little of how large a side's errors are.
+_LEAST_NUMBERS = 16
+# The chance at which independent roundings, as large as the other side's, are as far off (Higham and Mary, 2019).
+_CHANCE = 1e-9
+
+
+class Loss(NamedTuple):
+    """What a side lost: root mean squares of both sides' errors, relative to the tensor's largest element."""
+
+    side: str
+    own: float
+    other: float
+    row: int
+
+
+def find(torch: Array, jax: Array, exact: Array, size: float, dtype: np.dtype[np.floating]) -> Loss | None:
+    """The side that has lost half of its digits where the other's errors are far smaller; ``None`` where none has.
+
+    Args:
+        torch, jax: a tensor's values on both sides, a row a step or a part of one.
+        exact: the float64 values.
+        size: the tensor's largest element.
+        dtype: of both sides.
+    """
+    finite = np.isfinite(torch) & np.isfinite(jax) & np.isfinite(exact)
+    count = int(finite.sum())
+    if count < _LEAST_NUMBERS:
+        return None
+    errors = {"torch": np.where(finite, torch - exact, 0.0) / size, "jax": np.where(finite, jax - exact, 0.0) / size}
+    own = {side: math.sqrt(float((error**2).sum()) / count) for side, error in errors.items()}
+    half = math.sqrt(float(np.finfo(dtype).eps))
+    level = math.sqrt(2 * math.log(2 * count / _CHANCE))
+    for side, other in (("jax", "torch"), ("torch", "jax")):
+        # Errors of rounding are of the unit's size at least, however lucky a side was.
+        least = float(np.finfo(dtype).eps) / 2
+        if own[side] > half and own[side] > level * max(own[other], least):
+            row = int(np.flatnonzero((np.abs(errors[side]) > half).any(1))[0])
+            return Loss(side, own[side], own[other], row)
+    return None
+
+
+def told(loss: Loss) -> str:
+    """The loss in words."""
+    name, other = ("JAX", "PyTorch") if loss.side == "jax" else ("PyTorch", "JAX")
+    return (
+        f"loss of accuracy: {name}'s errors are {loss.own:.2g} of the tensor's largest element, {other}'s "
+        f"{loss.other:.2g}, and the float64 runs agree. Both are the same program, and {name}'s is written so that "
+        "rounding is magnified: look for the difference of two nearly equal numbers, such as a variance taken as "
+        "mean(x²) − mean(x)²"
+    )

@@ -1,0 +1,87 @@
+"""The operation at which a port loses accuracy: the difference of two numbers that are nearly equal."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from parity import _feed
+from parity._steps import model_state
+from parity.causes._case import Case
+from parity.causes._cause import Cause
+from parity.causes._rewrite import Frame, Rule, rewritten
+
+_FAST = "take the variance in two passes, mean((x - mean(x))**2); in Flax, use_fast_variance=False"
+
+
+class _Differences(Rule):
+    """The subtraction that cancels the most; how much, and whether a square is taken from a mean of squares."""
+
+    touches = ("sub",)
+
+    def __init__(self) -> None:
+        self.worst, self.largest, self.fast = 1.0, 1.0, False
+
+    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
+        if equation.primitive.name != "sub" or any(isinstance(value, jax.core.Tracer) for value in values):
+            return None
+        a, b = (np.asarray(value) for value in values)
+        if a.dtype.kind != "f":
+            return None
+        left = np.abs(a - b)
+        known = left > 0
+        # Typical, not largest: two numbers may meet by chance, and where all nearly do something is magnified.
+        ratios = np.maximum(np.abs(a), np.abs(b))[known] / left[known]
+        typical = float(np.median(ratios)) if ratios.size else 1.0
+        if typical > self.worst:
+            self.worst, self.largest = typical, float(ratios.max())
+            self.fast = _is_square(frame, equation.invars[1])
+        return None
+
+
+def _is_square(frame: Frame, atom: Any) -> bool:
+    made = frame.equation(atom, placed=True)
+    if made is None:
+        return False
+    equation = made[1]
+    name = equation.primitive.name
+    alike = name == "mul" and equation.invars[0] is equation.invars[1]
+    return name == "square" or alike or (name == "integer_pow" and equation.params["y"] == 2)
+
+
+def cancellations(case: Case) -> list[Cause]:
+    """The cancelling difference of a port that loses accuracy, where it magnifies rounding by as much as was lost."""
+    at = next((f for f in case.findings if f.stage == "forward" and not f.holds and f.same_program), None)
+    if at is None or at.jax_within or at.jax_error is None:
+        return []
+    rule = _Differences()
+    try:
+        _run(case, rule)
+    except Exception:  # a port that runs compiled only has no numbers to look at
+        return []
+    unit = float(np.finfo(case.recording.dtype).eps) / 2
+    # Each of the two numbers is rounded once at least; the difference is off by that, so many times as large.
+    if 2 * unit * rule.largest < at.jax_error:
+        return []
+    name = "fast variance" if rule.fast else "cancellation"
+    lost = math.log10(rule.worst)
+    what = "mean(x²) − mean(x)²" if rule.fast else "two nearly equal numbers"
+    sentence = f"the port takes the difference of {what}: {lost:.1f} decimal digits cancel there, and rounding grows "
+    sentence += f"{rule.worst:.2g} times"
+    fix = _FAST if rule.fast else "write it so that nearly equal numbers are not subtracted"
+    return [Cause(name, sentence, fix, at.stage, at.tensor, at.step or 0, at.jax_error)]
+
+
+def _run(case: Case, rule: Rule) -> None:
+    """The port's forward pass at the first step looked at, operation by operation in float64."""
+    wide, row, recording = np.dtype(np.float64), case.rows[0], case.recording
+    batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
+    with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
+        sides = (recording.weights_before(), recording.buffers_before())
+        weights, buffers = (_feed.cast({name: values[row] for name, values in side.items()}, wide) for side in sides)
+        state = model_state(case.port, case.names, buffers, weights)
+        inputs = _feed.cast(batch.passes()[0][0], wide)
+        rewritten(case.port.apply, rule)(case.names.to_port(weights), state, inputs)
