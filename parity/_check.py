@@ -9,8 +9,9 @@ from typing import Any
 
 from parity import _bounds, _document, _jax_code, _judge, causes
 from parity._errors import PortError
-from parity._ports import Port, with_constants_of, without_dropout
+from parity._ports import Port, without_dropout
 from parity._recording import Recording
+from parity._reference import prepared
 from parity._replay import replay
 from parity._translate import port as translate
 from parity._verdict import Verdict, recording_file
@@ -117,4 +118,4 @@ def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | N
         raise PortError(f"expected a parity.Port or a function from the Recording to one, got {type(made).__name__}")
     if not recording.environment.get("dropout", True):
         made = without_dropout(made)
-    return with_constants_of(recording.dtype, made)
+    return prepared(recording.dtype, made)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -97,43 +96,6 @@ def without_dropout(port: Port) -> Port:
         if isinstance(node, nnx.Dropout):
             node.deterministic = True
     return dataclasses.replace(port, apply=_nnx.parts(quiet)[2], _module=quiet)
-
-
-def with_constants_of(dtype: np.dtype[Any], port: Port) -> Port:
-    """The same port, whose own constants are those of the recorded dtype in the float64 run too.
-
-    ``jnp.finfo(x.dtype).eps`` would be another epsilon in float64, and the training another than the one recorded.
-    """
-    if dtype == np.float64:
-        return port
-    return dataclasses.replace(port, apply=_Narrow(dtype, port.apply), loss=_Narrow(dtype, port.loss))
-
-
-class _Narrow:
-    """A function for which ``finfo`` of float64 is that of the recorded dtype."""
-
-    def __init__(self, dtype: np.dtype[Any], function: Callable[..., Any]) -> None:
-        self._dtype, self._function = dtype, function
-        functools.update_wrapper(self, function, updated=())
-
-    def __call__(self, *arguments: Any) -> Any:
-        honest: tuple[Any, Any] = jnp.finfo, np.finfo
-
-        def narrow(finfo: Any) -> Any:
-            return lambda kind: finfo(self._dtype if _is_double(kind) else kind)
-
-        jnp.finfo, np.finfo = map(narrow, honest)  # type: ignore[misc]
-        try:
-            return self._function(*arguments)
-        finally:
-            jnp.finfo, np.finfo = honest  # type: ignore[misc]
-
-
-def _is_double(kind: Any) -> bool:
-    try:
-        return bool(np.dtype(getattr(kind, "dtype", kind)) == np.float64)
-    except TypeError:
-        return False
 
 
 def is_parameter(leaf: Any) -> bool:

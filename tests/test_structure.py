@@ -44,6 +44,7 @@ ROOMS = [
     "_record",
     "_nnx",
     "_ports",
+    "_reference",
     "_optax_state",
     "_layout",
     "_matching",

@@ -1,0 +1,118 @@
+"""The float64 run of a port and of its program is the recorded training, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from flax import nnx
+
+import parity
+
+F = torch.nn.functional
+
+
+class OwnEpsilon(torch.nn.Module):
+    """A layer whose epsilon is the dtype's own, written out by a user."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+
+    def forward(self, x: Any) -> Any:
+        return torch.log(torch.sigmoid(self.linear(x)) + torch.finfo(x.dtype).eps)
+
+
+def program(layer: Callable[[], torch.nn.Module]) -> Callable[[], None]:
+    def run() -> None:
+        torch.manual_seed(0)
+        model = layer()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x, y = torch.randn(8, 4), torch.randn(8, 4)
+        for _ in range(2):
+            loss = F.mse_loss(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return run
+
+
+def rms(epsilon: Any) -> Any:
+    def apply(params: Any, x: Any) -> Any:
+        own = jnp.finfo(x.dtype).eps if epsilon is None else epsilon
+        return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + own) * params["weight"]
+
+    return apply
+
+
+def own_epsilon(params: Any, x: Any) -> Any:
+    made = jax.nn.sigmoid(x @ params["linear.weight"].T + params["linear.bias"])
+    return jnp.log(made + 1.1920929e-07)
+
+
+def hard_sigmoid(params: Any, x: Any) -> Any:
+    return jax.nn.hard_sigmoid(x @ params["0.weight"].T + params["0.bias"])
+
+
+HONEST = {
+    "RMSNorm, finfo": (lambda: torch.nn.RMSNorm(4), rms(None)),
+    "RMSNorm, a number": (lambda: torch.nn.RMSNorm(4), rms(1.1920929e-07)),
+    "an epsilon of one's own": (OwnEpsilon, own_epsilon),
+    "hard sigmoid": (lambda: torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Hardsigmoid()), hard_sigmoid),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+@jax.numpy_rank_promotion("allow")  # ports are written as people write them
+def test_the_constants_are_the_recorded_dtypes_own(name: str) -> None:
+    layer, apply = HONEST[name]
+
+    def port(recording: parity.Recording) -> parity.Port:
+        return parity.Port(dict(recording.initial), apply, lambda a, b: jnp.mean((a - b) ** 2), optax.sgd(0.1))
+
+    finfo = torch.finfo, jnp.finfo, np.finfo
+    verdict = parity.check(parity.record(program(layer)), port)
+    assert verdict.ok, verdict.explanation
+    assert (torch.finfo, jnp.finfo, np.finfo) == finfo
+
+
+def test_no_dropout_reaches_the_ports_dropout() -> None:
+    class Net(nnx.Module):
+        def __init__(self) -> None:
+            self.linear = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+            self.drop = nnx.Dropout(0.5, rngs=nnx.Rngs(1))
+
+        def __call__(self, x: Any) -> Any:
+            return self.drop(self.linear(x))
+
+    def port(recording: parity.Recording) -> parity.Port:
+        net = Net()
+        net.linear.kernel[...] = jnp.asarray(recording.initial["0.weight"].T)
+        net.linear.bias[...] = jnp.asarray(recording.initial["0.bias"])
+        names = {"0.weight": "linear.kernel.T", "0.bias": "linear.bias"}
+        return parity.Port.from_nnx(net, lambda a, b: jnp.mean((a - b) ** 2), optax.sgd(0.1), names)
+
+    dropping = program(lambda: torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5)))
+    verdict = parity.check(dropping, port, dropout=False)
+    assert verdict.ok, verdict.explanation
+
+
+def test_a_port_that_raises_is_told_with_its_line() -> None:
+    def port(recording: parity.Recording) -> parity.Port:
+        def apply(params: Any, x: Any) -> Any:
+            rows, columns, depth = x.shape
+            return x[:rows, :columns, :depth]
+
+        return parity.Port(dict(recording.initial), apply, lambda a, b: jnp.mean((a - b) ** 2), optax.sgd(0.1))
+
+    with pytest.raises(
+        parity.PortError, match=r"test_reference\.py, line \d+ \(rows, columns, depth = x\.shape\): Val"
+    ):
+        parity.check(program(lambda: torch.nn.Linear(4, 4)), port)
