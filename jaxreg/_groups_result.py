@@ -52,7 +52,8 @@ class GroupsResult:
 
     def _summary(self) -> str:
         count = len(self.labels)
-        text = f"{count:,} group{'' if count == 1 else 's'}, {self.steps:,} steps, plan {self.plan!r}"
+        steps = f"{self.steps:,} step{'' if self.steps == 1 else 's'}"
+        text = f"{count:,} group{'' if count == 1 else 's'}, {steps}, plan {self.plan!r}"
         lost = int((~np.isfinite(np.asarray(self.losses))).any(1).sum())
         return text + (f"; {lost:,} did not stay finite" if lost else "")
 

@@ -61,7 +61,8 @@ class SweepResult:
 
     def _summary(self) -> str:
         count = len(self.settings)
-        text = f"{count:,} training{'' if count == 1 else 's'} of {self.steps:,} steps, plan {self.plan!r}"
+        steps = f"{self.steps:,} step{'' if self.steps == 1 else 's'}"
+        text = f"{count:,} training{'' if count == 1 else 's'} of {steps}, plan {self.plan!r}"
         lost = int((~np.isfinite(self.loss)).sum()) if self.losses.shape[1] else 0
         return text + (f"; {lost:,} not finite at the end" if lost else "")
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from parity import _trees
 from parity._errors import RecordingError
+from parity._words import count
 
 
 def check(recording: Any, source: str) -> None:
@@ -65,9 +66,9 @@ def _kept(recording: Any, steps: int) -> Iterator[str]:
 def _trace(recording: Any, name: str, steps: int) -> Iterator[str]:
     trace, kept, observed = getattr(recording, name), len(recording.kept), recording.observed
     if trace.losses.shape != (steps,):
-        yield f"{name} has losses of shape {trace.losses.shape}, and there are {steps} steps"
+        yield f"{name} has losses of shape {trace.losses.shape}, expected those of {count(steps, 'step')}"
     if len(trace.predictions) != kept:
-        yield f"{name} has predictions of {len(trace.predictions)} steps, and {kept} were kept"
+        yield f"{name} has predictions of {count(len(trace.predictions), 'step')}, expected {kept:,}"
     for made, like in zip(trace.predictions, observed.predictions, strict=True):
         if _trees.shapes(made) != _trees.shapes(like):
             yield f"{name} has predictions {_trees.shapes(made)}, and {_trees.shapes(like)} were observed"

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from parity import _series
+from parity import _relative, _series
 from parity._judge import Finding
-from parity._pairs import ulps
 from parity._recording import Array, Recording
 from parity.report.numbers import count
 
@@ -42,7 +41,7 @@ def report(verdicts: Sequence[Verdict], command: str) -> Json:
         "headline": _headline(verdicts),
         "command": command,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "environment": environment(verdicts[0]),
+        "environment": environment(verdicts),
         "programs": programs,
     }
 
@@ -55,17 +54,18 @@ def _headline(verdicts: Sequence[Verdict]) -> str:
     return f"Parity holds: {what} the same training in PyTorch and in JAX."
 
 
-def environment(verdict: Verdict) -> Json:
+def environment(verdicts: Sequence[Verdict]) -> Json:
     """Where and with what the two sides ran."""
+    verdict = verdicts[0]
     recorded = verdict.recording.environment
     chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    dtype = verdict.recording.dtype
+    dtypes = " or ".join(dict.fromkeys(str(each.recording.dtype) for each in verdicts))
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {"torch": recorded["torch"], **{name: importlib.metadata.version(name) for name in _PACKAGES}},
         "devices": {"torch": recorded["device"], "jax": verdict.replay.device},
-        "precision": f"{dtype} on both sides, JAX's products at {chosen or 'highest'}; arbiter float64",
+        "precision": f"{dtypes} on both sides, JAX's products at {chosen or 'highest'}; arbiter float64",
         "threads": {"torch": recorded["threads"], "cores": os.cpu_count() or 1},
     }
 
@@ -100,6 +100,7 @@ def program(verdict: Verdict) -> Json:
         "warnings": [str(warning) for warning in verdict.warnings],
         "matrix": verdict.matrix.to_dict() if verdict.matrix else None,
         "final": _final(verdict),
+        "final_total": sum(values.size for values in recording.initial.values()),
         "timing": dataclasses.asdict(verdict.timing) if verdict.timing else None,
         "series": _series.series(verdict),
     }
@@ -209,11 +210,16 @@ def _final(verdict: Verdict) -> list[Json]:
     """The first elements of the final weights, of every tensor some where they are few."""
     rows: list[Json] = []
     exact_weights, own_weights = verdict.recording.arbiter_free.weights, verdict.replay.free.weights
+    told = {finding.tensor: finding for finding in verdict.findings if finding.stage == "final weights"}
     for name, torch in verdict.recording.observed.weights.items():
+        # Relative to what the tensor's own row is: nothing, or its largest element over all steps.
+        known = name in told and told[name].ulps is not None
+        size = _relative.size(exact_weights[name], np.zeros(())) if known else None
         for index in itertools.islice(np.ndindex(torch.shape[1:]), _LISTED - len(rows)):
             place = (-1, *index)
             sides = torch[place], own_weights[name][place], exact_weights[name][place]
-            apart = np.max(ulps(np.asarray(sides[0]), np.asarray(sides[1])))
-            values = dict(zip(("torch", "jax", "float64", "ulps"), (*sides, apart), strict=True))
-            rows.append({"tensor": name, "element": str(list(index)), **{key: float(v) for key, v in values.items()}})
+            apart = _relative.largest(_relative.distance(sides[0], sides[1]))
+            values = {key: float(value) for key, value in zip(("torch", "jax", "float64"), sides, strict=True)}
+            own = {**values, "ulps": _relative.ulps(apart, size, torch.dtype)}
+            rows.append({"tensor": name, "element": str(list(index)), **own})
     return rows

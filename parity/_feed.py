@@ -13,6 +13,7 @@ import numpy as np
 from parity._errors import PortError
 from parity._ports import Port
 from parity._recording import Array, Recording
+from parity._words import count
 
 Parts = tuple[int, ...]
 # JAX has 64-bit whole numbers in its 64-bit mode only; a port is given the same kind in both precisions.
@@ -122,8 +123,9 @@ def _pairs(batches: Sequence[Any], steps: int) -> list[tuple[Any, Any]]:
     given = list(batches)
     if len(given) != steps:
         raise PortError(
-            f"the port has batches for {len(given)} steps, and PyTorch made {steps}. Give one (inputs, targets) a "
-            "step; where one is missing in every epoch, the last, smaller batch may be dropped or kept on one side only"
+            f"the port has batches for {count(len(given), 'step')}, and PyTorch made {steps}. Give one "
+            "(inputs, targets) a step; where one is missing in every epoch, the last, smaller batch may be dropped or "
+            "kept on one side only"
         )
     for step, pair in enumerate(given):
         if not isinstance(pair, tuple | list) or len(pair) != 2:

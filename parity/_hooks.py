@@ -22,6 +22,7 @@ from parity._seen import Call, Pass, Seen, environment, gradients, joined, modul
 from parity._stack import Stack
 from parity._tape import Tape
 from parity._thinning import After, Keeper
+from parity._words import count
 
 _LEFT_OUT = "Evaluations of the model were left out where they would take more than an eighth of the memory limit."
 
@@ -185,8 +186,8 @@ class Observer:
         self._clear([])
         self._calls = [call for call in self._calls if call.evaluation]
         seen.notes.append(
-            f"The recording ends after {self._done:,} steps: the batches seen until then take half the memory limit "
-            f"of {self._limit:,.0f} bytes. What is judged is the training up to there."
+            f"The recording ends after {count(self._done, 'step')}: the batches seen until then take half the memory "
+            f"limit of {self._limit:,.0f} bytes. What is judged is the training up to there."
         )
 
     def _clear(self, passes: Any) -> None:

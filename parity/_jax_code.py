@@ -8,6 +8,7 @@ import numpy as np
 
 from parity._recording import Recording
 from parity._translate import is_reshaped
+from parity._words import count
 
 _HEAD = '''"""The training of {name} in JAX: the same data, the same initial weights, the same steps."""
 
@@ -27,7 +28,7 @@ _FIT = """batch = recording.batches[0]
 model = jaxreg.Linear({sizes}, rngs=nnx.Rngs(0))
 model.kernel[...] = recording.initial["weight"].T
 {bias}
-# Forward, loss, gradient and update, {steps} times: one compiled program.
+# Forward, loss, gradient and update, {steps}: one compiled program.
 result = jaxreg.fit(
     model,
     batch.inputs,
@@ -68,7 +69,7 @@ def write(recording: Recording, recording_file: str) -> str:
         + ("" if bias else ", use_bias=False")
         + (', param_dtype="float64"' if wide else ""),
         bias='model.bias[...] = recording.initial["bias"]\n' if bias else "",
-        steps=f"{recording.steps:,}",
+        steps=count(recording.steps, "time"),
         loss=_loss(recording),
         optimizer=_optimizer(recording.optimizer.settings, recording.learning_rate),
         epochs=recording.steps,

@@ -8,11 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-from parity import _accuracy_loss, _pairs
+from parity import _accuracy_loss, _pairs, _relative
 from parity._bounds import Bounds
-from parity._pairs import Case, Gap, spacing
+from parity._pairs import Case, Gap
 from parity._recording import Array, Recording
+from parity._relative import UNDERFLOW, distance, largest
 from parity._replay import Replay
+from parity._words import count
 
 STAGES = (
     "initial weights",
@@ -29,12 +31,6 @@ STAGES = (
 Off = Literal["torch", "jax", "both", "program"]
 
 
-# What underflow may take from a float64 number: XLA sets to zero what is below the smallest normal number, PyTorch does
-# not, and bounds, which XLA works out in float64, cannot see it. As many of the smallest normal number as there are
-# units in a last place: what is larger is accurate to its own (J. Demmel, SIAM J. Sci. Stat. Comput. 5, 1984).
-_UNDERFLOW = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
-
-
 @dataclasses.dataclass(frozen=True)
 class Finding:
     """What was found for one tensor at one stage, over all steps.
@@ -49,7 +45,8 @@ class Finding:
         float64_difference: largest distance of the float64 runs, relative to the tensor's largest element.
         float64_bound: largest distance that rounding explains there, in the same unit.
         jax_error: largest error of JAX's run against float64, in the same unit.
-        zero: whether the tensor is zero to rounding: float64 cannot tell any element, at any step, from zero.
+        zero: whether the tensor is zero to rounding: float64 cannot tell any element, on either side and at any step,
+            from zero.
         torch_used, jax_used: largest share of its bound that each side's error uses.
         torch_likely, jax_likely: the same of the probabilistic bound, which honest rounding hardly ever exceeds; 0
             where there is none.
@@ -60,8 +57,9 @@ class Finding:
         message: what is wrong, where it does not hold.
 
     A tensor's largest element is the largest finite one of PyTorch's float64 run, over all steps. Nothing is relative
-    to a tensor that is zero to rounding or has no finite element: there ``ulps``, ``float64_difference``,
-    ``float64_bound`` and ``jax_error`` are ``None``.
+    to a tensor that is zero to rounding there or has no finite element: then ``ulps``, ``float64_difference``,
+    ``float64_bound`` and ``jax_error`` are ``None``. Of the recording's dtype, ``ulps`` and ``jax_error`` are ``None``
+    too where its bound allows zero and the error is as large as the tensor.
     """
 
     stage: str
@@ -126,7 +124,7 @@ def warnings(findings: Sequence[Finding]) -> tuple[str, ...]:
         beyond = [finding for finding in findings if finding.holds and getattr(finding, share) > 1]
         if beyond:
             worst = max(beyond, key=lambda finding: float(getattr(finding, share)))
-            others = f" (and of {len(beyond) - 1} more tensors)" if len(beyond) > 1 else ""
+            others = f" (and of {count(len(beyond) - 1, 'more tensor')})" if len(beyond) > 1 else ""
             told.append(
                 f"{side}'s error of {worst.stage}, {worst.tensor}{others} is within the worst case, but "
                 f"{getattr(worst, share):.2g} times what independent roundings exceed once in 1e9 elements: its sums "
@@ -137,15 +135,15 @@ def warnings(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 def _unlike(gap: Gap) -> Finding:
     """What was given is compared to the last bit: there is nothing yet that could round."""
-    apart = _largest(gap.distance) / gap.size if gap.size else None
+    apart = largest(gap.distance) / gap.size if gap.size else None
     return Finding(
         stage=gap.stage,
         tensor=gap.tensor,
         same_program=False,
         torch_within=True,
         jax_within=False,
-        difference=_largest(gap.distance),
-        ulps=None if gap.spacing is None else _largest(gap.distance) / gap.spacing,
+        difference=largest(gap.distance),
+        ulps=None if gap.spacing is None else largest(gap.distance) / gap.spacing,
         float64_difference=apart,
         float64_bound=None if apart is None else 0.0,
         torch_used=0.0,
@@ -153,35 +151,17 @@ def _unlike(gap: Gap) -> Finding:
         step=gap.step,
         message=gap.message,
         jax_error=apart,
-        zero=gap.size == 0 and gap.spacing is None and bool(np.isfinite(gap.distance).all()),
     )
 
 
 # -- comparing
 
 
-def _distance(a: Array, b: Array) -> Array:
-    """Element by element; infinite where one of two is not finite, NaN where neither is."""
+def _within(value: Array, exact: Array, bound: Array, most: float) -> Array:
+    """Element by element: near enough, or beyond ``most``, the largest number, where the exact value is, or may be."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.where(np.isfinite(a) != np.isfinite(b), np.inf, np.abs(a - b))
-
-
-def _largest(values: Array) -> float:
-    finite = values[~np.isnan(values)]
-    return float(finite.max()) if finite.size else 0.0
-
-
-def _is_zero(exact: Array, bound: Array) -> bool:
-    """Whether float64 cannot tell a single element from zero. An infinite bound tells nothing."""
-    with np.errstate(invalid="ignore"):
-        return bool((np.abs(exact) <= np.where(np.isfinite(bound), bound, 0.0) + _UNDERFLOW).all())
-
-
-def _within(value: Array, exact: Array, bound: Array, largest: float) -> Array:
-    """Element by element: near enough, or beyond the ``largest`` finite number where the exact value is, or may be."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        near = (np.abs(value - exact) <= bound + _UNDERFLOW) | np.isposinf(bound)
-        overflown = ~np.isfinite(value) & (np.abs(exact) + bound > largest)
+        near = (np.abs(value - exact) <= bound + UNDERFLOW) | np.isposinf(bound)
+        overflown = ~np.isfinite(value) & (np.abs(exact) + bound > most)
     return np.where(np.isfinite(exact), near | overflown, ~np.isfinite(value))
 
 
@@ -198,7 +178,7 @@ def _used(value: Array, exact: Array, bound: Array, within: Array) -> float:
     """The largest share of the bound that the error uses, where there is a bound and it did not overflow duly."""
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         error = np.abs(value - exact)
-        share = np.where(error == 0, 0.0, error / (bound + _UNDERFLOW))
+        share = np.where(error == 0, 0.0, error / (bound + UNDERFLOW))
     share = share[np.isfinite(exact) & np.isfinite(bound) & (np.isfinite(value) | ~within)]
     return float(np.nan_to_num(share, nan=np.inf).max(initial=0.0))
 
@@ -219,37 +199,41 @@ def _find(case: Case, lost: Array) -> Finding:
     wide = {name: np.asarray(getattr(case, name), np.float64) for name in ("torch", "jax", "torch64", "jax64")}
     exact = wide["torch64"]
     torch_bound, jax_bound = case.torch_bound + case.bound64, case.jax_bound + case.bound64
-    largest, largest64 = float(np.finfo(case.torch.dtype).max), float(np.finfo(np.float64).max)
-    torch_ok = _within(wide["torch"], exact, torch_bound, largest)
-    jax_ok = _within(wide["jax"], exact, jax_bound, largest)
-    same = _within(wide["jax64"], exact, case.bound64, largest64) & _both_or_none_finite(wide["jax64"], exact)
+    most, most64 = float(np.finfo(case.torch.dtype).max), float(np.finfo(np.float64).max)
+    torch_ok = _within(wide["torch"], exact, torch_bound, most)
+    jax_ok = _within(wide["jax"], exact, jax_bound, most)
+    same = _within(wide["jax64"], exact, case.bound64, most64) & _both_or_none_finite(wide["jax64"], exact)
     if case.stage not in ("forward", "loss"):
         # What follows from a loss that is NaN on both sides means nothing: what relu's gradient makes of it, say.
         over = np.isin(case.steps, lost)[:, None]
         torch_ok, jax_ok = torch_ok | over, jax_ok | over
         same = same | over & ~(np.isfinite(exact) & np.isfinite(wide["jax64"]))
     bad = np.flatnonzero(~(torch_ok & jax_ok & same).all(1))
-    zero = _is_zero(exact, case.bound64)
-    size = None if zero else float(np.abs(exact[np.isfinite(exact)]).max(initial=0.0)) or None
-    gap, gap64 = _distance(wide["jax"], wide["torch"]), _distance(wide["jax64"], exact)
+    whole = case.whole or case
+    size = _relative.size(whole.torch64, whole.bound64)
+    zero = all(_relative.is_zero(values, whole.bound64) for values in (whole.torch64, whole.jax64))
+    gap, error = largest(distance(wide["jax"], wide["torch"])), largest(distance(wide["jax"], exact))
+    torch_whole, jax_whole = whole.torch_bound + whole.bound64, whole.jax_bound + whole.bound64
+    to_both = _relative.to(size, gap, whole.torch64, np.maximum(torch_whole, jax_whole))
+    to_jax = _relative.to(size, error, whole.torch64, jax_whole)
     finding = Finding(
         stage=case.stage,
         tensor=case.tensor,
         same_program=bool(same.all()),
         torch_within=bool(torch_ok.all()),
         jax_within=bool(jax_ok.all()),
-        difference=_largest(gap),
-        ulps=None if size is None else _largest(gap) / spacing(size, case.torch.dtype),
-        float64_difference=None if size is None else _largest(gap64) / size,
-        float64_bound=None if size is None else _largest(case.bound64) / size,
+        difference=gap,
+        ulps=_relative.ulps(gap, to_both, case.torch.dtype),
+        float64_difference=_relative.ratio(largest(distance(wide["jax64"], exact)), size),
+        float64_bound=_relative.ratio(largest(case.bound64), size),
         torch_used=_used(wide["torch"], exact, torch_bound, torch_ok),
         jax_used=_used(wide["jax"], exact, jax_bound, jax_ok),
         step=int(case.steps[bad[0]]) if bad.size else None,
         message="",
         torch_likely=_likely(wide["torch"], exact, case, torch_ok),
         jax_likely=_likely(wide["jax"], exact, case, jax_ok),
-        unbounded=_unbounded(exact, np.maximum(torch_bound, jax_bound)),
-        jax_error=None if size is None else _largest(_distance(wide["jax"], exact)) / size,
+        unbounded=0.0 if zero else _unbounded(exact, np.maximum(torch_bound, jax_bound)),
+        jax_error=_relative.ratio(error, to_jax),
         zero=zero,
     )
     if finding.holds:
@@ -292,8 +276,9 @@ def _explain(finding: Finding, at: dict[str, float]) -> str:
     if finding.off == "program":
         gap = abs(at["jax64"] - at["torch64"])
         apart = f"{gap:.3g} apart"
-        ratio = at["jax64"] / at["torch64"] if at["torch64"] else np.inf
-        factor = f", a factor of {ratio:.6g}" if np.isfinite(ratio) and abs(ratio - 1) > 1e-6 else ""
+        # Nothing is a multiple of what is zero to rounding.
+        ratio = at["jax64"] / at["torch64"] if abs(at["torch64"]) > at["bound"] else np.inf
+        factor = f", a factor of {ratio:.9g}" if np.isfinite(ratio) and abs(ratio - 1) > 1e-6 else ""
         return (
             f"in float64 PyTorch has {at['torch64']:.9g} and JAX {at['jax64']:.9g}, {apart}{factor}; rounding "
             f"explains {at['bound']:.2g}. The two are not the same program"

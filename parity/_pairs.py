@@ -11,6 +11,7 @@ import numpy as np
 
 from parity._bounds import Bounds
 from parity._recording import Array, Recording, Trace
+from parity._relative import distance, largest, spacing
 from parity._replay import Replay
 
 # The field of a trace that each locked stage looks at.
@@ -39,7 +40,10 @@ class Gap:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """One tensor of one stage: a row of each array is a step, or a part of one."""
+    """One tensor of one stage: a row of each array is a step, or a part of one.
+
+    ``whole`` is the same with all its steps, where only the last is judged.
+    """
 
     stage: str
     tensor: str
@@ -52,6 +56,7 @@ class Case:
     bound64: Array
     steps: Array
     likely: Array | None = None
+    whole: Case | None = None
 
 
 def initial(recording: Recording, replay: Replay) -> Iterator[Gap]:
@@ -96,13 +101,11 @@ def _gap(stage: str, name: str, step: int, torch: Array, own: Any, message: str)
         told = f"{name} has shape {np.shape(own)} in the port and {torch.shape} in PyTorch"
         return Gap(stage, name, step, np.array([np.inf]), 0.0, None, told)
     jax_side = _as(own, torch)
-    with np.errstate(invalid="ignore"):
-        distance = np.abs(np.asarray(jax_side, np.float64) - np.asarray(torch, np.float64))
+    apart = distance(jax_side, torch)
     wide = np.abs(np.asarray(torch, np.float64))
     size = float(wide.max(initial=0.0, where=np.isfinite(wide)))
     unit = spacing(size, torch.dtype) if torch.dtype.kind == "f" and size else None
-    largest = float(np.nanmax(distance, initial=0.0))
-    return Gap(stage, name, step, distance, size, unit, message.format(name=name, gap=largest))
+    return Gap(stage, name, step, apart, size, unit, message.format(name=name, gap=largest(apart)))
 
 
 def lost(recording: Recording, losses: Array) -> Array:
@@ -208,14 +211,9 @@ def _leaves(tree: Any, name: str = "predictions") -> list[tuple[str, Array]]:
 
 
 def _last(case: Case) -> Case:
-    arrays = [field.name for field in dataclasses.fields(case) if field.name not in ("stage", "tensor", "likely")]
-    return dataclasses.replace(case, **{name: getattr(case, name)[-1:] for name in arrays})
-
-
-def spacing(size: float, dtype: np.dtype[Any]) -> float:
-    """One unit in the last place of a number of this size, in ``dtype``."""
-    largest = np.finfo(dtype).max
-    return float(np.spacing(np.asarray(min(size, float(largest)), dtype)))
+    others = ("stage", "tensor", "likely", "whole")
+    arrays = [field.name for field in dataclasses.fields(case) if field.name not in others]
+    return dataclasses.replace(case, whole=case, **{name: getattr(case, name)[-1:] for name in arrays})
 
 
 def ulps(a: Array, b: Array) -> Array:

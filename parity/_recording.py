@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity import _archive, _content, _trees
+from parity._words import count
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = Mapping[str, Array]
@@ -238,7 +239,7 @@ class Recording:
             ValueError: there are not as many, or none of those was asked for.
         """
         if not 1 <= steps <= self.steps:
-            raise ValueError(f"expected 1 to {self.steps} steps, got {steps}")
+            raise ValueError(f"expected steps from 1 to {self.steps:,}, got {steps:,}")
         if steps == self.steps:
             return self
         used, places = np.unique(self.batch_of_step[:steps], return_inverse=True)
@@ -291,12 +292,11 @@ class Recording:
     def __repr__(self) -> str:
         first = self.batches[0].inputs
         leaves = _trees.leaves(first)
-        rows = (
-            f"{leaves[0].shape[0]:,} rows" if len(leaves) == 1 and leaves[0].ndim else f"inputs {_trees.shapes(first)}"
-        )
+        alone = len(leaves) == 1 and leaves[0].ndim
+        rows = count(leaves[0].shape[0], "row") if alone else f"inputs {_trees.shapes(first)}"
         parts = f"{self.model}, {self.loss}, {self.optimizer}"
         kept = "" if self.thinned is None else f" ({len(self.thinned):,} kept)"
-        return f"Recording({self.name!r}: {parts}, {self.steps:,} steps{kept}, {rows})"
+        return f"Recording({self.name!r}: {parts}, {count(self.steps, 'step')}{kept}, {rows})"
 
 
 def fresh_state(key: str, rule: Mapping[str, Any], rate: float, like: Array) -> Array:

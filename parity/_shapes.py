@@ -14,6 +14,7 @@ from parity._names import Names
 from parity._ports import Port
 from parity._recording import Recording
 from parity._steps import free_start, pieces
+from parity._words import count
 
 
 def check(port: Port, names: Names, recording: Recording) -> None:
@@ -57,8 +58,8 @@ def _check_predictions(made: list[Any], recorded: Any, step: int) -> None:
     theirs = [np.shape(leaf) for leaf in jax.tree.leaves(recorded)]
     if len(made[0]) != len(theirs):
         raise PortError(
-            f"the port predicts {len(made[0])} arrays at step {step}, and PyTorch's model {len(theirs)}: return them "
-            "in a tree like PyTorch's"
+            f"the port predicts {count(len(made[0]), 'array')} at step {step}, and PyTorch's model {len(theirs)}: "
+            "return them in a tree like PyTorch's"
         )
     for place, shape in enumerate(theirs):
         path, leaf = made[0][place]

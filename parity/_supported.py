@@ -15,6 +15,7 @@ from parity._errors import UnsupportedError
 from parity._inputs import constants
 from parity._recording import MSE, Array
 from parity._seen import Call, Pass
+from parity._words import count
 
 
 def the_passes(
@@ -107,8 +108,8 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) ->
     name = type(model).__name__
     if used - owned:
         raise UnsupportedError(
-            f"the optimizer holds {len(used - owned)} parameters that no recorded module owns: the loss was taken of "
-            f"{name}, which has {len(owned)} of its own. Give the optimizer that model's parameters() alone"
+            f"the optimizer holds {count(len(used - owned), 'parameter')} that no recorded module owns: the loss was "
+            f"taken of {name}, which has {len(owned)} of its own. Give the optimizer that model's parameters() alone"
         )
     if any(state and float(state.get("step", 1)) > 0 for state in optimizer.state.values()):
         raise UnsupportedError("the optimizer starts with a state of its own. Record a training from its start")

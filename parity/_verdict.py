@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from parity._replay import Replay
 from parity._timing import Timing
 from parity.report import numbers
 
+_ALONE = ("trajectory", "final weights")
+_SINGLE = tuple(stage for stage in _judge.STAGES if stage not in _ALONE)
 # Tensors that a sentence names.
 _NAMED = 4
 # Judging that takes more seconds than this, and so many times the training, is said to.
@@ -130,19 +132,31 @@ class Verdict:
         ]
 
     def _in_float64(self) -> str:
-        # Where rounding may move everything, the trajectory proves nothing, and another sentence says so.
-        bounded = [f for f in self.findings if f.float64_difference is not None and np.isfinite(f.float64_bound or 0.0)]
-        worst = max((f.float64_difference or 0.0 for f in bounded), default=0.0)
         steps, kept = self.recording.steps, len(self.recording.kept)
         what = f"every prediction, loss, gradient and weight of all {steps:,} steps"
         if steps == 1:
             what = "every prediction, loss, gradient and weight of the one step"
         if kept < steps:
             what = f"every loss, and every prediction, gradient and weight of the {kept:,} of {steps:,} steps kept,"
-        told = f"In float64, {what} agrees within {numbers.scientific(worst, 2)} of its tensor's largest element, and "
-        zero = sum(finding.zero for finding in self.findings)
-        rest = f" {numbers.count(zero, 'tensor')} {'is' if zero == 1 else 'are'} zero to rounding on both sides."
-        return f"{told}within what rounding explains.{rest if zero else ''}"
+        # Where rounding could lead a training on its own anywhere, only the single steps prove something.
+        is_open = self.bounds.open_from64 is not None
+        step, alone = (_worst64(self.findings, stages) for stages in (_SINGLE, _ALONE))
+        size = "of its tensor's largest element"
+        told = f"In float64, {what} agrees within {numbers.scientific(max(step, alone), 2)} {size}"
+        if is_open:
+            what = what.rstrip(",") + ", each step from the recorded state,"
+            told = f"In float64, {what} agrees within {numbers.scientific(step, 2)} {size}"
+        apart = f" Trained on their own, the two stay within {numbers.scientific(alone, 2)}." if is_open else ""
+        return f"{told}, and within what rounding explains.{apart}{self._zero()}"
+
+    def _zero(self) -> str:
+        """The tensors of which nothing is left but rounding."""
+        zero = [f"{finding.stage}, {finding.tensor}" for finding in self.findings if finding.zero]
+        if not zero:
+            return ""
+        more = len(zero) - _NAMED
+        named = [*zero[:_NAMED], *([f"{more:,} more"] if more > 0 else [])]
+        return f" Zero to rounding on both sides, so that nothing is relative to it: {'; '.join(named)}."
 
     def _in_own_precision(self) -> str:
         torch = max(finding.torch_used for finding in self.findings)
@@ -159,17 +173,16 @@ class Verdict:
         without = [finding for finding in locked if finding.unbounded > 0]
         told = ""
         if without:
-            worst = max(without, key=lambda finding: finding.unbounded)
+            checks = numbers.count(len(locked), "check")
+            whole = "all" if all(finding.unbounded == 1 for finding in without) else "some or all"
             told = (
-                f" In {len(without):,} of the {numbers.count(len(locked), 'check')} of single steps, worst-case "
-                f"rounding in {self.recording.dtype} could exceed the values themselves, at most for "
-                f"{numbers.percent(worst.unbounded)} of the numbers ({worst.stage}, {worst.tensor}). These were "
-                "compared in float64 alone."
+                f" In {len(without):,} of {checks} of single steps, {self.recording.dtype}'s worst-case rounding "
+                f"exceeds {whole} of the values, so that there is no bound. Those values are checked in float64 alone."
             )
         if set(self.bounds.sampled) - {"trajectory"}:
             told += (
-                " Some float64 worst cases are as large. There both sides agree within what random errors in every "
-                "operation explain."
+                " Float64's worst case is too wide to be of use in places. There both sides agree within what random "
+                "errors in every operation explain."
             )
         return told
 
@@ -178,15 +191,14 @@ class Verdict:
         start = self.bounds.open_from
         if start is None:
             return []
-        start64 = self.bounds.open_from64
-        until = "to the end" if start64 is None else f"until step {start64:,}"
-        told = (
-            f"From step {start:,} on, rounding alone could move the loss of a training in {self.recording.dtype} by "
-            f"more than its size, in float64 {until} it could not. Beyond, the steps from the recorded state are the "
-            "proof"
-        )
+        start64, own = self.bounds.open_from64, self.recording.dtype
+        wide = "in float64 at no step" if start64 is None else f"in float64 from step {start64:,} on"
+        if start64 == start:
+            wide = "and in float64 too"
+        told = "In a training on its own, rounding alone could move the loss by more than its size: "
+        told += f"in {own} from step {start:,} on, {wide}. The later steps are proven from the recorded state"
         if "trajectory" in self.bounds.sampled:
-            told += ", and in float64 a second training whose weights and gradients are a little off"
+            told += ", and by a second float64 training whose weights and gradients are a little off"
         return [f"{told}."]
 
     def _on_cost(self) -> list[str]:
@@ -297,6 +309,12 @@ class Verdict:
         from parity.report import html
 
         return html.fragment(self.to_dict())
+
+
+def _worst64(findings: Sequence[Finding], stages: Collection[str]) -> float:
+    """The largest relative difference in float64 of what has a size to be relative to."""
+    apart = (finding.float64_difference for finding in findings if finding.stage in stages)
+    return max((value for value in apart if value is not None), default=0.0)
 
 
 def _ulps(value: float | None) -> str:

@@ -277,7 +277,7 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
         made = make_port(verdict.recording, port)
         timing = _measure.measure(program.path, verdict.recording, made, repeats=repeats, seed=arguments.seed)
         verdict = dataclasses.replace(verdict, timing=timing)
-        say(f"timed both sides {repeats} times")
+        say(f"timed both sides {numbers.count(repeats, 'time')}")
     return verdict
 
 

@@ -19,6 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The rooms in the order in which data goes through them; each may import from those before it.
 ROOMS = [
     "_errors",
+    "_words",
     "_terminal",
     "rounding",
     "_torch",
@@ -63,6 +64,7 @@ ROOMS = [
     "_followed",
     "_sampled",
     "_bounds",
+    "_relative",
     "_pairs",
     "_accuracy_loss",
     "_judge",

@@ -82,7 +82,7 @@ def _by_tensor(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
         changed = np.isin(steps.owner, guilty)
         mixed = _mixed(rule, faulty, changed)
         agreement = steps.agreement(course(steps.kind, mixed, steps.fed))
-        sentence = f"{named} {what} in the port: with PyTorch's rule so changed, it gives the port's steps within "
+        sentence = f"{named} {what} in the port: with PyTorch's rule so changed, it gives the port's steps "
         sentence += within(agreement)
         yield Cause(name, sentence, fix, first.stage, first.tensor, first.step or 0, agreement)
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import special
 
 from parity._recording import Array, Trace
+from parity._words import count
 from parity.causes import _model_rules as rules
 from parity.causes._case import Case, joined, run
 from parity.causes._cause import Cause
@@ -128,7 +129,7 @@ def _named(case: Case, side: str, errors: Errors, rows: tuple[int, ...]) -> Iter
     sentence = (
         f"rounding the operands of every product to {form.words} explains {1 - left:.4%} of {side}'s float32 error"
     )
-    sentence += f" over {len(rows)} steps; by chance that much is met with p < {max(chance, 1e-300):.0e}"
+    sentence += f" over {count(len(rows), 'step')}; by chance that much is met with p < {max(chance, 1e-300):.0e}"
     stage = "forward" if tensor == "predictions" else "gradient"
     step = int(case.recording.kept[rows[0]])
     if first is not None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import altair as alt
 import vl_convert
 
-from parity.report import drawn, numbers
+from parity.report import drawn, numbers, titles
 from parity.report.plain import visible
 
 Json = Mapping[str, Any]
@@ -19,6 +19,7 @@ Row = dict[str, Any]
 
 WIDTH, HEIGHT = 640, 300
 # Okabe and Ito's palette, darkened a little: the two sides stay apart for every kind of colour vision.
+_COLOURS = ["#8a3ffc", "#1f7a4d", "#8a919c"]
 LIGHT = {
     "background": "white",
     "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
@@ -40,11 +41,14 @@ LIGHT = {
     "text": {"color": "#4d5562", "fontSize": 11, "limit": 200},
     "rule": {"color": "#8a919c"},
     "point": {"color": "#6b7280"},
-    "range": {"category": ["#d9541e", "#00758f"], "ordinal": ["#8a3ffc", "#1f7a4d", "#8a919c"]},
+    "range": {"category": ["#d9541e", "#00758f"], "ordinal": _COLOURS},
 }
 _CLIP = re.compile(r'(?:(?<=id=")|(?<=url\(#))clip\d+(?=["\)])')
 _SIDES = ["PyTorch", "JAX"]
-_DISTANCES = ["float32 distance", "float64 distance", "float32 rounding bound"]
+# How the two sides are drawn, in the chart and in its legend: one broad and pale, one thin and dashed on top.
+_BROAD, _PALE, _THIN, _DASH = 6, 0.45, 1.8, [5, 3]
+_STROKE = _BROAD / HEIGHT
+_DISTANCES = ["as trained", "in float64", "rounding bound as trained"]
 _FLOOR_LABEL = "exactly equal"
 # A number beside an axis: written out where that is short, else with its power of ten.
 _NUMBER = (
@@ -58,9 +62,11 @@ _LEGEND = alt.Legend(
     title=None,
     orient="top",
     symbolType="stroke",
-    symbolStrokeWidth=3,
-    symbolSize=260,
-    symbolOpacity=1,
+    symbolStrokeWidth=alt.ExprRef(f"datum.value == 'JAX' ? {_THIN} : {_BROAD}"),
+    symbolDash=alt.ExprRef(f"datum.value == 'JAX' ? {_DASH} : []"),
+    symbolSize=400,
+    labelOffset=12,
+    symbolOpacity=alt.ExprRef(f"datum.value == 'JAX' ? 1 : {_PALE}"),
     columnPadding=28,
     offset=6,
 )
@@ -123,10 +129,6 @@ def _finite(rows: Sequence[Json], *keys: str) -> list[Row]:
     return [dict(row) for row in rows if all(math.isfinite(numbers.number(row[key])) for key in keys)]
 
 
-def _seen(good: str, bad: str, ok: bool) -> str:
-    return good if ok else bad
-
-
 def _log(rows: Sequence[Json], *keys: str) -> bool:
     """Whether the values span so much that a linear axis would hide most of them."""
     values = [row[key] for row in rows for key in keys]
@@ -139,7 +141,8 @@ def _scale(log: bool) -> alt.Scale:
 
 def _steps(rows: Sequence[Json]) -> alt.X:
     scale = alt.Scale(nice=False, domain=[rows[0]["step"], max(row["step"] for row in rows)])
-    return alt.X(field="step", type="quantitative", title="step", scale=scale, axis=alt.Axis(grid=False, tickCount=6))
+    axis = alt.Axis(grid=False, tickCount=6, tickMinStep=1, format=",d")
+    return alt.X(field="step", type="quantitative", title="step", scale=scale, axis=axis)
 
 
 def _y(field: str, title: str, log: bool) -> alt.Y:
@@ -149,8 +152,8 @@ def _y(field: str, title: str, log: bool) -> alt.Y:
 
 def _pair(x: alt.X, title: str, log: bool, **detail: Any) -> list[alt.Chart]:
     """Draw PyTorch broad and pale, and JAX thin and dashed on top: both stay visible where they coincide."""
-    thick = alt.Chart().mark_line(strokeWidth=6, opacity=0.45, strokeCap="round", clip=True)
-    thin = alt.Chart().mark_line(strokeWidth=1.8, strokeDash=[5, 3], clip=True)
+    thick = alt.Chart().mark_line(strokeWidth=_BROAD, opacity=_PALE, strokeCap="round", clip=True)
+    thin = alt.Chart().mark_line(strokeWidth=_THIN, strokeDash=_DASH, clip=True)
     return [
         thick.transform_calculate(side="'PyTorch'").encode(x=x, y=_y("torch", title, log), color=_SIDE, **detail),
         thin.transform_calculate(side="'JAX'").encode(x=x, y=_y("jax", title, log), color=_SIDE, **detail),
@@ -198,8 +201,9 @@ def _loss(rows: list[Row], ok: bool) -> dict[str, Any]:
     log = _log(rows, "torch", "jax")
     x = _steps(rows)
     tooltip = _tooltip(step="step", torch="PyTorch", jax="JAX")
-    title = _seen(
-        "Loss: JAX’s dashed line lies on PyTorch’s at every step", "Loss: where does JAX’s line leave PyTorch’s?", ok
+    together = titles.together(rows, titles.both(rows), _STROKE, log)
+    title = titles.title(
+        "Loss", "JAX’s dashed line lies on PyTorch’s", "where does JAX’s line leave PyTorch’s?", ok, together
     )
     layers = [*_pair(x, "loss", log), _hover(x, _y("torch", "loss", log), tooltip)]
     return finish(layers, rows, title, "The loss over the steps, of PyTorch and of JAX.")
@@ -210,7 +214,10 @@ def _weights(rows: list[Row], ok: bool) -> dict[str, Any]:
         row["tensor"] = visible(row["tensor"])
     x, detail = _steps(rows), alt.Detail(field="tensor", type="nominal")
     tooltip = [_word("tensor", "weight"), *_tooltip(step="step", torch="PyTorch", jax="JAX")]
-    title = _seen("Weights: both sides take the same path", "Weights: where does JAX’s path leave PyTorch’s?", ok)
+    together = titles.together(rows, titles.both(rows), _STROKE)
+    title = titles.title(
+        "Weights", "both sides take the same path", "where does JAX’s path leave PyTorch’s?", ok, together
+    )
     layers = [*_pair(x, "weight", False, detail=detail), _hover(x, _y("torch", "weight", False), tooltip, False)]
     labels = _line_labels(rows)
     text = alt.Chart(alt.InlineData(values=labels)).mark_text(align="right", baseline="bottom", fontWeight=600)
@@ -258,15 +265,16 @@ def _distance(rows: list[Row], tensor: str) -> dict[str, Any]:
     )
     name = visible(tensor)
     title = f"Distance between the two sides: {name}"
-    layers = _distance_layers(_steps(rows), y, floor, rows[0]["step"])
+    kinds = [kind for kind in _DISTANCES if any(row["kind"] == kind for row in long)]
+    layers = _distance_layers(_steps(rows), y, floor, rows[0]["step"], kinds)
     description = (
-        f"The largest difference between PyTorch and JAX in {name} over the steps: in float32 below its rounding "
-        "bound, and in float64 many powers of ten lower."
+        f"The largest difference between PyTorch and JAX in {name} over the steps: as trained, with the bound on its "
+        "rounding, and in float64."
     )
     return finish(layers, long, title, description)
 
 
-def _distance_layers(x: alt.X, y: alt.Y, floor: float, first: int) -> list[alt.Chart]:
+def _distance_layers(x: alt.X, y: alt.Y, floor: float, first: int, kinds: list[str]) -> list[alt.Chart]:
     # The bound is a dashed line, and so it is in the legend. Static drawings measure words too narrow: so the padding.
     bound = f"datum.value == '{_DISTANCES[2]}'"
     legend = alt.Legend(
@@ -280,10 +288,15 @@ def _distance_layers(x: alt.X, y: alt.Y, floor: float, first: int) -> list[alt.C
         offset=6,
         labelLimit=0,
     )
-    color = alt.Color(field="kind", type="nominal", scale=alt.Scale(domain=_DISTANCES, range="ordinal"), legend=legend)
+    color = alt.Color(
+        field="kind",
+        type="nominal",
+        scale=alt.Scale(domain=kinds, range=_COLOURS[: len(kinds)]),
+        legend=legend,
+    )
     tooltip = [_word("kind", "what"), _value("step", "step", ",d"), _value("value", "distance", ".3~g")]
-    # Where both are exactly equal, the small float64 dot lies inside the larger float32 one.
-    size = alt.condition("datum.kind == 'float32 distance'", alt.value(44), alt.value(14))
+    # Where both are exactly equal, the small dot of float64 lies inside the larger one.
+    size = alt.condition(f"datum.kind == '{_DISTANCES[0]}'", alt.value(44), alt.value(14))
     is_bound = alt.FieldEqualPredicate(field="kind", equal=_DISTANCES[2])
     at_floor = alt.Chart(alt.InlineData(values=[{"step": first, "shown": floor, "label": _FLOOR_LABEL}]))
     label = at_floor.mark_text(align="left", baseline="top", dx=4, dy=5, fontStyle="italic")
@@ -316,5 +329,9 @@ def _data(points: list[Row], data: Json, ok: bool) -> dict[str, Any]:
     layers = [dots.encode(x=x, y=y, tooltip=tooltip)]
     if lines := _finite(data["lines"], "x", "torch", "jax"):
         layers += [side.properties(data=alt.InlineData(values=lines)) for side in _pair(x, label, False)]
-    title = _seen("The data: both sides fit the same line", "The data: do both sides fit the same line?", ok)
+    seen = [row["y"] for row in points] + titles.both(lines)
+    together = not lines or titles.together(lines, seen, _STROKE)
+    title = titles.title("The data", "both sides fit the same line", "do both sides fit the same line?", ok, together)
+    if not lines:
+        return finish(layers, points, "The data", "The data.")
     return finish(layers, points, title, "The data, with the line that PyTorch fits and the line that JAX fits.")

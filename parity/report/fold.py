@@ -13,7 +13,7 @@ Json = Mapping[str, Any]
 
 # So many rows are read one by one; with more of them each stage is folded, and so many of its failing rows stay.
 _ROWS, _FAILING = 24, 5
-_NUMBERS = ("difference", "ulps", "float64_difference", "float64_bound", "unbounded")
+_NUMBERS = ("difference", "ulps", "float64_difference", "float64_bound")
 _NOTHING = -1.0  # below every number: what is relative to nothing is never the worst
 
 
@@ -63,6 +63,8 @@ def _stage(group: Sequence[Json]) -> list[Json]:
 def worst(rows: Sequence[Json], tensor: str) -> Json:
     """One row for several: in every column the worst of them, under a name that says so."""
     steps = [row["step"] for row in rows if row["step"] is not None]
+    # A bound that says nothing of any number of its tensor is no bound of which something is used.
+    bounded = [row for row in rows if numbers.number(row["unbounded"]) < 1 or not all(row["within"].values())] or rows
     return {
         **rows[0],
         **{key: max((row[key] for row in rows), key=_badness) for key in _NUMBERS},
@@ -70,7 +72,10 @@ def worst(rows: Sequence[Json], tensor: str) -> Json:
         "tensor": tensor,
         "holds": all(row["holds"] for row in rows),
         "same_program": all(row["same_program"] for row in rows),
-        "bound_used": {side: max((row["bound_used"][side] for row in rows), key=_badness) for side in ("torch", "jax")},
+        "unbounded": min((row["unbounded"] for row in bounded), key=numbers.number),
+        "bound_used": {
+            side: max((row["bound_used"][side] for row in bounded), key=_badness) for side in ("torch", "jax")
+        },
         "within": {side: all(row["within"][side] for row in rows) for side in ("torch", "jax")},
         "off": None,
         "step": min(steps, default=None),

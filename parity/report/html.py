@@ -136,15 +136,14 @@ def templates(package: str) -> jinja2.Environment:
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     environment = templates("parity.report")
-    environment.filters.update(
-        visible=visible, integer=numbers.integer, ulps=numbers.ulps, full=numbers.full, typeset=numbers.typeset
-    )
+    environment.filters.update(visible=visible, integer=numbers.integer, ulps=numbers.ulps, typeset=numbers.typeset)
     environment.globals.update(
         printed=view.printed,
         printed_summary=view.printed_summary,
         findings=_findings,
         shown=_shown,
         folded=view.folded,
+        notes=view.notes,
         causes=view.causes,
         warnings=view.warnings,
         matrix_rows=grid.rows,
@@ -153,6 +152,9 @@ def _environment() -> jinja2.Environment:
         timing=view.timing,
         divergence=view.divergence,
         agreeing=view.agreeing,
+        shown_digits=view.shown_digits,
+        full=numbers.full,
+        final_note=view.final_note,
         duration=numbers.duration,
         share=_share,
         highlight=highlight,

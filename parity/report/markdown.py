@@ -69,7 +69,7 @@ def _program(program: Json) -> list[str]:
     if program["printed"]:
         parts += [view.printed_summary(program["printed"]), _printed(program["printed"])]
     if program["final"]:
-        parts.append(_final(program["final"]))
+        parts.append(_final(program))
     if program["timing"] is not None:
         parts.append(view.timing(program["timing"]))
     return parts + _images(program)
@@ -91,7 +91,7 @@ def comment(program: Json) -> str:
         parts += [escape(sentence) for sentence in verdict["sentences"]]
     if program["findings"]:
         parts.append(_findings(view.findings(fold.by_stage(program["findings"]), style=numbers.typeset)))
-        parts += _zero_note(program)
+        parts += map(escape, view.notes(fold.by_stage(program["findings"])))
     parts += [*_matrix(program), *_warnings(program)]
     return "\n\n".join(parts) + "\n"
 
@@ -111,16 +111,12 @@ def _warnings(program: Json) -> list[str]:
 
 def _folded(program: Json) -> list[str]:
     table = _findings(view.shown(program, style=numbers.typeset))
-    key = _zero_note(program)
+    key = [*map(escape, view.notes(program["findings"]))]
     if not (note := view.folded(program)):
         return [table, *key]
     every = _findings(view.findings(program["findings"], style=numbers.typeset))
     summary = f"<details>\n<summary>All {len(program['findings']):,} checks</summary>"
     return [*key, note, table, summary, every, "</details>"]
-
-
-def _zero_note(program: Json) -> list[str]:
-    return [escape(view.ZERO_NOTE)] if any(row["zero"] for row in program["findings"]) else []
 
 
 def _matrix(program: Json) -> list[str]:
@@ -162,12 +158,14 @@ def _printed(rows: Sequence[Json]) -> str:
     return key + fence("\n".join(lines), "diff")
 
 
-def _final(rows: Sequence[Json]) -> str:
+def _final(program: Json) -> str:
     lines = ["| final weight | PyTorch | JAX | float64 | ULPs apart |", "| --- | ---: | ---: | ---: | ---: |"]
-    for row in rows:
-        values = [numbers.full(row[key]) for key in ("torch", "jax", "float64")]
+    for row in program["final"]:
+        values = [numbers.full(row[key], view.shown_digits(row)) for key in ("torch", "jax", "float64")]
         shown = [row["tensor"] + row["element"], *values, numbers.ulps(row["ulps"])]
         lines.append(f"| {' | '.join(escape(cell) for cell in shown)} |")
+    if note := view.final_note(program):
+        lines += ["", escape(note)]
     return "\n".join(lines)
 
 

@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from parity._words import count as count
+
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _EXPONENT = re.compile(r"(?<=\d)e([+-]\d+)")
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+# What stands where there is no number.
+NOTHING = "–"
 _DURATION_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
@@ -88,11 +92,13 @@ def number(value: Any) -> float:
 
 
 def scientific(value: Any, digits: int = 3) -> str:
-    """Write a number to ``digits`` significant digits, for a terminal.
+    """Write a number to ``digits`` significant digits, for a terminal; a dash where there is none.
 
-    >>> scientific(1.2345e-16), scientific(0.01234), scientific(12345.6), scientific(0)
-    ('1.23e-16', '0.0123', '12,300', '0')
+    >>> scientific(1.2345e-16), scientific(0.01234), scientific(12345.6), scientific(0), scientific(None)
+    ('1.23e-16', '0.0123', '12,300', '0', '–')
     """
+    if value is None:
+        return NOTHING
     x = number(value)
     if not math.isfinite(x):
         return "NaN" if math.isnan(x) else "∞" if x > 0 else "-∞"
@@ -139,20 +145,13 @@ def integer(value: Any) -> str:
 def ulps(value: Any) -> str:
     """Write a distance in units in the last place: whole numbers exactly while short, all else to two digits.
 
-    >>> ulps(3), ulps(12345), ulps(123456789), ulps(0.25)
-    ('3', '12,345', '1.2e+08', '0.25')
+    >>> ulps(3), ulps(12345), ulps(123456789), ulps(0.25), ulps(None)
+    ('3', '12,345', '1.2e+08', '0.25', '–')
     """
+    if value is None:
+        return NOTHING
     x = number(value)
     return integer(x) if abs(x) < 1e6 and x == round(x) else scientific(x, 2)
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Write so many of a thing.
-
-    >>> count(1, "cause"), count(2, "cause"), count(1200, "line"), count(0, "check")
-    ('1 cause', '2 causes', '1,200 lines', '0 checks')
-    """
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def percent(fraction: Any) -> str:
@@ -198,13 +197,13 @@ def duration(seconds: Any) -> str:
     return "0 s" if x == 0 else f"{scientific(x / 1e-9)} ns"
 
 
-def full(value: Any) -> str:
-    """Write a float32 value with the nine digits that identify it.
+def full(value: Any, digits: int = 9) -> str:
+    """Write a value with the digits that identify it: nine of a float32, 17 of a float64.
 
-    >>> full(2.0145576000213623), full("NaN")
-    ('2.01455760', 'NaN')
+    >>> full(2.0145576000213623), full(0.1, 17), full("NaN")
+    ('2.01455760', '0.10000000000000001', 'NaN')
     """
     x = number(value)
     if not math.isfinite(x):
         return scientific(x)
-    return f"{x:#.9g}" if x else "0"
+    return f"{x:#.{digits}g}" if x else "0"

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from parity.report import grid, numbers, view
+from parity.report import fold, grid, numbers, view
 from parity.report.plain import visible
 
 _PYTORCH, _JAX, _GOOD, _BAD = "dark_orange", "cyan", "green", "bold magenta"
@@ -29,8 +29,7 @@ def renderable(program: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_verdict(program)]
     if program["findings"]:
         parts += [Text(), _findings(program)]
-        if any(row["zero"] for row in program["findings"]):
-            parts.append(Text(view.ZERO_NOTE, style="dim"))
+        parts += [Text(note, style="dim") for note in view.notes(fold.fold(program["findings"]))]
         if note := view.folded(program):
             parts.append(Text(f"{note} The JSON has them all.", style="dim"))
     if cells := grid.rows(program):

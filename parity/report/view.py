@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from parity.report import fold, numbers
 from parity.report.plain import visible
 
@@ -15,6 +17,7 @@ Json = Mapping[str, Any]
 # What stands in place of a relative difference where there is nothing to be relative to.
 ZERO = "zero"
 ZERO_NOTE = "zero: float64 cannot tell any number of this tensor from zero, so that nothing is relative to it."
+ALIKE_NOTE = "Where an update's difference is 0 and a bound is used, both sides round to the same number."
 _FOLD_FROM = 9
 _KEPT_HEAD, _KEPT_TAIL = 3, 2
 _OFF = {
@@ -39,7 +42,7 @@ class Finding:
     fill: dict[str, float]
     within: dict[str, bool]
     same_program: bool
-    zero: bool
+    bounded: bool
     holds: bool
     where: str
     message: str
@@ -49,7 +52,7 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
     """Format one finding, its real numbers to so many digits; ``style`` goes over every number."""
 
     def write(value: Any) -> str:
-        return "–" if value is None else style(numbers.scientific(value, digits))
+        return style(numbers.scientific(value, digits))
 
     off = _OFF.get(row["off"] or "", "")
     where = "" if row["holds"] else "" if row["step"] is None else f"step {numbers.integer(row['step'])}"
@@ -58,23 +61,23 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
         stage=visible(row["stage"]),
         tensor=visible(row["tensor"]),
         difference=write(row["difference"]),
-        ulps="–" if row["ulps"] is None else style(numbers.ulps(row["ulps"])),
+        ulps=style(numbers.ulps(row["ulps"])),
         float64=ZERO if row["zero"] else write(row["float64_difference"]),
         float64_bound=write(row["float64_bound"]),
-        used={side: style(_share(used[side], row["unbounded"])) for side in ("torch", "jax")},
+        used={side: style(_share(used[side], row["within"][side], row["unbounded"])) for side in ("torch", "jax")},
         fill={side: _fill(used[side]) for side in ("torch", "jax")},
         within={side: bool(row["within"][side]) for side in ("torch", "jax")},
         same_program=row["same_program"],
-        zero=row["zero"],
+        bounded=row["float64_bound"] is not None,
         holds=row["holds"],
         where=where,
         message="" if row["holds"] else visible(row["message"]) or off,
     )
 
 
-def _share(used: Any, unbounded: Any) -> str:
-    """What is used of a bound; a dash where there is none."""
-    return "–" if numbers.number(unbounded) == 1 and numbers.number(used) < 1e-3 else numbers.percent(used)
+def _share(used: Any, within: bool, unbounded: Any) -> str:
+    """What is used of a bound; a dash where it says nothing of any number: it exceeds all of the tensor's."""
+    return numbers.NOTHING if within and numbers.number(unbounded) == 1 else numbers.percent(used)
 
 
 def findings(rows: Sequence[Json], digits: int = 3, style: Callable[[str], str] = str) -> list[Finding]:
@@ -90,6 +93,17 @@ def findings(rows: Sequence[Json], digits: int = 3, style: Callable[[str], str] 
 def shown(program: Json, digits: int = 3, style: Callable[[str], str] = str) -> list[Finding]:
     """Format the findings that are worth showing: all of a short table, a few for each stage of a long one."""
     return findings(fold.fold(program["findings"]), digits, style)
+
+
+def notes(rows: Sequence[Json]) -> list[str]:
+    """What rows of the stage table need to be understood."""
+    alike = any(_rounds_alike(row) for row in rows)
+    return [*([ZERO_NOTE] if any(row["zero"] for row in rows) else []), *([ALIKE_NOTE] if alike else [])]
+
+
+def _rounds_alike(row: Json) -> bool:
+    used = (numbers.number(value) for value in row["bound_used"].values())
+    return bool(row["stage"] == "update" and row["difference"] == 0 and max(used) > 0)
 
 
 def folded(program: Json) -> str:
@@ -206,9 +220,23 @@ def divergence(program: Json) -> str:
     return f"First parting: {visible(first['stage'])} of {visible(first['tensor'])}{step}{message}"
 
 
-def agreeing(value: Any, reference: Any) -> tuple[str, str]:
+def shown_digits(row: Json) -> int:
+    """As many digits of a final weight as identify it: fewer where both sides' are float32's."""
+    values = np.array([numbers.number(row[side]) for side in ("torch", "jax")])
+    with np.errstate(over="ignore"):
+        narrow = np.array_equal(values, values.astype(np.float32), equal_nan=True)
+    return 9 if narrow else 17
+
+
+def final_note(program: Json) -> str:
+    """Say that not all final weights are listed; empty where they are, or where their number is not known."""
+    listed, total = len(program["final"]), program.get("final_total", 0)
+    return f" These are the first {listed:,} of {total:,}." if listed < total else ""
+
+
+def agreeing(value: Any, reference: Any, digits: int = 9) -> tuple[str, str]:
     """Split a value's digits into those it shares with the reference and the rest."""
-    text, other = numbers.full(value), numbers.full(reference)
+    text, other = numbers.full(value, digits), numbers.full(reference, digits)
     shared = 0
     while shared < min(len(text), len(other)) and text[shared] == other[shared]:
         shared += 1

@@ -66,7 +66,7 @@ def test_report_leaves_everything_that_is_needed(folder: Path, capsys: pytest.Ca
         "train: recorded 5 steps of PyTorch, and again in float64",
         "train: replayed them in JAX on cpu: cpu, locked and free, in float32 and float64",
         "train: followed the rounding of every operation",
-        "train: judged 13 tensors of all stages against their rounding bounds",
+        "train: made 13 checks of all stages against their rounding bounds",
         "train: timed both sides 2 times",
         f"report: wrote {len(kept)} files",
     ]

@@ -70,7 +70,7 @@ def test_a_number_of_unknown_origin_is_not_compared(verdict: Verdict) -> None:
     recording = dataclasses.replace(verdict.recording, printed=(PrintedLine("took 12.75 seconds", 4, 4, 0),))
     told = dataclasses.replace(verdict, recording=recording)
     assert told.to_dict()["printed"] == []
-    assert "1 of 1 printed lines show numbers that are no loss, weight or prediction" in " ".join(told.sentences)
+    assert "The printed line was not compared: not every number there is a recorded loss" in " ".join(told.sentences)
 
 
 def test_a_line_that_differs_is_said_to(verdict: Verdict) -> None:

@@ -73,7 +73,7 @@ def test_what_is_exactly_equal_lies_on_the_floor() -> None:
     ]
     spec = charts.specs(program)["distance-weight"]
     shown = {(row["step"], row["kind"].split()[0]): row["shown"] for row in spec["data"]["values"]}
-    assert shown == {(0, "float32"): 1e-17, (0, "float64"): 2e-16, (1, "float32"): 3e-7, (1, "float64"): 1e-17}
+    assert shown == {(0, "as"): 1e-17, (0, "in"): 2e-16, (1, "as"): 3e-7, (1, "in"): 1e-17}
     assert "exactly equal" in charts.svg(spec)
 
 

@@ -14,6 +14,15 @@ from tests.report.sample import Document
 
 NARROW, WIDE = 400, 1280
 MEASURE = """
+function tooltip(window, page) {
+  const mark = page.querySelector("figure[id$='-weights'] svg .mark-symbol.role-mark path");
+  if (!mark) return "";
+  const { left, top, width, height } = mark.getBoundingClientRect();
+  const at = { bubbles: true, view: window, clientX: left + width / 2, clientY: top + height / 2 };
+  for (const kind of ["pointerover", "pointermove", "mouseover", "mousemove"])
+    mark.dispatchEvent(new window[kind.startsWith("pointer") ? "PointerEvent" : "MouseEvent"](kind, at));
+  return page.querySelector("#vg-tooltip-element")?.textContent ?? "";
+}
 function measure(window, page) {
   const root = page.documentElement;
   const box = (element) => element.getBoundingClientRect();
@@ -41,6 +50,7 @@ function measure(window, page) {
     ink: window.getComputedStyle(page.body).color,
     axis: axis && axis.getAttribute("fill"),
     title: page.title,
+    tooltip: tooltip(window, page),
     svgs: page.querySelectorAll("svg").length,
   };
 }
@@ -98,6 +108,13 @@ def test_every_chart_is_drawn_within_its_figure(light: Visit, documents: dict[st
         assert (figure["drawn"], figure["excess"]) == (1, 0)
         assert figure["marks"] > 0
         assert "could not be drawn" not in figure["words"]
+
+
+def test_the_tooltip_of_a_weight_names_it(light: Visit) -> None:
+    told = light.results[f"holding {WIDE}"]["tooltip"]
+    assert "weight[0, 0]" in told
+    assert "PyTorch" in told
+    assert "undefined" not in told
 
 
 @pytest.mark.parametrize("frame", FRAMES)

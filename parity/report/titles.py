@@ -1,0 +1,29 @@
+"""What a chart's title says of its lines: no more than they show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+def title(what: str, together: str, apart: str, ok: bool, lie_together: bool) -> str:
+    """What is to be seen: the lines lie together, or part by rounding alone, or it is asked where they part."""
+    if not ok:
+        return f"{what}: {apart}"
+    return f"{what}: {together}" if lie_together else f"{what}: the two sides part by rounding alone"
+
+
+def together(pairs: Sequence[Json], seen: Sequence[float], stroke: float, log: bool = False) -> bool:
+    """Whether JAX's line stays within the breadth of PyTorch's: this share of an axis over what is ``seen``."""
+    scale = math.log if log else float
+    places = [scale(value) for value in seen]
+    gap = max(abs(scale(row["torch"]) - scale(row["jax"])) for row in pairs)
+    return gap <= (max(places) - min(places)) * stroke
+
+
+def both(rows: Sequence[Json]) -> list[float]:
+    """The values of both sides."""
+    return [row[side] for row in rows for side in ("torch", "jax")]
