@@ -131,7 +131,22 @@ class Walk:
 
     def _carry(self, form: Format, start: Any, *, likely: bool = False, locked: bool, alone: bool = False) -> Any:
         flags = (jnp.asarray(likely), jnp.asarray(locked), jnp.asarray(alone))
-        return (_plain(form), *flags), _plain(start), _no_error(start)
+        return (_plain(form), *flags), _plain(start), self._stored(form, start)
+
+    def _stored(self, form: Format, start: Any) -> Any:
+        """The error of what a step starts with: of the optimizer's own numbers that the format cannot hold.
+
+        A learning rate or beta that ``optax.inject_hyperparams`` keeps in the state is rounded before the first step;
+        weights and the model's state come from the recording, or are in its dtype already.
+        """
+        params, kept, state = start
+
+        def rounded(leaf: Any) -> Any:
+            narrow = jnp.asarray(leaf, self._recording.dtype)
+            inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.floating) & (narrow.astype(leaf.dtype) != leaf)
+            return jnp.where(inexact, form.unit * jnp.abs(leaf), 0.0)
+
+        return _no_error(params), jax.tree.map(rounded, kept), _no_error(state)
 
     # -- locked
 
@@ -150,7 +165,7 @@ class Walk:
             # A state that was recorded is exact; one that recorded gradients led to brings its error along.
             if row >= sequence:
                 inner = (carry[1][0], state, carry[1][2])
-                carry = (carry[0], inner, _no_error(inner))
+                carry = (carry[0], inner, self._stored(form, inner))
             carry, made = self._run.one(carry, (recorded, None, self._constants(recording.kept[row])), batch, parts)
             gathered.add(slice(row, row + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
         return gathered.trace()

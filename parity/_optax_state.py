@@ -50,6 +50,46 @@ def optimizer_state(state: Any, params: Any, keys: Collection[str] = ()) -> dict
     return {key: jax.tree.map(_first_whole, *parts, is_leaf=is_hole) for key, parts in found.items()}
 
 
+class ExactCounts:
+    """An optimizer whose step counters are of JAX's default integers, so that float64 runs have float64 schedules.
+
+    Optax counts in int32, and JAX divides int32 in float32, with 64-bit types too: the rate of
+    ``optax.exponential_decay`` would be rounded to float32 in the float64 run. It divides int64 in float64. Without
+    64-bit types nothing changes.
+    """
+
+    @classmethod
+    def of(cls, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+        """``optimizer`` with such counters; the same object where it has them."""
+        if isinstance(getattr(optimizer.update, "__self__", None), cls):
+            return optimizer
+        exact = cls(optimizer)
+        return optax.GradientTransformationExtraArgs(exact.init, exact.update)
+
+    def __init__(self, optimizer: optax.GradientTransformation) -> None:
+        self._optimizer = optimizer
+
+    def init(self, params: Any) -> Any:
+        """The first state, in the types that updates keep it in: an injected schedule's first rate was of int32."""
+        state = _counted(self._optimizer.init(params))
+        if jax.dtypes.canonicalize_dtype(np.int64) != np.int64:
+            return state
+        after = jax.eval_shape(self.update, params, state, params)[1]
+        return jax.tree.map(lambda leaf, later: jnp.asarray(leaf, later.dtype), state, after)
+
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        """The updates and the next state; see :class:`optax.GradientTransformation`."""
+        updates, state = self._optimizer.update(updates, state, params, **extra)
+        return updates, _counted(state)
+
+
+def _counted(state: Any) -> Any:
+    """``state`` with its counters of JAX's default integers."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, part: jnp.asarray(part, int) if _is_counter(path, part) else part, state
+    )
+
+
 def put(state: Any, params: Any, recorded: Mapping[str, Any], step: Any) -> Any:
     """``state`` as it is before step number ``step``: counters set to it, recorded trees in their places.
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from parity import _nnx
+from parity import _nnx, _optax_state
 from parity._errors import PortError
 
 
@@ -118,11 +118,15 @@ def arrays(state: Any) -> Any:
 
 
 def of_arrays(port: Port) -> Port:
-    """The same port with nothing but arrays in ``params`` and ``state``, so that JAX can trace it; at most once."""
+    """The same port with nothing but arrays in ``params`` and ``state``, so that JAX can trace it; at most once.
+
+    Its optimizer counts its steps exactly in float64 runs: see :class:`parity._optax_state.ExactCounts`.
+    """
+    optimizer = _optax_state.ExactCounts.of(port.optimizer)
     if isinstance(port.apply, _Rejoined):
-        return port
+        return port if optimizer is port.optimizer else dataclasses.replace(port, optimizer=optimizer)
     params, state = parameters(port.params), None if port.state is None else arrays(port.state)
-    return dataclasses.replace(port, params=params, state=state, apply=_Rejoined(port))
+    return dataclasses.replace(port, params=params, state=state, apply=_Rejoined(port), optimizer=optimizer)
 
 
 class _Rejoined:

@@ -79,7 +79,7 @@ def _schedules(read: _Read, whole: Array) -> Iterator[tuple[str, Array, str, str
     count = len(read.rates)
     single = whole.astype(np.float32).astype(np.float64)[:count]
     if _near(read, single):
-        fix = "compute the learning rate in float64: a schedule under jax.enable_x64, or a Python number"
+        fix = "compute the learning rate in float64: a Python number, or a schedule that makes no float32 of it"
         yield "float64 cut to float32", single, "its learning rate is rounded to float32", fix
     if (whole == whole[0]).all():
         return
@@ -119,6 +119,11 @@ def _constant(steps: Columns, read: _Read) -> Iterator[tuple[Variant, Course]]:
 
 def _said(steps: Columns, factor: float, slack: float, of: str) -> Variant:
     own = float(steps.rule.rates[0, 0])
+    if factor < 0:
+        size = "" if factor == -1 else f", and its size is {digits(-factor, slack)} times PyTorch's"
+        what = f"its learning rate{of} has the wrong sign: it steps in the opposite direction{size}"
+        fix = f"turn the sign of the update, with optax.scale_by_learning_rate({own:g}) or optax.scale({-own:g})"
+        return Variant("learning rate of the wrong sign", steps.rule, what, fix)
     # Two numbers in words: the factor's distance from one is known to as many digits as the factor itself.
     near_one = f"1 {factor - 1:+.{_digits(factor - 1, slack)}g}" if abs(factor - 1) < 0.1 else digits(factor, slack)
     what = f"its learning rate{of} is {near_one.replace('+', '+ ').replace(' -', ' - ')} times PyTorch's"
