@@ -65,7 +65,8 @@ class FitResult:
         if not bad.size:
             return text
         step = bad[0] if self.at is None else self.at[bad[0]]
-        return f"{text}; not finite from step {step:,} on: try a smaller learning rate"
+        advice = "try a smaller learning rate" if step else "look for inf and NaN in the data and the initial weights"
+        return f"{text}; not finite from step {step:,} on: {advice}"
 
     def _repr_html_(self) -> str:
         """The summary and the loss over the steps, as a notebook shows it."""

@@ -51,11 +51,12 @@ class Observer:
         self._seen: Seen | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._module: torch.nn.Module | None = None
+        self._made: dict[int, tuple[torch.Tensor, int]] = {}
         self._steps_begun = 0
         self._evaluated = 0
         self._ends: list[float] = []
         self.stopped = False
-        self._tape = Tape(self._on_backward, lambda name: self._stack.chance(name), dropout=dropout)
+        self._tape = Tape(self._on_backward, lambda name: self._stack.chance(name), self._on_gradients, dropout=dropout)
         self._clips = Watch(namespace)
         self._stack = Stack(self._tape, self._on_call, self._problem_is)
 
@@ -113,6 +114,12 @@ class Observer:
             except TypeError as error:
                 self._problem = f"the loss computes in a dtype that NumPy lacks ({error})"
 
+    def _on_gradients(self) -> None:
+        """Note which gradients ``backward()`` left, to see at the step whether they are still what it made."""
+        if self._differentiated and self._problem is None and not self.stopped:
+            owned = self._differentiated[-1].call.module.parameters()
+            self._made = {id(p): (p.grad, p.grad._version) for p in owned if p.grad is not None}
+
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._tape.off = True
         if self._problem is None and not self.stopped:
@@ -126,6 +133,7 @@ class Observer:
         self._ends = [*self._ends[:1], time.perf_counter()]
         self._tape.off = False
         self._tape.forget()
+        self._made = {}
         self._clips.clear()
         if self._problem is None and self._seen and not self.stopped:
             state, others = optimizer_state(optimizer, self._parameters())
@@ -170,6 +178,8 @@ class Observer:
             self._stop(seen)
             return
         _supported.check_clipping(self._clips, seen.clipping, {name: parameters[name] for name in groups})
+        if not self._clips.clipping:
+            _supported.check_gradients(self._made, {name: parameters[name] for name in groups})
         made = gradients(parameters, seen.rules, self._clips.raw)
         seen.keeper.begin(joined([one.predictions for one in passes]), made)
         for name, group in groups.items():

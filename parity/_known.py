@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from parity._loss import Line, Loss, Ref, refs, replaced
-from parity._recording import MSE, Part
+from parity._recording import MSE, OWN, Part
 
-OWN = "a loss of its own"
 # Functions that change a tensor's shape and none of its values.
 _RESHAPING = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "contiguous", "view_as", "reshape_as", "ravel"}
 _SCALING = {"mul", "div", "true_divide", "neg", "multiply", "divide", "negative", "__rmul__"}

@@ -128,6 +128,8 @@ def loss_of(value: Any, root: torch.Tensor, seed: Any, *, layers: bool = False) 
     ordered = sorted(operations, key=lambda operation: operation.number)
     places = {operation: place for place, operation in enumerate(ordered)}
     calls: dict[Any, None] = {}
+    used = [value, *_values([(operation.args, operation.kwargs) for operation in operations])]
+    called = any(isinstance(_inner(each, layers), Output) for each in used)
     targets: dict[torch.Tensor, int] = {}
 
     def ref(value: Any) -> Any:
@@ -138,7 +140,7 @@ def loss_of(value: Any, root: torch.Tensor, seed: Any, *, layers: bool = False) 
         if isinstance(value, Item):
             return Ref("made", places[value.operation], value.path)
         if isinstance(value, Outside):
-            _check_outside(value)
+            _check_outside(value, called)
             return Ref("target", targets.setdefault(value.tensor, len(targets)))
         if isinstance(value, Lost):
             raise UnsupportedError(f"the loss cannot be followed: {value.reason}. Make new tensors instead")
@@ -159,13 +161,19 @@ def loss_of(value: Any, root: torch.Tensor, seed: Any, *, layers: bool = False) 
     return Loss(lines, own, next(iter(calls)), tuple(targets), factor, root.detach())
 
 
-def _check_outside(value: Outside) -> None:
+def _check_outside(value: Outside, called: bool) -> None:
     shape = tuple(value.tensor.shape)
     if value.tensor.requires_grad:
         kind = "a parameter" if isinstance(value.tensor, torch.nn.Parameter) else "a tensor"
+        what = f"the loss takes {kind} of shape {shape} that is trained or was made of what is trained"
+        if not called:
+            raise UnsupportedError(
+                f"{what}, and no module's output: parity records modules that are called, as model(x), and neither "
+                "model.forward(x) nor plain tensors"
+            )
         raise UnsupportedError(
-            f"the loss takes {kind} of shape {shape} that has a gradient of its own beside the model's output, such as "
-            "a penalty on weights. Use weight_decay, or compute it inside the model and return it"
+            f"{what}, beside the model's output. Parity records losses of one call's output and data: compute it "
+            "inside the model and return it, or, where it is a penalty on weights, use the optimizer's weight_decay"
         )
     if value.changed:
         raise UnsupportedError(

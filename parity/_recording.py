@@ -21,6 +21,8 @@ Tree = Any
 # Torch classes by their full names, as a recording keeps them.
 LINEAR = "torch.nn.modules.linear.Linear"
 MSE = "torch.nn.modules.loss.MSELoss"
+# A loss that is none of torch's own.
+OWN = "a loss of its own"
 SGD = "torch.optim.sgd.SGD"
 
 

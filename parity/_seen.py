@@ -108,6 +108,7 @@ class Call:
         arguments: what it was called with beside the tensors.
         chance: the function inside that drew random numbers, and the module that called it; empty where none did.
         evaluation: whether it is kept as one: an optimizer step was made and it had no part in it.
+        lazy: whether the module had weights without a shape before it.
     """
 
     module: torch.nn.Module
@@ -119,6 +120,7 @@ class Call:
     arguments: Arguments = dataclasses.field(default_factory=lambda: Arguments((), {}))
     chance: str = ""
     evaluation: bool = False
+    lazy: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

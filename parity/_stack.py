@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ _BY_MODE = (
     torch.nn.RNNBase,
     torch.nn.RReLU,
 )
+
+
+_UNSHAPED = (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer)
 
 
 class Stack:
@@ -45,7 +48,9 @@ class Stack:
         if self._model is None and any(True for _ in module.parameters()):
             self._place = len(self._modules)
             self._layer = only_layer(module)
-            self._model = Call(module, 0, buffers=self.buffers(module), modes=_modes(module))
+            lazy = any(isinstance(each, _UNSHAPED) for each in _tensors(module))
+            buffers = {} if lazy else self.buffers(module)
+            self._model = Call(module, 0, buffers=buffers, modes=_modes(module), lazy=lazy)
             self._tape.off = self._layer is None or self._layer is module
         elif self._model is None:
             self._tape.module = module
@@ -72,6 +77,8 @@ class Stack:
         outputs = to_tree(output)
         if outputs is None:
             return
+        if type(call.module) is torch.nn.Linear and kwargs.keys() == {"input"}:
+            args, kwargs = (kwargs["input"],), {}  # its one argument, by whatever way it came
         call.inputs, call.arguments = taken(call.module, args, kwargs)
         call.outputs = outputs
         self._tape.returned(call, output, shell=shell)
@@ -79,7 +86,7 @@ class Stack:
 
     def chance(self, function: str) -> None:
         """A function draws random numbers; inside the model that is noted with the module that calls it."""
-        if self._model is not None and not self._model.chance:
+        if self._model is not None and not self._model.chance and not self._model.lazy:
             names = {id(module): name for name, module in self._model.module.named_modules()}
             name = names.get(id(self._modules[-1]), "")
             where = f"{name} ({type(self._modules[-1]).__name__})" if name else type(self._modules[-1]).__name__
@@ -96,6 +103,11 @@ class Stack:
         return kept
 
 
+def _tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
 def only_layer(module: torch.nn.Module) -> torch.nn.Module | None:
     """The linear layer that owns all parameters of ``module``, where there is one and no buffer beside it."""
     own = {id(parameter) for parameter in module.parameters()}
@@ -110,6 +122,7 @@ def _modes(module: torch.nn.Module) -> tuple[tuple[str, bool], ...]:
 
 
 def _minds_mode(module: torch.nn.Module) -> bool:
-    code = getattr(type(module).forward, "__code__", None)
+    # A scripted module's class raises where it is asked for its forward.
+    code = getattr(vars(type(module)).get("forward", module.forward), "__code__", None)
     own = not type(module).__module__.startswith("torch.nn.") and code is not None and "training" in code.co_names
     return own or isinstance(module, _BY_MODE)

@@ -38,6 +38,11 @@ def the_passes(
     used = differentiated[cleared[-1] :]
     for one in used:
         check_alike(used[0], one, "different losses are added up in one step. Add them up as one loss of one kind")
+        if one.call.lazy:
+            raise UnsupportedError(
+                "the model's weights are made in its first call, which is part of the training: there are none to "
+                "start from. Call the model once on an input before the training"
+            )
         if one.call.chance:
             raise UnsupportedError(
                 f"{one.call.chance} draws random numbers in the training, which no two frameworks draw alike. "
@@ -103,6 +108,11 @@ def _lines(one: Pass) -> str:
 
 def check_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
     """The optimizer must train the model, nothing else, and from the start."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedError(
+            "the model is a scripted module, whose weights cannot be copied into a float64 run. Train the module that "
+            "torch.jit.script() was given"
+        )
     owned = {id(parameter) for parameter in model.parameters()}
     used = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     name = type(model).__name__
@@ -152,6 +162,19 @@ def check_clipping(watch: Watch, at_start: Mapping[str, Any], trained: Mapping[s
         raise UnsupportedError(
             f"gradients are clipped, but not that of {', '.join(left_out)}. Clip those of all trained parameters"
         )
+
+
+def check_gradients(made: Mapping[int, tuple[torch.Tensor, int]], trained: Mapping[str, torch.nn.Parameter]) -> None:
+    """Gradients are what ``backward()`` made them."""
+    for name, parameter in trained.items():
+        if (known := made.get(id(parameter))) is None or parameter.grad is None:
+            continue
+        if parameter.grad is not known[0] or parameter.grad._version != known[1]:
+            raise UnsupportedError(
+                f"the gradient of {name} is changed between backward() and optimizer.step(), by the program or by what "
+                "it calls. Parity follows what backward(), torch.nn.utils.clip_grad_norm_ and clip_grad_value_ do: put "
+                "the change into the loss"
+            )
 
 
 def check_modes(first: Call, now: Call) -> None:

@@ -76,16 +76,24 @@ class Tape(TorchFunctionMode):
     """Notes every torch function of tensors that derive from the model's output, until :meth:`forget`.
 
     Args:
-        on_backward: called after ``backward()`` with the value it was called on, that tensor and the gradient given.
+        on_backward: called before ``backward()`` runs, with the value it was called on, that tensor and the gradient it
+            was given.
         on_chance: called with the name of each function that draws random numbers.
+        on_gradients: called after ``backward()`` has run.
         dropout: whether dropout stays on.
     """
 
     def __init__(
-        self, on_backward: Callable[[Any, Any, Any], None], on_chance: Callable[[str], None], *, dropout: bool = True
+        self,
+        on_backward: Callable[[Any, Any, Any], None],
+        on_chance: Callable[[str], None],
+        on_gradients: Callable[[], None] = lambda: None,
+        *,
+        dropout: bool = True,
     ) -> None:
         super().__init__()
         self._on_backward, self._on_chance, self._dropout = on_backward, on_chance, dropout
+        self._on_gradients = on_gradients
         self._values: Any = WeakIdKeyDictionary()
         self._numbers = itertools.count()
         self.off = False  # inside the model, where nothing is noted
@@ -165,7 +173,9 @@ class Tape(TorchFunctionMode):
         values = [self.value(root) for root in roots]
         for root, seed, value in zip(roots, seeds, values, strict=True):
             self._on_backward(value, root, seed)
-        return func(*args, **kwargs)
+        made = func(*args, **kwargs)
+        self._on_gradients()
+        return made
 
 
 def version_of(tensor: torch.Tensor) -> int:

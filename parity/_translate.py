@@ -15,7 +15,7 @@ import jaxreg
 from parity import _clipping
 from parity._errors import UnsupportedError
 from parity._ports import Port
-from parity._recording import LINEAR, MSE, SGD, Part, Recording
+from parity._recording import LINEAR, MSE, OWN, SGD, Part, Recording
 
 _BRING_YOUR_OWN = (
     "Write the JAX side yourself, a parity.Port or a function from the Recording to one, and name it with "
@@ -35,8 +35,9 @@ def port(recording: Recording) -> Port:
     Raises:
         UnsupportedError: a part is of another kind, named in the message, or the loss would broadcast its arguments.
     """
-    _require("model", recording.model, LINEAR)
+    # A module is told to be one linear layer by a squared error of its output: with another loss, that is the obstacle.
     _require("loss", recording.loss, MSE)
+    _require("model", recording.model, LINEAR)
     _require("optimizer", recording.optimizer, SGD)
     if recording.clipping:
         raise UnsupportedError(
@@ -77,8 +78,10 @@ def _layout(use_bias: bool) -> dict[str, str]:
 
 def _require(role: str, part: Part, kind: str) -> None:
     if part.type != kind:
+        made_of = " then ".join(str(line) for line in part.settings.get("operations", ()))
+        called = f"{part.type} ({made_of})" if part.type == OWN else f"a {part.type}"
         raise UnsupportedError(
-            f"the {role} is a {part.type}, which parity cannot port by itself; it ports "
+            f"the {role} is {called}, which parity cannot port by itself; it ports "
             f"{LINEAR.replace('modules.linear.', '')} with {MSE.replace('modules.loss.', '')} and "
             f"{SGD.replace('sgd.', '')}. {_BRING_YOUR_OWN}"
         )

@@ -8,10 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import parity.report
-from parity import _document, _judge, _printed
+from parity import _divergence, _document, _judge, _printed
 from parity._bounds import Bounds
 from parity._errors import DivergenceError
 from parity._judge import Finding
@@ -103,9 +101,16 @@ class Verdict:
             failing = sum(not finding.holds for finding in self.findings)
             checks = numbers.count(len(self.findings), "check")
             told = f"{failing:,} of {checks} {'does' if failing == 1 else 'do'} not hold."
-            return (told, *self._near_float32(first), *notes, *self._diverging())
+            return (told, *self._near_float32(first), *notes, *_divergence.sentences(self.recording, self.replay))
         well = (self._in_float64(), self._in_own_precision(), self._at_the_end())
-        return (*well, *self._open(), *notes, *self._on_print(), *self._diverging(), *self._on_cost())
+        return (
+            *well,
+            *self._open(),
+            *notes,
+            *self._on_print(),
+            *_divergence.sentences(self.recording, self.replay),
+            *self._on_cost(),
+        )
 
     @property
     def explanation(self) -> str:
@@ -238,23 +243,6 @@ class Verdict:
                 "recorded loss, weight or prediction."
             )
         return told
-
-    def _diverging(self) -> list[str]:
-        """A training that leaves the finite numbers is no fault of the port; it is said which side does, and when."""
-        sides = {"PyTorch": self.recording.observed, "JAX": self.replay.free}
-        first = {}
-        kept = self.recording.kept
-        for side, run in sides.items():
-            bad = set(np.flatnonzero(~np.isfinite(run.losses)).tolist())
-            for values in run.weights.values():
-                bad.update(int(step) for step, row in zip(kept, values, strict=True) if not np.isfinite(row).all())
-            if bad:
-                first[side] = min(bad)
-        if not first:
-            return []
-        told = " and ".join(f"{side}'s from step {step:,}" for side, step in first.items())
-        both = "Both trainings diverge, which is parity too" if len(first) == 2 else "One training diverges"
-        return [f"{both}: inf or NaN is in {told} on. A smaller learning rate would keep it finite."]
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain values, as ``report.json`` holds each program."""

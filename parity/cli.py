@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
@@ -10,11 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jaxreg
-from parity._errors import OutputError, PortError, ProgramError
+from parity import _output
 from parity._terminal import HOLDS, NOT_JUDGED, PARTS, progress
 from parity.bench import command as bench
-from parity.report import numbers
 
 if TYPE_CHECKING:
     from parity._verdict import Verdict
@@ -35,6 +34,8 @@ examples:
                                          function from the Recording to one, such as
                                            def port(recording):
                                                return parity.Port.from_nnx(model, loss, optimizer)
+  parity check run.npz --port port.py:port
+                                         a recording that parity.record(...).save("run.npz") kept
   parity check train.py --json -         the verdict as JSON, for another program to read
   parity check train.py --markdown -     the verdict as Markdown, for a comment on a pull request
   parity check train.py --matrix         also on every platform JAX finds here, at each precision of products
@@ -54,9 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     words = list(sys.argv[1:] if argv is None else argv)
+    if not getattr(arguments, "quiet", True):
+        # To load them takes seconds; nothing above has.
+        print("parity: loading PyTorch and JAX", file=sys.stderr, flush=True)
+    from jaxreg import JaxregError
+    from parity._errors import ProgramError
+
     try:
         code: int = arguments.run(arguments, words)
-    except jaxreg.JaxregError as error:
+    except JaxregError as error:
         if isinstance(error, ProgramError) and error.program_traceback:
             sys.stderr.write(error.program_traceback)
         print(f"parity: {error}", file=sys.stderr)
@@ -157,8 +164,11 @@ def _count(text: str) -> int:
 
 def _report(arguments: argparse.Namespace, words: list[str]) -> int:
     import parity.report
+    from parity._errors import PortError
+    from parity.report import numbers
 
-    parity.report.check_writable(arguments.output)
+    folder = str(Path(arguments.output).resolve())  # the program may go to another one
+    parity.report.check_writable(folder)
     chosen = _chosen(arguments.programs)
     if arguments.port and len(chosen) != 1:
         raise PortError(f"--port goes with one program, got {len(chosen)}; name the one it is a port of")
@@ -167,7 +177,7 @@ def _report(arguments: argparse.Namespace, words: list[str]) -> int:
         for program in chosen:
             verdicts.append(_named_apart(_judge(program, arguments), verdicts))
             draw(verdicts[-1].to_dict())
-        written = _write(verdicts, words, arguments.output)
+        written = _write(verdicts, words, folder)
     progress(arguments, "report")(f"wrote {numbers.count(len(written), 'file')}")
     for verdict in verdicts:
         _show(verdict)
@@ -194,32 +204,25 @@ def _show(verdict: Verdict) -> None:
 
 
 def _check(arguments: argparse.Namespace, words: list[str]) -> int:
-    wanted = {"--json": arguments.json, "--markdown": arguments.markdown}
+    from parity._errors import OutputError
+
+    # The program may go to another folder, and print; what it prints goes elsewhere where a result goes to "-".
+    wanted = {flag: _output.place(getattr(arguments, flag)) for flag in ("json", "markdown")}
     if list(wanted.values()).count("-") > 1:
         raise OutputError("--json - and --markdown - would print into one another; give one of them a file")
-    for file in wanted.values():
-        if file not in (None, "-"):
-            _check_file(Path(file))
     arguments.repeats = 0
-    verdict = _judge(_chosen([arguments.program])[0], arguments)
-    if arguments.json is not None:
-        from parity.report import numbers
+    with _output.alone() if "-" in wanted.values() else contextlib.nullcontext(sys.stdout) as stream:
+        verdict = _judge(_chosen([arguments.program])[0], arguments)
+        if wanted["json"] is not None:
+            from parity.report import numbers
 
-        _put(arguments.json, json.dumps(numbers.encode(verdict.to_dict()), indent=1, allow_nan=False) + "\n")
-    if arguments.markdown is not None:
-        _put(arguments.markdown, verdict.to_markdown())
+            text = json.dumps(numbers.encode(verdict.to_dict()), indent=1, allow_nan=False) + "\n"
+            _output.put(wanted["json"], text, stream)
+        if wanted["markdown"] is not None:
+            _output.put(wanted["markdown"], verdict.to_markdown(), stream)
     if "-" not in wanted.values():
         _show(verdict)
     return HOLDS if verdict.ok and (verdict.matrix is None or verdict.matrix.ok) else PARTS
-
-
-def _put(file: str, content: str) -> None:
-    from parity import _archive
-
-    if file == "-":
-        sys.stdout.write(content)
-    else:
-        _archive.write(Path(file), content.encode())
 
 
 def _list(arguments: argparse.Namespace, words: list[str]) -> int:
@@ -262,10 +265,16 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
     say = progress(arguments, program.name)
     from parity import _measure
     from parity._check import check, make_port
+    from parity.report import numbers
 
     port = _load_port(arguments.port) if arguments.port else None
     verdict = check(
-        program.path, port, seed=arguments.seed, dropout=arguments.dropout, title=program.title, progress=say
+        _recording_of(program.path) or program.path,
+        port,
+        seed=arguments.seed,
+        dropout=arguments.dropout,
+        title=program.title,
+        progress=say,
     )
     verdict = dataclasses.replace(verdict, axes=program.axes)
     repeats = arguments.repeats if arguments.repeats is not None else (_REPEATS if program.about else 0)
@@ -281,6 +290,15 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
     return verdict
 
 
+def _recording_of(path: Any) -> Any:
+    """The recording that a file holds; ``None`` where it is a script or a function."""
+    if not isinstance(path, Path) or path.suffix != ".npz":
+        return None
+    from parity._recording import Recording
+
+    return Recording.load(path)
+
+
 def _named_apart(verdict: Verdict, others: Sequence[Verdict]) -> Verdict:
     """Two scripts may have one name; their files must not."""
     taken = {other.name for other in others}
@@ -294,6 +312,7 @@ def _load_port(text: str) -> Any:
     """What FILE.py:NAME names."""
     import runpy
 
+    from parity._errors import PortError, ProgramError
     from parity._run_program import own_traceback
 
     file, colon, name = text.rpartition(":")
@@ -313,9 +332,3 @@ def _load_port(text: str) -> Any:
         public = ", ".join(key for key in found if not key.startswith("_")) or "nothing"
         raise PortError(f"{file} has no {name!r}; it defines {public}")
     return found[name]
-
-
-def _check_file(path: Path) -> None:
-    """Before any work: can this file be written?"""
-    if path.is_dir() or not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}")

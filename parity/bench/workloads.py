@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxreg._room import host_memory
-from parity._errors import BenchError
-
 Array = np.ndarray[Any, Any]
 
 
@@ -101,6 +98,8 @@ def named(names: list[str]) -> list[Workload]:
     known = {workload.name: workload for workload in WORKLOADS}
     for name in names:
         if name not in known:
+            from parity._errors import BenchError  # loads JAX, which the command's help need not
+
             raise BenchError(f"there is no workload {name!r}; there are {', '.join(known)}")
     return [known[name] for name in names] or list(WORKLOADS)
 
@@ -128,6 +127,9 @@ def check_room(workload: Workload) -> None:
     Raises:
         BenchError: the data, twice over, are larger than the memory that is free.
     """
+    from jaxreg._room import host_memory
+    from parity._errors import BenchError
+
     free = host_memory()
     if free is not None and 2 * workload.bytes > free:
         raise BenchError(

@@ -84,11 +84,12 @@ def _errors(case: Case, trace: Trace, rows: tuple[int, ...]) -> Errors:
     exact, kept = case.recording.arbiter_locked, []
     for row in rows:
         pair = joined(trace.predictions[row]), joined(exact.predictions[row])
-        gaps = {"predictions": pair[0] - pair[1]}
-        for name in exact.gradients:
-            if name not in case.recording.frozen:
-                value = np.asarray(trace.gradients[name][row], np.float64)
-                gaps[name] = (value - np.asarray(exact.gradients[name][row], np.float64)).reshape(-1)
+        with np.errstate(invalid="ignore"):
+            gaps = {"predictions": pair[0] - pair[1]}
+            for name in exact.gradients:
+                if name not in case.recording.frozen:
+                    value = np.asarray(trace.gradients[name][row], np.float64)
+                    gaps[name] = (value - np.asarray(exact.gradients[name][row], np.float64)).reshape(-1)
         if not all(np.isfinite(gap).all() for gap in gaps.values()):
             return []
         kept.append(gaps)

@@ -122,7 +122,7 @@ def test_only_some_ways(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_said_before_it_is_tried(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(workloads, "host_memory", lambda: 2**28)
+    monkeypatch.setattr("jaxreg._room.host_memory", lambda: 2**28)
     monkeypatch.setattr(workloads, "data", lambda workload: pytest.fail("the data were made"))
     assert cli.main(["bench", "square", "-q", "-o", str(tmp_path)]) == NOT_JUDGED
     share = re.search(r"give --size ([\d.]+)", capsys.readouterr().err)

@@ -1,0 +1,42 @@
+"""A training that leaves the finite numbers: on which side, from which step on, and what is known of the reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jax import tree
+
+from parity._recording import Recording
+from parity._replay import Replay
+
+
+def sentences(recording: Recording, replay: Replay) -> list[str]:
+    """Say which side has inf or NaN, from which step on, and why; nothing where both stay finite."""
+    first = {}
+    for side, run in {"PyTorch": recording.observed, "JAX": replay.free}.items():
+        bad = set(np.flatnonzero(~np.isfinite(run.losses)).tolist())
+        for values in run.weights.values():
+            bad.update(int(step) for step, row in zip(recording.kept, values, strict=True) if not _is_finite(row))
+        if bad:
+            first[side] = min(bad)
+    if not first:
+        return []
+    told = " and ".join(f"{side}'s from step {step:,}" for side, step in first.items())
+    both = "Both trainings are no longer finite, which is parity too" if len(first) == 2 else "One training diverges"
+    return [f"{both}: inf or NaN is in {told} on. {_reason(recording, min(first.values()))}"]
+
+
+def _reason(recording: Recording, step: int) -> str:
+    batch = recording.batches[recording.batch_of_step[step]]
+    for what, values in (("inputs", batch.inputs), ("targets", batch.targets)):
+        if not _is_finite(values):
+            return f"The {what} of that step hold inf or NaN: look at the data."
+    if not np.isfinite(recording.observed.losses[step]) and step == 0:
+        return "The loss is not finite before the first step: look at the targets and the initial weights."
+    return "It was finite until then: a smaller learning rate may keep it so."
+
+
+def _is_finite(values: Any) -> bool:
+    leaves = (np.asarray(leaf) for leaf in tree.leaves(values))
+    return all(bool(np.isfinite(leaf).all()) for leaf in leaves if leaf.dtype.kind in "fc")

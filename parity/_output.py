@@ -1,0 +1,57 @@
+"""Where a command's results go: files named before the program runs, and standard output with nothing else on it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+
+def place(file: str | None) -> str | None:
+    """Return a file's whole path, checked before any work; ``"-"`` and ``None`` as they are.
+
+    Raises:
+        OutputError: it is a folder, or its folder is not there.
+    """
+    from parity._errors import OutputError
+
+    if file is None or file == "-":
+        return file
+    path = Path(file)
+    if path.is_dir() or not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
+    return str(path.resolve())
+
+
+def put(file: str, content: str, stream: TextIO) -> None:
+    """Write a result into a file, or onto the stream where the file is ``"-"``."""
+    from parity import _archive
+
+    if file == "-":
+        stream.write(content)
+    else:
+        _archive.write(Path(file), content.encode())
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[TextIO]:
+    """Keep standard output for the result: what the program, its children or a port print goes to standard error."""
+    try:
+        number, other = sys.stdout.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError, io.UnsupportedOperation):  # no file, as in a notebook: nothing can go past it
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    kept = os.dup(number)
+    os.dup2(other, number)
+    try:
+        with open(os.dup(kept), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors) as stream:
+            yield stream
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, number)
+        os.close(kept)
