@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from jaxreg import _schedules as formulas
 from jaxreg._checks import check_between, check_count, check_setting, is_number
+from jaxreg._cyclic import cyclic_lr, cyclic_momentum
 from jaxreg._errors import ArgumentError
 from jaxreg._one_cycle import one_cycle_lr, one_cycle_momentum
 from jaxreg._schedules import Schedule
@@ -32,6 +33,8 @@ __all__ = [
     "constant_lr",
     "cosine_annealing_lr",
     "cosine_annealing_warm_restarts",
+    "cyclic_lr",
+    "cyclic_momentum",
     "exponential_lr",
     "lambda_lr",
     "linear_lr",
