@@ -15,7 +15,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from jaxreg import _batches
-from jaxreg._checks import is_array
+from jaxreg._arrays import as_array, as_weights
 from jaxreg._choice import choose
 from jaxreg._errors import ArgumentError
 from jaxreg._linear import Linear
@@ -253,7 +253,11 @@ def as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, Suffi
         return None, inputs, inputs.rows
     if targets is None:
         raise ArgumentError("targets are missing; only jaxreg.SufficientStatistics stand for inputs and targets")
-    data = Data(*(x if x is None or is_array(x) else np.asarray(x) for x in (inputs, targets, weights)))
+    data = Data(
+        as_array("inputs", inputs),
+        as_array("targets", targets),
+        None if weights is None else as_weights(weights),
+    )
     given = [leaf for leaf in data if leaf is not None]
     if any(leaf.ndim == 0 for leaf in given):
         name = next(name for name, leaf in data._asdict().items() if leaf is not None and leaf.ndim == 0)

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from jaxreg import _choice, _sweep_run
+from jaxreg._arrays import as_array, as_weights
 from jaxreg._errors import ArgumentError
 from jaxreg._fit import as_steps, check_epochs, check_model, check_optimizer, check_weighted
 from jaxreg._groups_result import GroupsResult
@@ -140,7 +141,7 @@ def _joined(leaves: Any, order: Array) -> Any:
 def _parted(inputs: Any, targets: Any, weights: Any, groups: Any) -> tuple[Array, Array, list[tuple[Array, Data]]]:
     """Labels, sizes, and the groups' rows side by side, in as many parts as the sizes ask for."""
     given = {"inputs": inputs, "targets": targets, **({} if weights is None else {"weights": weights})}
-    arrays = {name: x if isinstance(x, jax.Array) else np.asarray(x) for name, x in given.items()}
+    arrays = {name: as_weights(x) if name == "weights" else as_array(name, x) for name, x in given.items()}
     axes = 1 if groups is not None else 2
     for name, array in arrays.items():
         if array.ndim < axes + (name != "weights") or array.shape[:axes] != arrays["inputs"].shape[:axes]:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxreg import _reduction
+from jaxreg._arrays import as_array, as_weights
 from jaxreg._errors import ArgumentError
 
 
@@ -96,7 +97,7 @@ class SufficientStatistics:
 
 
 def _checked(inputs: Any, targets: Any, weights: Any) -> tuple[Any, Any, Any]:
-    arrays = [a if isinstance(a, jax.Array) else np.asarray(a) for a in (inputs, targets)]
+    arrays = [as_array("inputs", inputs), as_array("targets", targets)]
     shapes = [tuple(a.shape) for a in arrays]
     if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][0] != shapes[1][0]:
         raise ArgumentError(
@@ -111,7 +112,7 @@ def _checked(inputs: Any, targets: Any, weights: Any) -> tuple[Any, Any, Any]:
             f"inputs and targets must be float32 or float64, got {arrays[0].dtype} and {arrays[1].dtype}"
         )
     if weights is not None:
-        weights = weights if isinstance(weights, jax.Array) else np.asarray(weights, dtype)
-        if tuple(weights.shape) != (shapes[0][0],) or bool((weights < 0).any()):
+        weights = as_weights(weights)
+        if tuple(weights.shape) != (shapes[0][0],):
             raise ArgumentError(f"weights must be one number of at least 0 a row, got shape {tuple(weights.shape)}")
     return arrays[0], arrays[1], weights

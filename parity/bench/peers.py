@@ -190,6 +190,7 @@ def _on_host(result: Any) -> Any:
     """Make the trained model, the best of many, and its weights arrays on the host: then a user has the result."""
     if isinstance(result, jaxreg.FitResult):
         model: Any = result.model
+        jax.block_until_ready(result.losses)  # type: ignore[no-untyped-call]
         return np.concatenate([model.kernel.get_value(), model.bias.get_value()], axis=None)
     if isinstance(result, jaxreg.SweepResult):
         result.model()

@@ -1,0 +1,145 @@
+"""The one door for data: whatever holds numbers becomes an array exactly, and what does not is refused by its place."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg._checks import is_array
+from jaxreg._errors import ArgumentError
+
+Array = Any
+
+
+def as_array(name: str, value: Any) -> Array:
+    """Return what ``value`` holds as an array of numbers in the host's byte order, JAX's or NumPy's.
+
+    JAX arrays, traced ones too, and NumPy arrays of numbers come back as they are. Lists, pandas' frames and series
+    (nullable and categorical columns too), Arrow columns and PyTorch's tensors are converted.
+
+    Args:
+        name: what it is called in messages.
+        value: anything that holds numbers.
+
+    Raises:
+        ArgumentError: it holds something else; the message names the first value that is no number, and its place.
+    """
+    if is_array(value):
+        return _real(name, value)
+    if type(value) is np.ndarray and value.dtype.kind in "fiub" and value.dtype.isnative:
+        return value if value.dtype.itemsize <= 8 else value.astype(np.float64)
+    if isinstance(value, np.ma.MaskedArray):
+        _refuse_masked(name, value)
+        value = value.data
+    elif hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise ArgumentError(f"{name} is sparse, got {type(value).__name__}; write {name}.toarray()")
+    elif hasattr(value, "detach") and hasattr(value, "cpu"):
+        value = _of_tensor(value)
+    elif hasattr(value, "dtypes") and hasattr(value, "columns"):
+        value = _of_frame(name, value)
+    elif hasattr(value, "dtype") and hasattr(value, "array") and hasattr(value, "index"):
+        value = _numbers(f"{name} ({value.name})" if value.name is not None else name, _plain(value))
+    else:
+        value = _of_anything(name, value)
+    return _native(name, value)
+
+
+def as_weights(value: Any) -> Array:
+    """Return weights of rows or elements: numbers of at least 0, not all of them 0.
+
+    Raises:
+        ArgumentError: as :func:`as_array`, or one is negative or NaN, or all are 0: a weighted mean then means nothing.
+    """
+    weights = as_array("weights", value)
+    if isinstance(weights, jax.core.Tracer):
+        return weights
+    held = np.asarray(weights)
+    bad = np.argwhere(~(held >= 0))
+    if len(bad):
+        found = held[tuple(bad[0])]
+        raise ArgumentError(f"weights must be numbers of at least 0, got {found}{_place(bad[0])}")
+    if held.size and not held.any():
+        raise ArgumentError("weights are all 0: the mean over rows that do not count is NaN; give one a weight")
+    return weights
+
+
+def _real(name: str, array: Any) -> Any:
+    if not jnp.issubdtype(array.dtype, jnp.complexfloating):
+        return array
+    raise ArgumentError(f"{name} must hold real numbers, got {array.dtype}; take .real, or the parts as columns")
+
+
+def _native(name: str, value: Any) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind == "c":
+        _real(name, array)
+    if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.floating):
+        array = _numbers(name, array)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _refuse_masked(name: str, value: Any) -> None:
+    mask = np.ma.getmaskarray(value)
+    if mask.any():
+        raise ArgumentError(f"{name} is masked{_place(np.argwhere(mask)[0])}; fill it or leave the row out")
+
+
+def _of_tensor(value: Any) -> Any:
+    """A PyTorch tensor's numbers; NumPy has no bfloat16, which float32 holds exactly."""
+    value = value.detach().cpu()
+    return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+
+
+def _of_frame(name: str, frame: Any) -> Array:
+    columns = [_numbers(f"{name}, column {column!r}", _plain(frame[column])) for column in frame.columns]
+    if not columns:
+        return np.zeros((len(frame), 0), np.float32)
+    return np.stack(columns, 1)
+
+
+def _plain(series: Any) -> Any:
+    """A column's values: a category's are those it stands for, and what is missing is ``None``."""
+    values = np.asarray(series)
+    return np.asarray(series.astype(object).where(series.notna(), None)) if values.dtype.kind == "O" else values
+
+
+def _of_anything(name: str, value: Any) -> Any:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ArgumentError(f"{name} must have rows of one length: {error}") from None
+
+
+def _numbers(name: str, values: Any) -> Array:
+    """Values that are numbers one by one, whatever they are kept as."""
+    values = np.asarray(values)
+    if values.dtype.kind in "fiub":
+        return values
+    if values.dtype.kind == "O":
+        for place in np.ndindex(values.shape):
+            if not isinstance(values[place], numbers.Real | np.bool_):
+                raise _no_number(name, values[place], place)
+        return values.astype(np.float64)
+    if not values.size:
+        raise ArgumentError(f"{name} must hold numbers, got {values.dtype}")
+    first = (0,) * values.ndim
+    raise _no_number(name, values[first], first)
+
+
+def _no_number(name: str, value: Any, place: Any) -> ArgumentError:
+    what = "a missing value" if value is None else repr(value.item() if isinstance(value, np.generic) else value)
+    advice = "fill it or leave the row out" if value is None else "convert it to numbers first"
+    return ArgumentError(f"{name} must hold numbers, got {what}{_place(place)}; {advice}")
+
+
+def _place(place: Any) -> str:
+    if not len(place):
+        return ""
+    column = f", column {int(place[1])}" if len(place) > 1 else ""
+    return f" at row {int(place[0])}{column}"
