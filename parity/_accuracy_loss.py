@@ -42,7 +42,11 @@ def find(torch: Array, jax: Array, exact: Array, size: float, dtype: np.dtype[np
     count = int(finite.sum())
     if count < _LEAST_NUMBERS:
         return None
-    errors = {"torch": np.where(finite, torch - exact, 0.0) / size, "jax": np.where(finite, jax - exact, 0.0) / size}
+    sides = {"torch": torch, "jax": jax}
+    errors = {
+        side: np.subtract(values, exact, out=np.zeros(exact.shape), where=finite) / size
+        for side, values in sides.items()
+    }
     own = {side: math.sqrt(float((error**2).sum()) / count) for side, error in errors.items()}
     half = math.sqrt(float(np.finfo(dtype).eps))
     level = math.sqrt(2 * math.log(2 * count / _CHANCE))

@@ -25,6 +25,10 @@ LOCKED_FIELDS = {
 }
 
 
+# Units in the last place that two ways of working out the same data may leave between them: a rounding or two each.
+_ROUNDED = 4
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gap:
     """A tensor that both sides were given, and that is not the same on both."""
@@ -76,9 +80,6 @@ def data(recording: Recording, replay: Replay) -> Iterator[Gap]:
     fed = replay.data
     if fed is None:
         return
-    message = (
-        "the port was fed other {name} than PyTorch: they differ by up to {gap:.3g}. Compare the order of its rows"
-    )
     for field, which in (("inputs", 0), ("targets", 1)):
         for step, place in enumerate(recording.batch_of_step):
             torch, own = (dict(_leaves(tree)) for tree in (getattr(recording.batches[place], field), fed[step][which]))
@@ -88,8 +89,21 @@ def data(recording: Recording, replay: Replay) -> Iterator[Gap]:
                 if torch[name].shape != own[name].shape or not np.array_equal(torch[name], _as(own[name], torch[name]))
             ]
             if apart:
-                yield _gap("data", field, step, *apart[0], message)
+                message = "the port was fed other {name} than PyTorch: they differ by up to {gap:.3g}. "
+                yield _gap("data", field, step, *apart[0], message + _how_apart(*apart[0]))
                 break
+
+
+def _how_apart(torch: Array, own: Any) -> str:
+    """What two arrays that are not the same have in common."""
+    if np.shape(own) != torch.shape:
+        return "Their shapes differ"
+    other = _as(own, torch)
+    if np.array_equal(np.sort(torch, axis=None), np.sort(other, axis=None), equal_nan=True):
+        return "The numbers are the same, in another order: compare the order of its rows"
+    if torch.dtype.kind == "f" and not np.nanmax(ulps(torch, other), initial=0) > _ROUNDED:
+        return "They are rounded at another place: make them in the dtypes that the program makes them in"
+    return "Compare how they are loaded and scaled"
 
 
 def _as(values: Any, like: Array) -> Array:

@@ -48,7 +48,7 @@ def infinities(case: Case) -> list[Cause]:
 
 
 _FIX = {
-    "loss": "use the stable form of the loss, such as jax.nn.log_softmax; jax.debug_nans(True) shows where",
+    "loss": "look at where the loss divides or takes a logarithm; jax.debug_nans(True) shows the line",
     "gradient": "guard roots, logarithms and quotients before they are taken: jnp.where around their argument too",
     "update": "look at the learning rate and the optimizer's divisions at that step",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from parity._recording import Array
@@ -21,23 +23,40 @@ def initials(case: Case) -> list[Cause]:
     }
     if not pairs:
         return []
-    turned = [
-        name
-        for name, (port, torch) in pairs.items()
-        if torch.ndim == 2 and torch.shape[0] == torch.shape[1] and np.array_equal(port.astype(torch.dtype), torch.T)
-    ]
-    if len(turned) == len(pairs):
-        sentence = f"the port starts from the transpose of {', '.join(turned)}, to the last bit"
-        fix = 'PyTorch keeps (out, in), Flax (in, out): copy weight.T into a kernel, and write "kernel.T" in names'
-        return [Cause("transposed weight", sentence, fix, "initial weights", turned[0], 0, 0.0)]
+    turned = {name: axes for name, pair in pairs.items() if (axes := _turn(*pair)) is not None}
+    causes = [_turned(turned)] if turned else []
+    pairs = {name: pair for name, pair in pairs.items() if name not in turned}
+    if not pairs:
+        return causes
     locked = [finding for finding in case.findings if finding.stage in _LOCKED]
     agreement = max((finding.float64_difference or 0.0 for finding in locked), default=0.0)
     told = "; ".join(_told(name, port, torch) for name, (port, torch) in list(pairs.items())[:3])
     sentence = f"the port starts from other weights: {told}"
     if locked and all(finding.same_program for finding in locked):
         sentence += f". From the recorded weights every step agrees {within(agreement)}"
-    fix = "start from the recorded weights: recording.initial, or parity.port(recording).params"
-    return [Cause("initial weights", sentence, fix, "initial weights", next(iter(pairs)), 0, agreement)]
+    fix = "start from the recorded weights: recording.initial"
+    return [*causes, Cause("initial weights", sentence, fix, "initial weights", next(iter(pairs)), 0, agreement)]
+
+
+def _turn(port: Array, torch: Array) -> tuple[int, ...] | None:
+    """The order of axes in which PyTorch's values are the port's, to the last bit; ``None`` where there is none."""
+    for axes in itertools.permutations(range(torch.ndim)):
+        same = list(axes) == list(range(torch.ndim))
+        if not same and np.array_equal(port.astype(torch.dtype), torch.transpose(axes)):
+            return axes
+    return None
+
+
+def _turned(turned: dict[str, tuple[int, ...]]) -> Cause:
+    names = ", ".join(turned)
+    sentence = f"the port starts from {names} with axes in another order, to the last bit"
+    fix = (
+        f"the recorded axes come in the order {next(iter(turned.values()))} there: copy the values as they are recorded"
+    )
+    if all(axes == (1, 0) for axes in turned.values()):
+        sentence = f"the port starts from the transpose of {names}, to the last bit"
+        fix = 'PyTorch keeps (out, in), Flax (in, out): copy weight.T into a kernel, and write "kernel.T" in names'
+    return Cause("transposed weight", sentence, fix, "initial weights", next(iter(turned)), 0, 0.0)
 
 
 def _told(name: str, port: Array, torch: Array) -> str:
@@ -46,7 +65,7 @@ def _told(name: str, port: Array, torch: Array) -> str:
     if not np.isfinite(values).all():
         return f"{name} is not finite"
     if not values.any():
-        return f"{name} is zero" + (", as Flax starts biases" if torch.ndim == 1 else "")
+        return f"{name} is zero" + (", as Flax starts biases" if name.rpartition(".")[2] == "bias" else "")
     if own.any() and values.size > 1:
         ratio = float(values @ own / (own @ own))
         if np.allclose(values, ratio * own, rtol=1e-6, atol=0) and abs(ratio - 1) > 1e-6:

@@ -281,7 +281,8 @@ def _gradient_factor(case: Case) -> list[Cause]:
             for probe in probes
         ]
         agreement = case.agreement(fixed, factor=ratio)
-        if agreement is None or ratio in (0.0, 1.0):
+        # Nearer to 1 than float32 can tell, it is a constant that one side rounds, and no factor.
+        if agreement is None or ratio == 0 or abs(ratio - 1) < float(np.finfo(np.float32).eps):
             continue
         sentence = f"with every gradient multiplied by {ratio:.12g} the two agree {within(agreement)}, and the loss "
         sentence += "does as it is: its value is right, and its gradient "

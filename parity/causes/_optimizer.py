@@ -15,6 +15,7 @@ from parity.causes._case import Case
 from parity.causes._cause import Cause, either, within
 from parity.causes._columns import Columns, columns, near
 from parity.causes._estimate import Change, estimate
+from parity.causes._library_defaults import OPTAX_NAMES, library_defaults
 from parity.causes._numbers import digits
 from parity.causes._rules import Rule, course
 from parity.causes._variants import Variant, variants
@@ -47,7 +48,7 @@ def _cause(first: Finding, variant: Variant, agreement: float) -> Cause:
 
 
 def _switches(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
-    for variant in variants(steps):
+    for variant in (*variants(steps), *library_defaults(steps)):
         made = course(steps.kind, variant.rule, steps.fed)
         if steps.explained(made):
             yield _cause(first, variant, steps.agreement(made))
@@ -167,6 +168,16 @@ def _in_place(own: Any, value: float) -> Any:
     return np.where(array != 0, value, 0.0) if array.any() else np.full(array.shape, value)
 
 
+def _fix(setting: str, own: str, decay_form: str) -> str:
+    """What to write in the port, by Optax's names: only some of its optimizers have a decay, and none has dampening."""
+    if setting == "weight_decay" and decay_form == "l2":
+        return f"put optax.add_decayed_weights({own}) first in the chain, or use jaxreg.sgd(..., weight_decay={own})"
+    if setting == "dampening":
+        return f"use jaxreg.sgd(..., dampening={own}): Optax has none"
+    name = OPTAX_NAMES.get(setting, setting)
+    return f"set {name} to {own}" + (f" (PyTorch's {setting})" if name != setting else "")
+
+
 def _numbers(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
     if steps.jax.size < 2:  # one number is met by any rule with one unknown
         return
@@ -183,7 +194,7 @@ def _numbers(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
         else:
             own = ", ".join(f"{value:g}" for value in np.unique(np.asarray(unknown.own)))
             what = f"{unknown.setting} is {said} in place of {own}"
-            fix = f"set {unknown.setting} to {own}"
+            fix = _fix(unknown.setting, own, steps.rule.decay_form)
         if unknown.name == "epsilon inside the root":
             fix = "use eps in place of eps_root (RMSprop: eps_in_sqrt=False)"
         yield _cause(first, Variant(unknown.name, steps.rule, what, fix), steps.agreement(found.course))

@@ -64,6 +64,18 @@ def _clips(columns: Columns) -> Iterator[Variant]:
             "gradients are divided by their norm, to which PyTorch adds 1e-6",
             "scale the gradients by min(1, max_norm / (norm + 1e-6)): optax.clip_by_global_norm has no epsilon",
         )
+    for own, other, has, wanted in (
+        ("clip_norm", "clip_value", "each number by itself", "optax.clip_by_global_norm"),
+        ("clip_value", "clip_norm", "by their norm", "optax.clip"),
+    ):
+        limit = getattr(rule, own)
+        if np.isfinite(limit):
+            yield Variant(
+                "gradient clipping",
+                dataclasses.replace(rule, **{own: np.inf, other: limit}, clip_eps=0.0),
+                f"the port clips the gradients {has}, which PyTorch does not",
+                f"use {wanted}({limit:g})",
+            )
     if np.isfinite(rule.clip_norm) or np.isfinite(rule.clip_value):
         yield Variant(
             "gradient clipping missing",
@@ -99,7 +111,7 @@ def _sgd(columns: Columns) -> Iterator[Variant]:
             "dampening missing",
             dataclasses.replace(rule, dampening=0.0),
             "the port's momentum takes the whole gradient in, PyTorch's a share of it",
-            f"use jaxreg.sgd(..., dampening={_shown(rule.dampening)}): Optax has none",
+            f"use jaxreg.sgd(..., dampening={shown(rule.dampening)}): Optax has none",
         )
         yield Variant(
             "dampening on the first step",
@@ -211,14 +223,14 @@ def _adagrad(columns: Columns) -> Iterator[Variant]:
         "initial accumulator",
         dataclasses.replace(rule, start=0.1),
         "the port's sum of squares starts from 0.1, Optax's own default",
-        f"set initial_accumulator_value={_shown(rule.start)}",
+        f"set initial_accumulator_value={shown(rule.start)}",
     )
     if np.any(rule.lr_decay):
         yield Variant(
             "learning rate decay missing",
             dataclasses.replace(rule, lr_decay=0.0),
             "the port leaves out lr_decay",
-            f"divide the learning rate by 1 + {_shown(rule.lr_decay)} * step",
+            f"divide the learning rate by 1 + {shown(rule.lr_decay)} * step",
         )
 
 
@@ -253,7 +265,9 @@ def _decay(columns: Columns) -> Iterator[Variant]:
         "decay",
         dataclasses.replace(rule, weight_decay=np.zeros_like(decay)),
         "the port has no weight decay",
-        f"set weight_decay={_shown(decay)}",
+        f"use optax.adamw(..., weight_decay={shown(decay)})"
+        if rule.decay_form == "decoupled"
+        else f"put optax.add_decayed_weights({shown(decay)}) first in the chain",
     )
     if (decay > 0).all() or (decay == 0).any():
         skipped = np.where(columns.wide, decay, 0.0)
@@ -266,6 +280,12 @@ def _decay(columns: Columns) -> Iterator[Variant]:
             )
     if (decay == 0).any():
         yield Variant(
+            "decay mask inverted",
+            dataclasses.replace(rule, weight_decay=np.where(decay == 0, decay.max(), 0.0)),
+            "the port decays just the parameters that PyTorch leaves undecayed",
+            "turn the mask of the decay round: True where PyTorch decays",
+        )
+        yield Variant(
             "decay on all parameters",
             dataclasses.replace(rule, weight_decay=np.full_like(decay, decay.max())),
             "the port decays parameters that PyTorch leaves undecayed",
@@ -273,6 +293,6 @@ def _decay(columns: Columns) -> Iterator[Variant]:
         )
 
 
-def _shown(values: Any) -> str:
+def shown(values: Any) -> str:
     some = np.unique(np.asarray(values))
     return f"{some[some != 0][0] if (some != 0).any() else 0.0:g}"

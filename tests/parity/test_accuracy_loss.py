@@ -51,6 +51,12 @@ def test_half_of_the_digits_lost_on_one_side_is_told(side: str) -> None:
     assert _accuracy_loss.find(ours, theirs, exact[:8], 1.0, FLOAT32) is None
 
 
+def test_what_is_not_finite_is_left_out_without_a_warning() -> None:
+    exact = np.full((32, 1), np.inf)
+    exact[:20] = 1.0
+    assert _accuracy_loss.find(exact, exact, exact, 1.0, FLOAT32) is None
+
+
 def far_from_zero() -> None:
     torch.manual_seed(0)
     model = torch.nn.LayerNorm(4)

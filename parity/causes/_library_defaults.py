@@ -1,0 +1,64 @@
+"""Ports that leave a library's defaults where PyTorch has others: several settings at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from parity.causes._columns import Columns
+from parity.causes._variants import Variant, shown
+
+
+def library_defaults(columns: Columns) -> Iterator[Variant]:
+    """The settings that a library has where the port says nothing, several of them at once."""
+    rule, decoupled = columns.rule, columns.rule.decay_form == "decoupled"
+    adam = {"beta1": 0.9, "beta2": 0.999}
+    known: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
+        "Adam": (("optax.adam", {**adam, "eps": 1e-8}), ("Keras's Adam", {**adam, "eps": 1e-7})),
+        "AdamW": (
+            ("optax.adamw", {**adam, "eps": 1e-8, "weight_decay": 1e-4}),
+            ("Keras's AdamW", {**adam, "eps": 1e-7, "weight_decay": 0.004}),
+        ),
+        "RMSprop": (
+            ("optax.rmsprop", {"alpha": 0.9, "eps": 1e-8, "eps_place": "inside", "momentum": 0.0}),
+            ("Keras's RMSprop", {"alpha": 0.9, "eps": 1e-7, "eps_place": "inside", "momentum": 0.0}),
+        ),
+        "Adagrad": (("optax.adagrad", {"start": 0.1, "eps": 1e-7, "eps_place": "inside", "lr_decay": 0.0}),),
+    }
+    for whose, settings in known.get("AdamW" if columns.kind == "Adam" and decoupled else columns.kind, ()):
+        changed = {name: value for name, value in settings.items() if np.any(np.asarray(getattr(rule, name)) != value)}
+        if len(changed) > 1:
+            told = ", ".join(f"{_TOLD.get(name, name)}={_own(value)}" for name, value in changed.items())
+            own = ", ".join(f"{_TOLD.get(name, name)}={_own(getattr(rule, name))}" for name in changed)
+            yield Variant(
+                ", ".join(dict.fromkeys(_NAMED.get(name, name) for name in changed if not _within(name, changed))),
+                dataclasses.replace(rule, **changed),
+                f"the port has the defaults of {whose}, {told}",
+                f"set them to PyTorch's: {own}",
+            )
+
+
+# Settings by Optax's names.
+OPTAX_NAMES = {"beta1": "b1", "beta2": "b2", "alpha": "decay", "the initial accumulator": "initial_accumulator_value"}
+_TOLD = {**OPTAX_NAMES, "eps_place": "eps_in_sqrt", "start": "initial_accumulator_value"}
+
+
+# The faults by the names that they have alone.
+_NAMED = {
+    "eps": "epsilon",
+    "eps_place": "epsilon inside the root",
+    "start": "initial accumulator",
+    "weight_decay": "decay",
+}
+
+
+def _within(name: str, changed: dict[str, Any]) -> bool:
+    """Whether the name of another change says this one too."""
+    return name == "eps" and "eps_place" in changed
+
+
+def _own(value: Any) -> str:
+    return str(value == "inside") if isinstance(value, str) else shown(value)
