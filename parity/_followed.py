@@ -142,8 +142,9 @@ class Walk:
         params, kept, state = start
 
         def rounded(leaf: Any) -> Any:
-            narrow = jnp.asarray(leaf, self._recording.dtype)
-            inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.floating) & (narrow.astype(leaf.dtype) != leaf)
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+                return jnp.zeros(jnp.shape(leaf))
+            inexact = jnp.asarray(leaf, self._recording.dtype).astype(leaf.dtype) != leaf
             return jnp.where(inexact, form.unit * jnp.abs(leaf), 0.0)
 
         return _no_error(params), jax.tree.map(rounded, kept), _no_error(state)

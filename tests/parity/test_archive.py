@@ -134,10 +134,10 @@ def _other_batch(body: Any, arrays: Any) -> None:
         (_set("array3", np.zeros(2)), False, "was changed since it was written"),
         (lambda body, arrays: body.update(name="mine"), False, "was changed since it was written"),
         (lambda body, arrays: arrays.pop("array3"), True, "is not whole: array3 is missing"),
-        (_cut_losses, True, r"observed has losses of shape \(2,\), and there are 3 steps"),
+        (_cut_losses, True, r"observed has losses of shape \(2,\), expected those of 3 steps"),
         (_renamed, True, "arbiter_free: weights are of bias, other, and weight, bias was expected"),
         (_reshaped, True, r"gradients of weight have shape \(3, 3, 2\), and \(3, 2, 3\) was expected"),
-        (_without_a_step, True, "arbiter_locked has predictions of 2 steps, and 3 were kept"),
+        (_without_a_step, True, "arbiter_locked has predictions of 2 steps, expected 3"),
         (_other_batch, True, "a step was fed batch 7, and it has 1"),
     ],
 )

@@ -271,7 +271,7 @@ def _stranger(model: Any) -> Any:
         (_loop(body=_edited), "at step 1, weight was changed since the last step, outside the optimizer"),
         (_loop(body=_closure), "optimizer.step() is given a closure"),
         (_loop(body=_momentum_changed), "the optimizer's momentum changes from 0 to 0.5"),
-        (_loop(optimizer=_stranger), "the optimizer holds 1 parameters that no recorded module owns"),
+        (_loop(optimizer=_stranger), "the optimizer holds 1 parameter that no recorded module owns"),
         (_loop(model=lambda: torch.nn.Linear(2, 1).bfloat16(), body=_bfloat16), "computes in a dtype that NumPy lacks"),
     ],
 )

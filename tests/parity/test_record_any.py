@@ -141,7 +141,7 @@ def test_the_first_steps_alone() -> None:
         assert (one.losses == other.losses).all()
         assert all((one.weights[key] == other.weights[key]).all() for key in other.weights)
         assert all((one.buffers[key] == other.buffers[key]).all() for key in other.buffers)
-    with pytest.raises(ValueError, match="expected 1 to 4 steps, got 5"):
+    with pytest.raises(ValueError, match="expected steps from 1 to 4, got 5"):
         whole.first(5)
 
 
