@@ -267,7 +267,8 @@ def _decay(columns: Columns) -> Iterator[Variant]:
         "the port has no weight decay",
         f"use optax.adamw(..., weight_decay={shown(decay)})"
         if rule.decay_form == "decoupled"
-        else f"put optax.add_decayed_weights({shown(decay)}) first in the chain",
+        else f"put optax.add_decayed_weights({shown(decay)}) first in the chain"
+        + (f", or use jaxreg.sgd(..., weight_decay={shown(decay)})" if columns.kind == "SGD" else ""),
     )
     if (decay > 0).all() or (decay == 0).any():
         skipped = np.where(columns.wide, decay, 0.0)

@@ -78,7 +78,7 @@ FAULTS: list[tuple[dict[str, Any], Callable[[Recording], Port], str, str]] = [
     ({}, lambda r: _with(r, optax.clip_by_global_norm(0.5)), "gradient clipping", "clip"),
     ({}, _bias_frozen, "frozen parameter", "optimizer"),
     (HEAVY, lambda r: _with(r, dampening=0.0), "dampening missing", "dampening=0.3"),
-    (HEAVY, lambda r: _with(r, weight_decay=0.123), "decay", "weight_decay to 0.1"),
+    (HEAVY, lambda r: _with(r, weight_decay=0.123), "decay", "weight_decay=0.1"),
     (HEAVY, lambda r: _with(r, weight_decay=0.0), "decay", "weight_decay=0.1"),
     (HEAVY, lambda r: _with(r, momentum=0.9 * (1 - 1e-6)), "momentum", "momentum to 0.9"),
     ({"momentum": 0.9, "weight_decay": 0.1}, _decoupled, "decoupled decay", "add_decayed_weights"),

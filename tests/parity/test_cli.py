@@ -63,6 +63,7 @@ def test_report_leaves_everything_that_is_needed(folder: Path, capsys: pytest.Ca
     assert "Parity holds" in out
     assert "out/report.html" in out.replace("\\", "/")
     assert [line.partition(" (")[0] for line in err.splitlines()] == [
+        "parity: loading PyTorch and JAX",
         "train: recorded 5 steps of PyTorch, and again in float64",
         "train: replayed them in JAX on cpu: cpu, locked and free, in float32 and float64",
         "train: followed the rounding of every operation",

@@ -262,7 +262,10 @@ def _stranger(model: Any) -> Any:
         (_loop(body=_two_kinds), "at step 0, different losses are added up in one step"),
         (_loop(body=_scale_changes), "at step 1, another model, optimizer or loss is used than at step 0"),
         (_loop(body=_swallowing), "at step 0, optimizer.step() is given a closure"),
-        (_loop(body=_penalty), "at step 0, the loss takes a tensor of shape () that has a gradient of its own"),
+        (
+            _loop(body=_penalty),
+            "at step 0, the loss takes a tensor of shape () that is trained or was made of what is trained",
+        ),
         (
             _loop(body=_freed, optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)),
             "at step 1, bias is frozen or freed on the way",
