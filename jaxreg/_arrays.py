@@ -52,13 +52,13 @@ def as_weights(value: Any) -> Array:
     """Return weights of rows or elements: numbers of at least 0, not all of them 0.
 
     Raises:
-        ArgumentError: as :func:`as_array`, or one is negative or NaN, or all are 0: a weighted mean then means nothing.
+        ArgumentError: as :func:`as_array`, or one is negative, or all are 0: a weighted mean then means nothing.
     """
     weights = as_array("weights", value)
     if isinstance(weights, jax.core.Tracer):
         return weights
     held = np.asarray(weights)
-    bad = np.argwhere(~(held >= 0))
+    bad = np.argwhere(held < 0)  # NaN is no argument that is wrong: it spreads, as in a loop by hand
     if len(bad):
         found = held[tuple(bad[0])]
         raise ArgumentError(f"weights must be numbers of at least 0, got {found}{_place(bad[0])}")

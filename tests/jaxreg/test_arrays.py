@@ -179,7 +179,7 @@ def test_every_entry_has_the_same_door(entry: Callable[..., Any]) -> None:
     [
         (np.zeros(8, np.float32), "weights are all 0"),
         (np.array([1, 1, -1, 1, 1, 1, 1, 1], np.float32), r"at least 0, got -1\.0 at row 2"),
-        (np.array([1, np.nan, 1, 1, 1, 1, 1, 1], np.float32), "at least 0, got nan at row 1"),
+        (np.array([1, np.nan, 1, 1, 1, 1, 1, -np.inf], np.float32), "at least 0, got -inf at row 7"),
     ],
 )
 def test_weights_have_one_rule(entry: Callable[..., Any], weights: Any, message: str) -> None:
