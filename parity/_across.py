@@ -8,6 +8,7 @@ from typing import Any
 
 from parity import _matrix
 from parity._check import Progress, check, make_port
+from parity._conventions import adapted
 from parity._matrix import PRECISIONS, Matrix
 from parity._ports import Port
 from parity._recording import Recording
@@ -61,5 +62,5 @@ def of(
     progress: Progress | None,
 ) -> Matrix:
     """The matrix of what a verdict was made from."""
-    made = make_port(verdict.recording, port)
+    made = adapted(make_port(verdict.recording, port), verdict.recording, verdict.replay.conventions)
     return _matrix.run(made, verdict.recording, verdict.replay, verdict.bounds, precisions, progress)

@@ -40,7 +40,7 @@ class Bounds:
     sampled: tuple[str, ...] = ()
 
 
-def derive(recording: Recording, port: Port, exact: Trace | None = None) -> Bounds:
+def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doubt: float = 0.0) -> Bounds:
     """The bounds for a recorded training and its port.
 
     Every operation of the port's program is followed in float64 with what rounding can do to it, and so is PyTorch's
@@ -52,6 +52,7 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None) -> Boun
         port: the port.
         exact: the port's training on its own in float64, beside which one can be bounded by sampling where the worst
             case cannot be.
+        doubt: how far the optimizer's state may be from exact before and after each step, relative.
 
     Raises:
         UnsupportedError: the port's program has a primitive whose rounding is not known; it is named.
@@ -59,7 +60,7 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None) -> Boun
     own, double = Format.of(recording.dtype.name), Format.of("float64")
     with types_of(np.dtype(np.float64)), jax.default_device(jax.devices("cpu")[0]):
         port, names = of_arrays(port), _names.of(port, recording)
-        walk = Walk(port, names, recording)
+        walk = Walk(port, names, recording, doubt)
         free, open_from = walk.free(own)
         free, (free64, open_from64) = _compact(free, own), walk.free(double)
         locked = _compact(walk.locked(own), own)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from parity import _bounds, _document, _jax_code, _judge, causes
+from parity import _bounds, _conventions, _document, _jax_code, _judge, causes
 from parity._errors import PortError
 from parity._ports import Port, without_dropout
 from parity._recording import Recording
@@ -82,6 +82,7 @@ def check(
         bounds = _bounds.derive(recording, made, replayed.free64)
     progress("followed the rounding of every operation")
     findings = _judge.judge(recording, replayed, bounds)
+    replayed, bounds, findings = _conventions.settled(recording, made, replayed, bounds, findings)
     progress(f"made {numbers.count(len(findings), 'check')} of all stages against their rounding bounds")
     with _timed(costs, "causes"):
         found = causes.find(recording, made, replayed, bounds, findings)

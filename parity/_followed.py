@@ -35,8 +35,8 @@ class Walk:
     Both are one program, since compiling it takes longer than running it.
     """
 
-    def __init__(self, port: Port, names: _names.Names, recording: Recording) -> None:
-        self._port, self._names, self._recording = port, names, recording
+    def __init__(self, port: Port, names: _names.Names, recording: Recording, doubt: float = 0.0) -> None:
+        self._port, self._names, self._recording, self._doubt = port, names, recording, doubt
         self._recorded, self._own = _feed.recorded(recording, _WIDE), _feed.own(port, recording, _WIDE)
         self._start = free_start(port, _WIDE)
         self._rule = _torch_rules.of(recording)
@@ -68,6 +68,7 @@ class Walk:
         params = _either(is_locked, self._names.to_port(weights), params)
         state = _either(is_locked, model_state(self._port, self._names, buffers, weights), state)
         exact = _either(is_locked, _no_error((params, state)), (off[0], off[2]))
+        off = (off[0], self._doubtful(off[1], kept), off[2])
         # What Python worked out in double precision is rounded to the format as it is used.
         uncertain = jax.tree.map(lambda value, error: error + form.unit * jnp.abs(value), constants, uncertain)
         follow = bound(
@@ -121,8 +122,15 @@ class Walk:
             }
             largest = _optax_state.put(off[1], before[0], trees, 0)
             kept = jax.tree.map(jnp.maximum, off[1], largest)
+        kept = self._doubtful(kept, after[1])
         state, weights = named_state(names, kept, before[0], keys), names.from_port(moved)
         return (moved, kept, off[2]), (*others, state, weights)
+
+    def _doubtful(self, error: Any, state: Any) -> Any:
+        """The optimizer's errors and what its state is in doubt by."""
+        if not self._doubt:
+            return error
+        return jax.tree.map(lambda off, leaf: off + self._doubt * jnp.abs(leaf), error, state)
 
     def _constants(self, steps: Array) -> Any:
         """What PyTorch's rule needs beside tensors, a row for each of these steps."""

@@ -119,6 +119,31 @@ def put(state: Any, params: Any, recorded: Mapping[str, Any], step: Any) -> Any:
     return jax.tree.unflatten(structure, [filled(path, part) for path, part in leaves])
 
 
+def scaled(state: Any, params: Any, factors: Mapping[str, Any], by: Callable[[Any, Any], Any]) -> Any:
+    """``state`` with the parts that PyTorch keeps too changed ``by`` a number each.
+
+    Args:
+        state: of any nest of transformations.
+        params: the tree that it was made for, or one like it.
+        factors: by PyTorch's key, a tree like ``params`` of arrays; the first element of each counts.
+        by: makes a leaf of the state and its number into the next leaf.
+    """
+    meaning = _meaning(factors)
+    leaves, structure = _flat(state, params)
+
+    def changed(leaf: Any, factor: Any) -> Any:
+        number = float(np.ravel(factor)[0]) if np.size(factor) else 1.0
+        return leaf if is_hole(leaf) or number == 1 else by(leaf, number)
+
+    def filled(path: Any, part: Any) -> Any:
+        key = meaning.get(_field(path), "")
+        if key not in factors or (whole := _expanded(part, params)) is None:
+            return part
+        return _collapsed(part, jax.tree.map(changed, whole, factors[key], is_leaf=is_hole))
+
+    return jax.tree.unflatten(structure, [filled(path, part) for path, part in leaves])
+
+
 def uncovered(optimizer: optax.GradientTransformation, params: Any, recorded: Mapping[str, Any]) -> list[str]:
     """The parts of the optimizer's state that a recording says nothing about, though its update changes them.
 

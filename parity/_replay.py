@@ -7,7 +7,7 @@ import dataclasses
 import linecache
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class Replay:
         data: what the port fed itself in the free replay, ``(inputs, targets)`` of each step, where it brings batches
             of its own; the same object for steps that were fed the same.
         notes: what could not be replayed, in sentences.
+        conventions: by PyTorch's key and parameter, what the port's optimizer state is a multiple of PyTorch's by,
+            where it keeps that in another convention.
     """
 
     initial: Tensors
@@ -56,6 +58,7 @@ class Replay:
     judged: Array = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
     data: tuple[tuple[Tree, Tree], ...] | None = None
     notes: tuple[str, ...] = ()
+    conventions: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
 
 def replay(port: Port, recording: Recording) -> Replay:
@@ -91,6 +94,13 @@ def replay(port: Port, recording: Recording) -> Replay:
             data=_own_data(port, recording),
             notes=_notes(plan, recording),
         )
+
+
+def relocked(port: Port, recording: Recording, replayed: Replay) -> Replay:
+    """The replay with the locked steps of another port in place of its own."""
+    locked = locked_run(port, recording)
+    with _on_cpu():
+        return dataclasses.replace(replayed, locked=locked, locked64=locked_run(port, recording, np.float64))
 
 
 def locked_run(

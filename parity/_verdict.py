@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import parity.report
-from parity import _divergence, _document, _judge, _printed
+from parity import _conventions, _divergence, _document, _judge, _printed
 from parity._bounds import Bounds
 from parity._errors import DivergenceError
 from parity._judge import Finding
@@ -106,6 +106,7 @@ class Verdict:
         return (
             *well,
             *self._open(),
+            *_conventions.told(self.replay.conventions),
             *notes,
             *self._on_print(),
             *_divergence.sentences(self.recording, self.replay),

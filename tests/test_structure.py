@@ -69,6 +69,7 @@ ROOMS = [
     "_pairs",
     "_accuracy_loss",
     "_judge",
+    "_conventions",
     "causes",
     "_timing",
     "_measure",

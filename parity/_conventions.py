@@ -1,0 +1,114 @@
+"""Optimizer state that a port keeps in another convention: PyTorch's times a constant, such as the learning rate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optax
+
+from parity import _bounds, _judge, _names, _optax_state
+from parity._bounds import Bounds
+from parity._judge import Finding
+from parity._ports import Port, of_arrays
+from parity._recording import Array, Recording
+from parity._replay import Replay, relocked
+
+Factors = Mapping[str, Mapping[str, float]]
+# A factor is the ratio of two float64 states, each made by a few roundings: so many units in the last place.
+_UNITS = 16 * float(np.finfo(np.float64).eps)
+
+
+def settled(
+    recording: Recording, port: Port, replayed: Replay, bounds: Bounds, findings: Sequence[Finding]
+) -> tuple[Replay, Bounds, tuple[Finding, ...]]:
+    """The replay, bounds and findings, with the port's optimizer state in PyTorch's convention if all holds then.
+
+    What is trained are weights: where only the optimizer's stages fail, and the port's state after the first step is
+    PyTorch's times a number a tensor, its steps are replayed from PyTorch's state times that number. Where everything
+    holds then, at every step, the two are the same training. Where anything does not, all stays as it was.
+    """
+    failing = {finding.stage for finding in findings if not finding.holds}
+    unchanged = replayed, bounds, tuple(findings)
+    if not failing or not failing <= {"optimizer state", "update"} or len(recording.kept) < 2:
+        return unchanged
+    factors, spread = _factors(recording, replayed)
+    if all(factor == 1 for some in factors.values() for factor in some.values()):
+        return unchanged
+    scaled = adapted(port, recording, factors)
+    again = dataclasses.replace(relocked(scaled, recording, replayed), conventions=factors)
+    limits = _bounds.derive(recording, scaled, replayed.free64, doubt=2 * spread + _UNITS)
+    found = _judge.judge(recording, again, limits)
+    return (again, limits, found) if all(finding.holds for finding in found) else unchanged
+
+
+def adapted(port: Port, recording: Recording, factors: Factors) -> Port:
+    """The same port, whose optimizer takes and gives its state as PyTorch keeps it."""
+    if not factors:
+        return port
+    names, port = _names.of(port, recording), of_arrays(port)
+    trees = {
+        key: names.to_port({name: np.full(like.shape, some.get(name, 1.0)) for name, like in recording.initial.items()})
+        for key, some in factors.items()
+    }
+    optimizer = _Scaled(port.optimizer, trees)
+    return dataclasses.replace(port, optimizer=optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update))
+
+
+def told(factors: Factors) -> list[str]:
+    """A sentence for each part of the state that is in another convention."""
+    sentences = []
+    for key, some in factors.items():
+        values = sorted({float(f"{factor:.6g}") for factor in some.values()} - {1.0})
+        if values:
+            times = " or ".join(f"{value:g}" for value in values)
+            sentences.append(
+                f"The port keeps {key} in another convention, {times} times PyTorch's: every update agrees all the "
+                "same, so the training is the same. A checkpoint's optimizer state needs that factor"
+            )
+    return sentences
+
+
+class _Scaled:
+    """An optimizer whose state is PyTorch's: each part of it is the inner one's over a constant."""
+
+    def __init__(self, optimizer: optax.GradientTransformation, factors: Mapping[str, Any]) -> None:
+        self._optimizer, self._factors = optimizer, factors
+
+    def init(self, params: Any) -> Any:
+        return _optax_state.scaled(self._optimizer.init(params), params, self._factors, lambda a, b: a / b)
+
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        own = _optax_state.scaled(state, params, self._factors, lambda a, b: a * b)
+        updates, own = self._optimizer.update(updates, own, params, **extra)
+        return updates, _optax_state.scaled(own, params, self._factors, lambda a, b: a / b)
+
+
+def _factors(recording: Recording, replayed: Replay) -> tuple[dict[str, dict[str, float]], float]:
+    """The port's state after the first step over PyTorch's, by key and tensor, and how far its elements' ratios lie
+    from that, relative."""
+    found: dict[str, dict[str, float]] = {}
+    apart = 0.0
+    for key, tensors in recording.arbiter_locked.state.items():
+        for name, theirs in tensors.items():
+            own = replayed.locked64.state.get(key, {}).get(name)
+            if own is not None:
+                factor, spread = _factor(np.ravel(own[0]), np.ravel(theirs[0]))
+                found.setdefault(key, {})[name] = factor
+                apart = max(apart, spread)
+    return found, apart
+
+
+def _factor(own: Array, theirs: Array) -> tuple[float, float]:
+    """The least-squares ratio, and the largest relative distance of its large elements' ratios; one where none is."""
+    size = np.abs(theirs).max(initial=0.0)
+    large = np.abs(theirs) > size / 2
+    if not size or not np.isfinite(size) or not np.isfinite(own).all():
+        return 1.0, 0.0
+    scale = theirs / size  # squares of small numbers could vanish
+    factor = float(own @ scale / (scale @ scale) / size)
+    if factor == 0 or abs(factor - 1) <= _UNITS:
+        return 1.0, 0.0
+    return factor, float(np.abs(own[large] / theirs[large] / factor - 1).max())
