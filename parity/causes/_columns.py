@@ -148,6 +148,7 @@ def _rule(
         beta2=settings["beta2"],
         alpha=settings.get("alpha", zero + 0.99),
         eps=settings.get("eps", zero),
+        eps_place="before" if kind == "RAdam" else "outside",
         amsgrad=bool(first.get("amsgrad")),
         centered=bool(first.get("centered")),
         lr_decay=settings.get("lr_decay", zero),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity.causes._columns import Columns
-from parity.causes._variants import Variant, shown
+from parity.causes._variants import Variant, epsilon_outside, shown
 
 
 def library_defaults(columns: Columns) -> Iterator[Variant]:
@@ -32,12 +32,11 @@ def library_defaults(columns: Columns) -> Iterator[Variant]:
         changed = {name: value for name, value in settings.items() if np.any(np.asarray(getattr(rule, name)) != value)}
         if len(changed) > 1:
             told = ", ".join(f"{_TOLD.get(name, name)}={_own(value)}" for name, value in changed.items())
-            own = ", ".join(f"{_TOLD.get(name, name)}={_own(getattr(rule, name))}" for name in changed)
             yield Variant(
                 ", ".join(dict.fromkeys(_NAMED.get(name, name) for name in changed if not _within(name, changed))),
                 dataclasses.replace(rule, **changed),
                 f"the port has the defaults of {whose}, {told}",
-                f"set them to PyTorch's: {own}",
+                _fix(columns.kind, rule, changed),
             )
 
 
@@ -53,6 +52,15 @@ _NAMED = {
     "start": "initial accumulator",
     "weight_decay": "decay",
 }
+
+
+def _fix(kind: str, rule: Any, changed: dict[str, Any]) -> str:
+    """What to write, of settings that the library has: optax.adagrad has none for the place of epsilon."""
+    apart = kind == "Adagrad" and "eps_place" in changed
+    own = [
+        f"{_TOLD.get(name, name)}={_own(getattr(rule, name))}" for name in changed if not apart or name != "eps_place"
+    ]
+    return f"set them to PyTorch's: {', '.join(own)}" + (f"; {epsilon_outside(kind)}" if apart else "")
 
 
 def _within(name: str, changed: dict[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from parity.causes._estimate import Change, estimate
 from parity.causes._library_defaults import OPTAX_NAMES, library_defaults
 from parity.causes._numbers import digits
 from parity.causes._rules import Rule, course
-from parity.causes._variants import Variant, variants
+from parity.causes._variants import Variant, epsilon_outside, variants
 
 _EPSILONS = tuple(10.0**power for power in range(-12, 0))
 _SHARES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
@@ -137,7 +137,7 @@ def _unknowns(steps: Columns) -> Iterator[_Unknown]:
         yield setting("momentum", "momentum", _SHARES)
         if np.any(rule.momentum):
             yield setting("dampening", "dampening", _SHARES)
-    elif steps.kind in ("Adam", "AdamW"):
+    elif steps.kind in ("Adam", "AdamW", "RAdam"):
         yield setting("beta1", "beta1", _SHARES)
         yield setting("beta2", "beta2", _SHARES)
     elif steps.kind == "RMSprop":
@@ -196,5 +196,5 @@ def _numbers(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
             what = f"{unknown.setting} is {said} in place of {own}"
             fix = _fix(unknown.setting, own, steps.rule.decay_form)
         if unknown.name == "epsilon inside the root":
-            fix = "use eps in place of eps_root (RMSprop: eps_in_sqrt=False)"
+            fix = epsilon_outside(steps.kind)
         yield _cause(first, Variant(unknown.name, steps.rule, what, fix), steps.agreement(found.course))

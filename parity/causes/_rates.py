@@ -13,6 +13,10 @@ from parity.causes._numbers import digits, shortest
 from parity.causes._rules import Course, course
 from parity.causes._variants import Variant
 
+_SCHEDULES = "jaxreg.lr_scheduler has PyTorch's schedules"
+_RISING = "jaxreg.lr_scheduler.linear_lr"
+# Rates that a sentence lists.
+_LISTED = 4
 _SCHEDULE = "count the schedule as PyTorch does: scheduler.step() after each epoch or batch, the first one at step 0"
 
 
@@ -39,7 +43,12 @@ def explanations(steps: Columns, recording: Recording) -> Iterator[tuple[Variant
             return
     if steps.jax.size < 2:  # one number is met by any rate
         return
-    yield from _constant(steps, read)
+    found = False
+    for variant, made in _constant(steps, read):
+        found = True
+        yield variant, made
+    if not found and steps.jax.shape[1] > 1:  # one number a step is met by any rate of each step
+        yield from _any_schedule(steps, read)
 
 
 def _read(steps: Columns, chosen: Array) -> _Read | None:
@@ -90,6 +99,9 @@ def _schedules(read: _Read, whole: Array) -> Iterator[tuple[str, Array, str, str
     for rates, when in ((early, "a step early"), (late, "a step late")):
         if _near(read, rates):
             yield "schedule off by one", rates, f"its learning rate changes {when}", _SCHEDULE
+    if whole.max() > whole[0] and _near(read, np.full(count, whole.max())):
+        fix = "let the rate rise as PyTorch's does: " + _RISING
+        yield "warm-up missing", np.full(count, whole.max()), f"its learning rate is {whole.max():g} at once", fix
     if _near(read, np.full(count, whole[0])):
         fix = "give the optimizer the schedule: jaxreg.lr_scheduler"
         yield "schedule missing", np.full(count, whole[0]), "its learning rate never changes", fix
@@ -99,6 +111,20 @@ def _schedules(read: _Read, whole: Array) -> Iterator[tuple[str, Array, str, str
     if known >= 2 and _near(read, rates) and (len(values) > 2 or not _near(read, np.append(values, values[-1]))):
         fix = "step the schedule once an epoch: jaxreg.lr_scheduler with steps_per_epoch=..."
         yield "schedule stepped per batch", rates, "its learning rate changes with every batch", fix
+
+
+def _any_schedule(steps: Columns, read: _Read) -> Iterator[tuple[Variant, Course]]:
+    """A rate of its own at every step."""
+    rates = np.array([shortest(float(rate), float(slack)) for rate, slack in zip(read.rates, read.slack, strict=True)])
+    made = _course(steps, rates)
+    if not steps.explained(made):
+        return
+    own, theirs = (", ".join(f"{rate:.6g}" for rate in some[:_LISTED]) for some in (rates, read.recorded))
+    name, fix = "schedule", f"give it PyTorch's rates, {theirs}{', …' if len(rates) > _LISTED else ''}: {_SCHEDULES}"
+    if rates[0] == 0 and read.recorded[0] > 0 and (np.diff(read.recorded) > 0).any():
+        name, fix = "warm-up from zero", f"start the warm-up from {read.recorded[0]:g} as PyTorch does: {_RISING}"
+    what = f"its learning rates are {own}{', …' if len(rates) > _LISTED else ''}, where PyTorch's are {theirs}"
+    yield Variant(name, steps.rule, what, fix), made
 
 
 def _constant(steps: Columns, read: _Read) -> Iterator[tuple[Variant, Course]]:

@@ -42,9 +42,10 @@ class Rule:
         decay_form: ``"l2"`` into the gradient, ``"decoupled"`` times the learning rate, ``"whole"`` without it.
         first_damped: whether SGD's dampening is there in the first step too.
         nesterov: ``""`` for none, ``"torch"``, or another form.
-        rate_inside: whether the learning rate is in the velocity.
+        rate_inside: 0 where the learning rate is not in the velocity, 1 where it is, -1 where it is negative there.
         eps_place: ``"outside"`` the root, ``"inside"`` it, ``"before"`` the bias is corrected.
         corrected: which of Adam's two moments are corrected for their bias.
+        rectified: whether RAdam's step is.
         gradient: ``""`` as fed, ``"added up"``, ``"stale"`` by a step and at first none, ``"stale at first"`` its own.
         clip_norm, clip_value: what gradients are clipped to; ``clip_eps`` is added to the norm.
         start: what the squares' accumulator starts from.
@@ -59,7 +60,7 @@ class Rule:
     dampening: Any = 0.0
     first_damped: bool = False
     nesterov: str = ""
-    rate_inside: bool = False
+    rate_inside: int = 0
     beta1: Any = 0.9
     beta2: Any = 0.999
     alpha: Any = 0.99
@@ -67,6 +68,7 @@ class Rule:
     eps_place: str = "outside"
     corrected: tuple[bool, bool] = (True, True)
     amsgrad: bool = False
+    rectified: bool = True
     centered: bool = False
     lr_decay: Any = 0.0
     start: Any = 0.0
@@ -139,7 +141,7 @@ def _gradient(rule: Rule, fed: Fed, step: int) -> Rounded:
 
 def _sgd(rule: Rule, step: int, gradient: Rounded, rate: Array, state: dict[str, Rounded]) -> Rounded:
     momentum, heavy = of(rule.momentum), np.asarray(rule.momentum) != 0
-    taken = gradient * rate if rule.rate_inside else gradient
+    taken = gradient * (rule.rate_inside * rate) if rule.rate_inside else gradient
     damped = taken * (1 - of(rule.dampening))
     old = state.get("momentum_buffer", of(np.zeros_like(gradient.value)))
     buffer = momentum * old + damped if step or rule.first_damped else taken
@@ -154,7 +156,7 @@ def _sgd(rule: Rule, step: int, gradient: Rounded, rate: Array, state: dict[str,
         "after": momentum * buffer,
     }[rule.nesterov]
     moved = ahead.where(heavy, taken)
-    return moved if rule.rate_inside else moved * rate
+    return moved * float(rule.rate_inside) if rule.rate_inside else moved * rate
 
 
 def _adam(rule: Rule, step: int, gradient: Rounded, rate: Array, state: dict[str, Rounded]) -> Rounded:
@@ -174,6 +176,27 @@ def _adam(rule: Rule, step: int, gradient: Rounded, rate: Array, state: dict[str
         upper = beta1 * first / following + (1 - beta1) * gradient / share1
     lower = _lower(rule, second / share2) if rule.eps_place != "before" else (second.sqrt() + rule.eps) / share2.sqrt()
     return rate * (upper / lower)
+
+
+def _radam(rule: Rule, step: int, gradient: Rounded, rate: Array, state: dict[str, Rounded]) -> Rounded:
+    """Adam whose step is rectified, and which has no denominator while the variance has no bound.
+
+    Liu et al., 2020, arXiv 1908.03265, algorithm 2; PyTorch adds epsilon before the bias is corrected.
+    """
+    beta1, beta2, zero = of(rule.beta1), of(rule.beta2), of(np.zeros_like(gradient.value))
+    first = beta1 * state.get("exp_avg", zero) + (1 - beta1) * gradient
+    second = beta2 * state.get("exp_avg_sq", zero) + (1 - beta2) * (gradient * gradient)
+    state["exp_avg"], state["exp_avg_sq"] = first, second
+    left = power(rule.beta2, step + 1)
+    share = 1 - left
+    most = 2 / (1 - beta2) - 1
+    length = most - 2.0 * (step + 1) * left / share
+    upper = first / (1 - power(rule.beta1, step + 1))
+    lower = (second.sqrt() + rule.eps) / share.sqrt() if rule.eps_place == "before" else _lower(rule, second / share)
+    rectified = ((length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)).sqrt()
+    if not rule.rectified:
+        return rate * (upper / lower)
+    return rate * (rectified * upper / lower).where(length.value > 5, upper)
 
 
 def _lower(rule: Rule, squares: Rounded) -> Rounded:
@@ -196,11 +219,11 @@ def _rmsprop(rule: Rule, step: int, gradient: Rounded, rate: Array, state: dict[
     heavy = np.asarray(rule.momentum) != 0
     if not np.any(heavy):
         return rate * scaled
-    taken = rate * scaled if rule.rate_inside else scaled
+    taken = (rule.rate_inside * rate) * scaled if rule.rate_inside else scaled
     buffer = of(rule.momentum) * state.get("momentum_buffer", zero) + taken
     state["momentum_buffer"] = buffer
     ahead = taken + of(rule.momentum) * buffer if rule.nesterov else buffer
-    return ahead if rule.rate_inside else rate * ahead
+    return ahead * float(rule.rate_inside) if rule.rate_inside else rate * ahead
 
 
 def _adagrad(rule: Rule, step: int, gradient: Rounded, rate: Array, state: dict[str, Rounded]) -> Rounded:
@@ -209,4 +232,11 @@ def _adagrad(rule: Rule, step: int, gradient: Rounded, rate: Array, state: dict[
     return (rate / (1 + of(rule.lr_decay) * step)) * (gradient / _lower(rule, total))
 
 
-KINDS: dict[str, Update] = {"SGD": _sgd, "Adam": _adam, "AdamW": _adam, "RMSprop": _rmsprop, "Adagrad": _adagrad}
+KINDS: dict[str, Update] = {
+    "SGD": _sgd,
+    "Adam": _adam,
+    "AdamW": _adam,
+    "RAdam": _radam,
+    "RMSprop": _rmsprop,
+    "Adagrad": _adagrad,
+}

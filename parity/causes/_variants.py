@@ -22,11 +22,15 @@ class Variant:
     fix: str
 
 
+# What PyTorch does, which no transformation of Optax's does.
+_BY_NORM = "scale the gradients by min(1, {:g} / (norm + 1e-6)): optax.clip_by_global_norm has no epsilon"
+
+
 def variants(columns: Columns) -> Iterator[Variant]:
     """All faults without a number in them, the simplest first."""
     yield from _gradients(columns)
     yield from _clips(columns)
-    yield from {"SGD": _sgd, "RMSprop": _rmsprop, "Adagrad": _adagrad}.get(columns.kind, _adam)(columns)
+    yield from _KINDS.get(columns.kind, _adam)(columns)
     yield from _decay(columns)
 
 
@@ -62,11 +66,11 @@ def _clips(columns: Columns) -> Iterator[Variant]:
             "epsilon of the clipped norm",
             dataclasses.replace(rule, clip_eps=0.0),
             "gradients are divided by their norm, to which PyTorch adds 1e-6",
-            "scale the gradients by min(1, max_norm / (norm + 1e-6)): optax.clip_by_global_norm has no epsilon",
+            _BY_NORM.format(rule.clip_norm),
         )
     for own, other, has, wanted in (
-        ("clip_norm", "clip_value", "each number by itself", "optax.clip_by_global_norm"),
-        ("clip_value", "clip_norm", "by their norm", "optax.clip"),
+        ("clip_norm", "clip_value", "each number by itself", _BY_NORM),
+        ("clip_value", "clip_norm", "by their norm", "use optax.clip({:g})"),
     ):
         limit = getattr(rule, own)
         if np.isfinite(limit):
@@ -74,14 +78,16 @@ def _clips(columns: Columns) -> Iterator[Variant]:
                 "gradient clipping",
                 dataclasses.replace(rule, **{own: np.inf, other: limit}, clip_eps=0.0),
                 f"the port clips the gradients {has}, which PyTorch does not",
-                f"use {wanted}({limit:g})",
+                wanted.format(limit),
             )
     if np.isfinite(rule.clip_norm) or np.isfinite(rule.clip_value):
         yield Variant(
             "gradient clipping missing",
             dataclasses.replace(rule, clip_norm=np.inf, clip_value=np.inf),
             "the gradients are not clipped",
-            "clip them in the port's optimizer: optax.chain(clip, ...), with PyTorch's norm + 1e-6",
+            _BY_NORM.format(rule.clip_norm)
+            if np.isfinite(rule.clip_norm)
+            else f"put optax.clip({rule.clip_value:g}) first in the chain",
         )
 
 
@@ -126,12 +132,13 @@ def _sgd(columns: Columns) -> Iterator[Variant]:
             "the port's velocity is a moving average, with (1 - momentum) of each gradient",
             "use optax.trace or jaxreg.sgd, not optax.ema",
         )
-    yield Variant(
-        "learning rate inside the velocity",
-        dataclasses.replace(rule, rate_inside=True),
-        "the port's velocity has the learning rate in it, so that a change of the rate acts late",
-        "multiply by the learning rate after the momentum, as jaxreg.sgd does",
-    )
+    for sign in (1, -1):
+        yield Variant(
+            "learning rate inside the velocity",
+            dataclasses.replace(rule, rate_inside=sign),
+            "the port's velocity has the learning rate in it, so that a change of the rate acts late",
+            "multiply by the learning rate after the momentum, as jaxreg.sgd does",
+        )
 
 
 def _nesterov_missing(rule: Rule) -> Variant:
@@ -156,7 +163,7 @@ def _adam(columns: Columns) -> Iterator[Variant]:
             f"the port leaves the bias correction{of} out",
             "divide the moments by 1 - beta**step, as optax.scale_by_adam does",
         )
-    yield _epsilon_inside(rule)
+    yield _epsilon_inside(columns)
     yield Variant(
         "epsilon",
         dataclasses.replace(rule, eps_place="before"),
@@ -177,18 +184,47 @@ def _adam(columns: Columns) -> Iterator[Variant]:
     )
 
 
-def _epsilon_inside(rule: Rule) -> Variant:
+# How Optax is told to add epsilon after the root.
+_OUTSIDE = {
+    "RMSprop": "set eps_in_sqrt=False",
+    "Adagrad": "optax.adagrad always has eps under the root: write the update out, with sqrt(sum) + eps below",
+}
+
+
+def epsilon_outside(kind: str) -> str:
+    """The fix for an epsilon under the root."""
+    return _OUTSIDE.get(kind, "use eps in place of eps_root")
+
+
+def _epsilon_inside(columns: Columns) -> Variant:
     return Variant(
         "epsilon inside the root",
-        dataclasses.replace(rule, eps_place="inside"),
+        dataclasses.replace(columns.rule, eps_place="inside"),
         "the port adds epsilon under the root, PyTorch after it",
-        "use eps in place of eps_root (RMSprop: eps_in_sqrt=False)",
+        epsilon_outside(columns.kind),
     )
+
+
+def _radam(columns: Columns) -> Iterator[Variant]:
+    rule = columns.rule
+    yield Variant(
+        "epsilon after the bias correction",
+        dataclasses.replace(rule, eps_place="outside"),
+        "the port adds epsilon after the bias of the second moment is corrected, PyTorch before it",
+        "no setting of optax.radam does this: write its update out, with (sqrt(nu) + eps) / sqrt(1 - b2**step) below",
+    )
+    for place in ("outside", "before"):
+        yield Variant(
+            "RAdam missing",
+            dataclasses.replace(rule, rectified=False, eps_place=place),
+            "the port is Adam where PyTorch's is RAdam",
+            "use optax.radam, whose epsilon is added after the bias correction",
+        )
 
 
 def _rmsprop(columns: Columns) -> Iterator[Variant]:
     rule = columns.rule
-    yield _epsilon_inside(rule)
+    yield _epsilon_inside(columns)
     yield Variant(
         "bias correction added",
         dataclasses.replace(rule, corrected=(False, True)),
@@ -202,12 +238,17 @@ def _rmsprop(columns: Columns) -> Iterator[Variant]:
         f"set centered={rule.centered}",
     )
     if np.any(rule.momentum):
-        yield Variant(
-            "learning rate inside the velocity",
-            dataclasses.replace(rule, rate_inside=True),
-            "the port's velocity has the learning rate in it",
-            "multiply by the learning rate after the momentum",
-        )
+        inside = "learning rate inside the velocity"
+        for place, name in (("outside", inside), ("inside", f"epsilon inside the root, {inside}")):
+            for sign in (1, -1):
+                yield Variant(
+                    name,
+                    dataclasses.replace(rule, rate_inside=sign, eps_place=place),
+                    "the port's velocity has the learning rate in it, so that a change of the rate acts late"
+                    + (", and epsilon is under the root" if place == "inside" else ""),
+                    "scale by the rate last: optax.chain(optax.scale_by_rms(..., eps_in_sqrt=False), optax.trace(...), "
+                    "optax.scale_by_learning_rate(...))",
+                )
         yield Variant(
             "Nesterov added",
             dataclasses.replace(rule, nesterov="torch"),
@@ -218,7 +259,7 @@ def _rmsprop(columns: Columns) -> Iterator[Variant]:
 
 def _adagrad(columns: Columns) -> Iterator[Variant]:
     rule = columns.rule
-    yield _epsilon_inside(rule)
+    yield _epsilon_inside(columns)
     yield Variant(
         "initial accumulator",
         dataclasses.replace(rule, start=0.1),
@@ -232,6 +273,9 @@ def _adagrad(columns: Columns) -> Iterator[Variant]:
             "the port leaves out lr_decay",
             f"divide the learning rate by 1 + {shown(rule.lr_decay)} * step",
         )
+
+
+_KINDS = {"SGD": _sgd, "RAdam": _radam, "RMSprop": _rmsprop, "Adagrad": _adagrad}
 
 
 def _decay(columns: Columns) -> Iterator[Variant]:

@@ -45,6 +45,12 @@ CASES: list[tuple[str, Any, dict[str, Any]]] = [
         lambda p: torch.optim.AdamW(p, 0.1, (0.8, 0.95), 1e-3),
         {"weight_decay": 0.01, "decay_form": "decoupled", "beta1": 0.8, "beta2": 0.95, "eps": 1e-3},
     ),
+    ("RAdam", lambda p: torch.optim.RAdam(p, 0.1), {"eps_place": "before"}),
+    (
+        "RAdam",
+        lambda p: torch.optim.RAdam(p, 0.1, (0.8, 0.9), 0.1, weight_decay=0.1),
+        {"eps_place": "before", "beta1": 0.8, "beta2": 0.9, "eps": 0.1, "weight_decay": 0.1},
+    ),
     ("RMSprop", lambda p: torch.optim.RMSprop(p, 0.1, momentum=0.5), {"momentum": 0.5}),
     ("RMSprop", lambda p: torch.optim.RMSprop(p, 0.1, 0.9, centered=True), {"alpha": 0.9, "centered": True}),
     (
@@ -60,7 +66,8 @@ def test_the_reference_is_pytorchs(kind: str, make: Any, settings: dict[str, Any
     fed, torch_weights = _steps(make)
     made = course(kind, Rule(RATES, **settings), fed).weights
     assert (np.abs(made.value - torch_weights) <= made.slack).all()
-    assert made.slack.max() < 3e-13
+    # RAdam's length is a difference of numbers some hundred times as large.
+    assert made.slack.max() < (3e-12 if kind == "RAdam" else 3e-13)
 
 
 @pytest.mark.parametrize(("kind", "make", "settings"), CASES)
