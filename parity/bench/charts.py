@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from parity.bench.table import time
+from parity.bench.units import time
 from parity.report.charts import finish
 
 Json = Mapping[str, Any]
@@ -60,7 +60,7 @@ def _times(name: str, workload: Json | None, timed: Sequence[Json]) -> dict[str,
     if limit:
         line = alt.Chart(alt.InlineData(values=[{"median": limit}])).mark_rule(strokeDash=[4, 3]).encode(x=x)
         layers.insert(0, line)
-    title = f"{name}: from the quickest to the slowest call" + (
+    title = f"{name}: from the quickest to the slowest warm call" + (
         f"; dashed, the limit of {time(limit)}" if limit else ""
     )
     return finish(layers, rows, title, f"Seconds of each way to train {name}.", _ROW * len(rows))

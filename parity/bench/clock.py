@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,10 @@ _TURN = 0.05
 _MOST_CALLS = 100
 # A way that is done sooner is called once before it is timed: the caches, and threads that wait for more to do without
 # sleeping, are then its own, as in a program that trains one model after another, and not those of the way before it.
+# A slower way has no cold call either: filling the caches takes milliseconds, which cannot be seen beside a second.
 _SOON = 1.0
+# Calls of the fixed computation, of which the median counts.
+_PROBES = 9
 
 Turns = Sequence[Sequence[float]]
 
@@ -31,49 +35,138 @@ class Ratio(NamedTuple):
     high: float | None
 
 
+class Watch:
+    """What is done beside the timed calls, outside of the clock; this one does nothing.
+
+    Attributes:
+        reference: a fixed computation, timed before the first turn and after each one; ``None`` for none.
+        fill_caches: fills the processor's caches with other data, for one cold call in each turn; ``None`` for none.
+    """
+
+    reference: Callable[[], None] | None = None
+    fill_caches: Callable[[], None] | None = None
+
+    def before_turn(self, name: str) -> None:
+        """Called before a way's turn."""
+
+    def after_first(self, name: str) -> None:
+        """Called after the first call of a way's turn."""
+
+    def after_turn(self, name: str, results: list[Any]) -> None:
+        """Called after a way's turn, with what all its calls came back with."""
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Called where a call raises: the way is left out from there on, unless this raises, too."""
+        raise error
+
+
+@dataclasses.dataclass
+class Times:
+    """Seconds of one way's calls.
+
+    Attributes:
+        turns: of each turn's warm calls.
+        cold: of each turn's cold call; empty where there is none.
+        spent: of all calls in each turn, those that do not count, too.
+    """
+
+    turns: list[list[float]] = dataclasses.field(default_factory=list)
+    cold: list[list[float]] = dataclasses.field(default_factory=list)
+    spent: list[float] = dataclasses.field(default_factory=list)
+
+
+class Run(NamedTuple):
+    """All turns of all ways.
+
+    Attributes:
+        ways: by name; without those that failed.
+        reference: seconds of the fixed computation's calls, before the first turn and after each one.
+    """
+
+    ways: dict[str, Times]
+    reference: list[list[float]]
+
+
 def interleaved(
-    ways: dict[str, Callable[[], Any]], *, repeats: int, seconds: float, say: Callable[[str], None] = lambda _: None
-) -> dict[str, list[list[float]]]:
+    ways: Mapping[str, Callable[[], Any]],
+    *,
+    repeats: int,
+    seconds: float,
+    watch: Watch | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Run:
     """Seconds of each call of each way, in turns, so that what disturbs the machine disturbs all of them alike.
 
-    A way must come back only when its user has the result, and be warm.
+    A way must come back only when its user has the result.
 
     Args:
         ways: what to time, by name.
         repeats: how many turns each has at most.
-        seconds: a way that would exceed so many in all sits out the turns that are left; each has one turn at least.
+        seconds: a way whose calls would take longer than that in all sits out the turns that are left; each has one
+            turn at least.
+        watch: what is done beside the timed calls.
         say: told of each turn.
-
-    Returns:
-        For each way its turns, each the seconds of one call or, of a quick way, of many.
     """
-    taken: dict[str, list[list[float]]] = {name: [] for name in ways}
-    names = list(ways)
+    watch = watch or Watch()
+    run = Run({name: Times() for name in ways}, [_probe(watch.reference)] if watch.reference else [])
     for turn in range(repeats):
-        here = turn % len(names)
-        for name in names[here:] + names[:here]:
-            spent = [sum(calls) for calls in taken[name]]
-            if spent and sum(spent) + max(spent) > seconds:
+        going = [name for name, times in run.ways.items() if _has_time(times, seconds)]
+        if not going:
+            break
+        first = turn % len(ways)
+        for name in [*list(ways)[first:], *list(ways)[:first]]:
+            if name not in going:
                 continue
-            taken[name].append(_turn(ways[name]))
+            try:
+                _turn(name, ways[name], run.ways[name], watch)
+            except Exception as error:
+                watch.failed(name, error)
+                del run.ways[name]
+        if watch.reference:
+            run.reference.append(_probe(watch.reference))
         say(f"repeat {turn + 1} of {repeats}")
-    return taken
+    return run
 
 
-def _turn(way: Callable[[], Any]) -> list[float]:
-    first = _seconds(way)
+def _has_time(times: Times, seconds: float) -> bool:
+    return not times.spent or sum(times.spent) + max(times.spent) <= seconds
+
+
+def _turn(name: str, way: Callable[[], Any], times: Times, watch: Watch) -> None:
+    results: list[Any] = []
+
+    def call() -> float:
+        begin = time.perf_counter()
+        result = way()
+        taken = time.perf_counter() - begin
+        results.append(result)
+        return taken
+
+    watch.before_turn(name)
+    first = call()
+    watch.after_first(name)
+    warm, cold = [], []
     if first >= _SOON:
-        return [first]
-    calls: list[float] = []
-    while not calls or (sum(calls) < _TURN and len(calls) < _MOST_CALLS):
-        calls.append(_seconds(way))
+        warm = [first]
+    else:
+        while not warm or (sum(warm) < _TURN and len(warm) < _MOST_CALLS):
+            warm.append(call())
+        if watch.fill_caches:
+            watch.fill_caches()
+            cold = [call()]
+    watch.after_turn(name, results)
+    times.turns.append(warm)
+    times.cold += [cold] if cold else []
+    times.spent.append(sum(cold, sum(warm, first if first < _SOON else 0.0)))
+
+
+def _probe(reference: Callable[[], None]) -> list[float]:
+    calls = []
+    for _ in range(_PROBES):
+        begin = time.perf_counter()
+        reference()
+        calls.append(time.perf_counter() - begin)
     return calls
-
-
-def _seconds(way: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    way()
-    return time.perf_counter() - begin
 
 
 def median(turns: Turns) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import math
 import os
 import subprocess
@@ -13,10 +15,11 @@ from typing import Any, NamedTuple
 
 import jaxreg
 from parity._errors import BenchError
-from parity.bench import clock, same, workloads
+from parity.bench import clock, quiet, same, workloads
 from parity.programs import BUILT_IN
 
 _OURS = Path(__file__).parent / "scripts" / "line.py"
+_CACHES = {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"}
 # XLA's own cache of compiled programs, for programs as small as these.
 _CACHE = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -32,52 +35,83 @@ class Start(NamedTuple):
         printed: the weight that it prints.
         seconds: of each process.
         ratio: how many times as long it takes as jaxreg's, without a cache.
+        memory: bytes that the process has resident at most; ``None`` where the system does not tell.
     """
 
     name: str
     printed: float
     seconds: tuple[float, ...]
     ratio: clock.Ratio
+    memory: int | None
 
 
-def starts(platform: str, *, repeats: int, say: Callable[[str], None]) -> list[Start]:
-    """Time the fitted line's scripts, in turns.
+def starts(device: Any, *, repeats: int, say: Callable[[str], None]) -> tuple[list[Start], quiet.Attempts]:
+    """Time the fitted line's scripts, in turns; PyTorch's only where PyTorch is installed.
 
     Args:
-        platform: of the device that JAX is to use.
-        repeats: how often each is started, after once to warm the disk and fill the cache.
+        device: the one that JAX is to use.
+        repeats: how often each is started, after once to warm the disk, fill the cache and measure memory.
         say: told of each turn.
 
     Raises:
-        BenchError: a script fails, or they print different weights.
+        BenchError: a script fails, or a weight that one prints is not float64's within rounding.
     """
     exact, bound = _exact()
     torch_line = next(program.path for program in BUILT_IN if program.name == "line")
     with tempfile.TemporaryDirectory() as folder:
-        base = {**os.environ, "JAX_PLATFORMS": "cuda" if platform == "gpu" else platform}
-        if base.pop("PYTHONDONTWRITEBYTECODE", ""):
-            # Else what was installed with its bytecode would start sooner than what was not.
-            base["PYTHONPYCACHEPREFIX"] = os.path.join(folder, "bytecode")
+        base = _environment(device.platform, folder)
         cached = base | _CACHE | {"JAX_COMPILATION_CACHE_DIR": os.path.join(folder, "programs")}
-        ways = {
-            "jaxreg": (_OURS, base),
-            "jaxreg, compilation cached": (_OURS, cached),
-            "PyTorch": (torch_line, base),
-        }
-        printed = {name: _weight(*way) for name, way in ways.items()}
-        taken = clock.interleaved(
-            {name: lambda way=way: _weight(*way) for name, way in ways.items()},  # type: ignore[misc]
-            repeats=repeats,
-            seconds=math.inf,
-            say=say,
-        )
-    for name, weight in printed.items():
-        if not abs(weight - exact) <= bound:
-            raise BenchError(f"{name} prints the weight {weight}, float64 gives {exact}, and rounding explains {bound}")
+        scripts = {"jaxreg": (_OURS, base), "jaxreg, compilation cached": (_OURS, cached)}
+        if importlib.util.find_spec("torch"):
+            scripts["PyTorch"] = (torch_line, base)
+        _weight(_OURS, cached)  # fills the cache
+        first = {name: _measured(*each) for name, each in scripts.items()}
+        watch = _Checked(exact, bound)
+        for name, (weight, _) in first.items():
+            watch.after_turn(name, [weight])
+
+        def once() -> clock.Run:
+            ways = {name: functools.partial(_weight, *each) for name, each in scripts.items()}
+            return clock.interleaved(ways, repeats=repeats, seconds=math.inf, watch=watch, say=say)
+
+        watch.reference = quiet.reference(device)
+        run, attempts = quiet.settled(once, say, quiet.cores())
+    base_turns = run.ways["jaxreg"].turns
     return [
-        Start(name, printed[name], tuple(calls[0] for calls in turns), clock.ratio(turns, taken["jaxreg"]))
-        for name, turns in taken.items()
-    ]
+        Start(
+            name,
+            first[name][0],
+            tuple(calls[0] for calls in times.turns),
+            clock.ratio(times.turns, base_turns),
+            first[name][1],
+        )
+        for name, times in run.ways.items()
+    ], attempts
+
+
+class _Checked(clock.Watch):
+    """Holds every weight that is printed to float64's."""
+
+    def __init__(self, exact: float, bound: float) -> None:
+        self._exact, self._bound = exact, bound
+
+    def after_turn(self, name: str, results: list[Any]) -> None:
+        for weight in results:
+            if not abs(weight - self._exact) <= self._bound:
+                raise BenchError(
+                    f"{name} prints the weight {weight}, float64 gives {self._exact}, and rounding explains "
+                    f"{self._bound}"
+                )
+
+
+def _environment(platform: str, folder: str) -> dict[str, str]:
+    """The variables of a script's process: JAX's device, and no compilation cache but the one that is given."""
+    found = {name: value for name, value in os.environ.items() if name not in _CACHES}
+    found["JAX_PLATFORMS"] = "cuda" if platform == "gpu" else platform
+    if found.pop("PYTHONDONTWRITEBYTECODE", ""):
+        # Else what was installed with its bytecode would start sooner than what was not.
+        found["PYTHONPYCACHEPREFIX"] = os.path.join(folder, "bytecode")
+    return found
 
 
 def _exact() -> tuple[float, float]:
@@ -92,8 +126,40 @@ def _exact() -> tuple[float, float]:
     return float(found.coefficients[0, 0]), float(found.bound[0, 0])
 
 
-def _weight(script: Path, environment: dict[str, Any]) -> float:
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
+# Run by a small process of its own: the system's count begins with what the process that starts another one has.
+_MEASURING = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print("\\n", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def _measured(script: Path, environment: dict[str, str]) -> tuple[float, int | None]:
+    """The weight that a script prints, and the bytes that its process has resident at most."""
+    if not importlib.util.find_spec("resource"):
+        return _weight(script, environment), None
+    done = _run([sys.executable, "-S", "-c", _MEASURING, sys.executable, str(script)], script, environment)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _printed(script, done.stdout), int(done.stderr.split()[-1]) * unit
+
+
+def _weight(script: Path, environment: dict[str, str]) -> float:
+    return _printed(script, _run([sys.executable, str(script)], script, environment).stdout)
+
+
+def _run(command: list[str], script: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise BenchError(f"{script.name} fails: {done.stderr.strip().splitlines()[-1:]}")
-    return float(done.stdout.split()[-1])
+        lines = [line for line in done.stderr.splitlines() if line.strip() and not line.strip().isdecimal()]
+        raise BenchError(
+            f"{script} fails with exit code {done.returncode}: {lines[-1] if lines else 'it says nothing'}"
+        )
+    return done
+
+
+def _printed(script: Path, output: str) -> float:
+    try:
+        return float(output.split()[-1])
+    except (IndexError, ValueError):
+        raise BenchError(f"{script} should print the weight at its end, and prints {output.strip()[-80:]!r}") from None

@@ -19,12 +19,19 @@ workloads:
 
 what the columns mean:
   first            the first training, with all compiling
-  median, spread   of the later ones, until the trained model can be called and its weights are arrays on the host:
-                   warm, in turns with the other ways
-  × jaxreg         how many times as long as jaxreg, with the 95 % bootstrap interval
-  × limit          the same of the least time that reading the data once, or multiplying them, takes on this machine
-  of bound         how far the weights are from float64's, as a share of what float32 rounding can do; beyond 1 it is
-                   not the same training, and no ratio is printed
+  median, spread   of the later ones, warm and in turns with the other ways: from the call, with the data in arrays of
+                   the way's own library, until weights and bias are arrays on the host, the model can be called and
+                   the losses are there
+  × jaxreg         how many times as long as jaxreg, with the 95 % bootstrap interval; one turn has none
+  cold             the same of calls before which more than the processor's caches hold was read and written
+  memory           what a warm call adds at most to the memory that the process has resident
+  × limit          how many times the least time that reading the data once, or multiplying them, takes on this machine
+  of bound         how far the weights of any timed call are from float64's, as a share of what float32 rounding can
+                   do; beyond 1 it is not the same training, and no ratio is printed
+
+A run in which a fixed computation between the turns, or the ways of one turn, took longer by more than half of what one
+more busy program costs (1 / (2 cores), 5 % at least) was disturbed: it is made again, up to three times in all, and the
+table says so.
 
 examples:
   parity bench --size 0.1                all workloads, with a tenth of the rows
@@ -79,49 +86,54 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace, words: list[str]) -> int:
     """Carry out ``parity bench``; 0 where every way is the same training, else 1."""
-    from parity.bench import document, write
+    from parity.bench import comparison, document, write
 
     say = progress(arguments, "bench")
     write.check_writable(arguments.output)
-    old = document.load(arguments.compare) if arguments.compare else None
-    made = _measured(arguments, shlex.join(["parity", *words]), say)
-    changes = document.changes(old, made) if old else []
-    paths = write.write(made, changes, arguments.output)
-    _show(made, changes)
+    old = comparison.load(arguments.compare) if arguments.compare else None
+    made = _measured(arguments, shlex.join(["parity", *words]), old, say)
+    changes, remarks = (comparison.changes(old, made), comparison.remarks(old, made)) if old else ([], [])
+    paths = write.write(made, changes, remarks, arguments.output)
+    _show(made, changes, remarks, bool(old))
     print(f"The page: {paths[0]}")
     return HOLDS if document.all_same(made) else PARTS
 
 
-def _measured(arguments: argparse.Namespace, command: str, say: Callable[[str], None]) -> dict[str, Any]:
-    from parity.bench import cold, document, workloads
+def _measured(
+    arguments: argparse.Namespace, command: str, old: dict[str, Any] | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    from parity.bench import cold, comparison, document, workloads
     from parity.bench import run as running
 
     names = [name for name in arguments.workloads if name != "start"]
     chosen = [] if arguments.workloads and not names else workloads.named(names)
+    with_starts = "start" in arguments.workloads or not arguments.workloads
+    if old is not None:
+        comparison.check_common(old, [workload.scaled(arguments.size) for workload in chosen], with_starts)
     on = running.device(arguments.device)
-    peers = running.peers(arguments.ways)
-    timed, limits = running.bench(
-        [workload.scaled(arguments.size) for workload in chosen],
-        peers,
+    measured = running.bench(
+        chosen,
+        running.peers(arguments.ways),
+        size=arguments.size,
         on=on,
         repeats=arguments.repeats,
         seconds=arguments.seconds,
         say=say,
     )
-    starts = []
-    if "start" in arguments.workloads or not arguments.workloads:
-        starts = cold.starts(on.platform, repeats=_STARTS, say=lambda line: say(f"start: {line}"))
-    return document.document(timed, starts, limits, on, command)
+    starts, attempts = (
+        cold.starts(on, repeats=_STARTS, say=lambda line: say(f"start: {line}")) if with_starts else ([], None)
+    )
+    return document.document(measured, starts, attempts, on, command)
 
 
-def _show(made: dict[str, Any], changes: list[dict[str, Any]]) -> None:
+def _show(made: dict[str, Any], changes: list[dict[str, Any]], remarks: list[str], compared: bool) -> None:
     from rich.console import Console
 
     from parity.bench import table
 
     Console().print(table.renderable(made))
-    if changes:
-        Console().print(table.comparison(changes))
+    if compared:
+        Console().print(table.comparison(changes, remarks))
 
 
 def _share(text: str) -> float:

@@ -7,30 +7,23 @@ from typing import Any
 
 import jinja2
 
-from parity.bench import charts, table
+from parity.bench import charts, table, units
 from parity.report import html
 
 
-def render(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> str:
+def render(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], remarks: Sequence[str] = ()) -> str:
     """Render the page.
 
     Args:
         document: what bench.json holds.
         changes: against an earlier run; none where there was none.
+        remarks: what makes the two hard to compare.
     """
     figures = html.figures({f"chart-{number}": spec for number, spec in enumerate(charts.specs(document))})
-    return _template().render(document=document, changes=changes, charts=figures, **html.shared())
+    return _template().render(document=document, changes=changes, remarks=remarks, charts=figures, **html.shared())
 
 
 def _template() -> jinja2.Template:
     environment = html.templates("parity.bench")
-    environment.globals.update(
-        columns=table.COLUMNS,
-        rows=table.rows,
-        heading=table.heading,
-        machine=table.machine,
-        time=table.time,
-        ratio=table.ratio,
-        spread=table.spread,
-    )
+    environment.globals.update(table=table, time=units.time)
     return environment.get_template("page.html.j2")

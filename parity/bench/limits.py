@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Larger than any cache, and small enough for any machine.
-READ = 1 << 28
+from parity.bench import caches
+
+# Bytes that are read at least, small enough for any machine.
+_READ = 1 << 28
 SIDE = 2048
 _REPEATS = 7
 
@@ -41,6 +43,11 @@ class Work(NamedTuple):
         return max(self.bytes / limits.bandwidth, self.operations / limits.single)
 
 
+def read_bytes() -> int:
+    """Bytes to read for the bandwidth: more than the caches hold."""
+    return max(_READ, 2 * (caches.last_level() or 0))
+
+
 def measure(device: Any, others: Callable[[Any], tuple[float, float, float]] | None = None) -> Limits:
     """The limits of a device, by XLA and by ``others`` (another library's, which may be better at one of them)."""
     found = [_xla(device), *([others(device)] if others is not None else [])]
@@ -48,15 +55,16 @@ def measure(device: Any, others: Callable[[Any], tuple[float, float, float]] | N
 
 
 def _xla(device: Any) -> tuple[float, float, float]:
+    size = read_bytes()
     with jax.enable_x64(True):
-        wide = jax.device_put(np.ones(READ // 4, np.float32), device)
+        wide = jax.device_put(np.ones(size // 4, np.float32), device)
         read = quickest(_ready(jax.jit(jnp.sum), wide))
         product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
         rates = []
         for dtype in (np.float32, np.float64):
             square = jax.device_put(np.ones((SIDE, SIDE), dtype), device)
             rates.append(2 * SIDE**3 / quickest(_ready(product, square)))
-    return READ / read, rates[0], rates[1]
+    return size / read, rates[0], rates[1]
 
 
 def _ready(function: Callable[[Any], Any], argument: Any) -> Callable[[], Any]:

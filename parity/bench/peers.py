@@ -187,13 +187,18 @@ def _jaxreg(workload: Workload, data: Data, device: Any, plan: str = "auto") -> 
 
 
 def _on_host(result: Any) -> Any:
-    """Make the trained model, the best of many, and its weights arrays on the host: then a user has the result."""
+    """Make the trained model (of a sweep the best one, of groups the first one), and weights arrays on the host.
+
+    Then a user has the result, the losses too.
+    """
+    jax.block_until_ready(result.losses)  # type: ignore[no-untyped-call]
     if isinstance(result, jaxreg.FitResult):
         model: Any = result.model
-        jax.block_until_ready(result.losses)  # type: ignore[no-untyped-call]
         return np.concatenate([model.kernel.get_value(), model.bias.get_value()], axis=None)
     if isinstance(result, jaxreg.SweepResult):
         result.model()
+    else:
+        result.model(result.labels[0])
     bias, kernel = map(np.asarray, jax.tree.leaves(result.params))
     return np.concatenate([kernel[:, :, 0], bias], 1)
 

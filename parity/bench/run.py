@@ -6,13 +6,12 @@ import dataclasses
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from parity._errors import BenchError
-from parity.bench import clock, same, workloads
+from parity.bench import caches, clock, memory, quiet, same, units, workloads
 from parity.bench.limits import Limits, Work, measure
 from parity.bench.peers import OTHERS, OURS, Peer
 from parity.bench.workloads import Data, Workload
@@ -30,12 +29,16 @@ class Row:
         peer: its name.
         why_not: why it was not timed; empty where it was.
         share: how far its weights are from float64's, as a share of what rounding can do: at most 1 where it is the
-            same training; ``None`` where it was not run. The largest one of the first call's weights, the last timed
+            same training; ``None`` where it was not run. The largest one of the first call's weights, every timed
             call's, and those after two epochs.
         prepare_seconds: to bring the data to the device and to make ready.
         first_seconds: the first training, with all compiling.
         seconds: of each call in each turn, warm.
         ratio: how many times as long it takes as jaxreg; ``None`` where either is not the same training.
+        cold: seconds of one call in each turn, after the caches were filled with other data; empty where a call takes
+            too long to tell.
+        cold_ratio: how many times as long as jaxreg's cold call.
+        memory: the most bytes that a warm call added to what the process has resident; ``None`` where nobody tells.
     """
 
     peer: str
@@ -45,6 +48,9 @@ class Row:
     first_seconds: float | None = None
     seconds: tuple[tuple[float, ...], ...] = ()
     ratio: clock.Ratio | None = None
+    cold: tuple[tuple[float, ...], ...] = ()
+    cold_ratio: clock.Ratio | None = None
+    memory: int | None = None
 
     @property
     def is_same(self) -> bool:
@@ -60,11 +66,24 @@ class Timed:
         workload: what was trained.
         rows: one for each way.
         work: what no way can do without.
+        attempts: what each run showed of the machine; ``None`` where nothing was timed.
     """
 
     workload: Workload
     rows: tuple[Row, ...]
     work: Work
+    attempts: quiet.Attempts | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bench:
+    """What all workloads of a benchmark are timed with."""
+
+    device: Any
+    repeats: int
+    seconds: float
+    reference: Callable[[], None]
+    fill_caches: caches.Filler
 
 
 def device(platform: str | None) -> Any:
@@ -98,33 +117,52 @@ def _has(peer: Peer, word: str) -> bool:
     return word.lower() in peer.name.lower()
 
 
+class Measured(NamedTuple):
+    """What a benchmark measured.
+
+    Attributes:
+        timed: each workload.
+        limits: what the machine can do at most.
+        cache: bytes of the last-level caches; ``None`` where the system does not say.
+        touched: bytes that were touched before each cold call.
+    """
+
+    timed: tuple[Timed, ...]
+    limits: Limits
+    cache: int | None
+    touched: int
+
+
 def bench(
-    chosen: Sequence[Workload], peers: Sequence[Peer], *, on: Any, repeats: int, seconds: float, say: Say
-) -> tuple[list[Timed], Limits]:
+    chosen: Sequence[Workload], peers: Sequence[Peer], *, size: float, on: Any, repeats: int, seconds: float, say: Say
+) -> Measured:
     """Time workloads on a device.
 
     Args:
-        chosen: the workloads, scaled already.
+        chosen: the workloads, whole.
         peers: the ways to train; jaxreg's own is among them.
+        size: the share of each workload that is trained.
         on: a device of JAX's; PyTorch uses the same one.
         repeats: of each way at most.
-        seconds: for the repeats of one way, which is timed once at least.
+        seconds: for the calls of one way, which has one turn at least.
         say: told what is being done.
 
     Raises:
         BenchError: a workload does not fit into memory.
     """
     for workload in chosen:
-        workloads.check_room(workload)
+        workloads.check_room(workload, size)
     say("measuring what the machine can do")
     limits = measure(on, _torch_limits())
     timed = []
     with jax.default_device(on):
-        for workload in chosen:
-            rows = _rows(workload, peers, on, repeats, seconds, _prefixed(say, workload.name))
-            timed.append(Timed(workload, tuple(rows), _work(workload)))
+        fill = caches.Filler(on)
+        made = _Bench(on, repeats, seconds, quiet.reference(on), fill)
+        for workload in (whole.scaled(size) for whole in chosen):
+            rows, attempts = _rows(workload, peers, made, _prefixed(say, workload.name))
+            timed.append(Timed(workload, rows, _work(workload), attempts))
             gc.collect()
-    return timed, limits
+    return Measured(tuple(timed), limits, fill.cache, fill.touched)
 
 
 def _prefixed(say: Say, name: str) -> Say:
@@ -147,51 +185,96 @@ def _torch_limits() -> Callable[[Any], tuple[float, float, float]] | None:
     return limits
 
 
-def _rows(workload: Workload, peers: Sequence[Peer], on: Any, repeats: int, seconds: float, say: Say) -> Iterator[Row]:
+def _rows(
+    workload: Workload, peers: Sequence[Peer], bench: _Bench, say: Say
+) -> tuple[tuple[Row, ...], quiet.Attempts | None]:
     say("making the data, and the training in float64")
     data = workloads.data(workload)
     judge = _Judge(workload, data)
     rows: dict[str, Row] = {}
     ways: dict[str, Callable[[], Any]] = {}
     for peer in peers:
-        reason = peer.unfit(workload, on)
+        reason = peer.unfit(workload, bench.device)
         if reason:
             rows[peer.name] = Row(peer.name, why_not=reason)
             continue
         try:
-            row, ways[peer.name] = _first(peer, workload, data, on, judge)
-            say(f"{peer.name}: first run {row.first_seconds:.3g} s, uses {row.share:.2g} of its rounding bound")
+            rows[peer.name], ways[peer.name] = _first(peer, workload, data, bench.device, judge)
+            say(f"{peer.name}: first run {_told(rows[peer.name])}")
         except Exception as error:
-            # Another library's way may need what is not here, such as a C++ compiler; the others are still timed.
-            if peer in OURS:
-                raise
-            first = str(error).strip().partition("\n")[0]
-            row = Row(peer.name, why_not=f"it fails here: {type(error).__name__}: {first}")
-            say(f"{peer.name}: {row.why_not}")
-        rows[peer.name] = row
-    timed = {name: _Kept(way) for name, way in ways.items()}
-    taken = clock.interleaved({**timed}, repeats=repeats, seconds=seconds, say=say)
-    for peer in peers:
-        if peer.name in timed:
-            share = judge.share(peer.trains(workload), np.asarray(timed[peer.name].result))
-            rows[peer.name] = dataclasses.replace(rows[peer.name], share=max(share, rows[peer.name].share or 0.0))
+            rows[peer.name] = _fails(peer, "it fails here", error)
+            say(f"{peer.name}: {rows[peer.name].why_not}")
+    watch = _Watched(bench, workload, {peer.name: peer for peer in peers}, judge)
+
+    def once() -> clock.Run:
+        left = {name: way for name, way in ways.items() if name not in watch.failures}
+        return clock.interleaved(left, repeats=bench.repeats, seconds=bench.seconds, watch=watch, say=say)
+
+    if not ways:
+        return tuple(rows.values()), None
+    timed, attempts = quiet.settled(once, say, quiet.cores())
+    return tuple(_with_times(rows, timed, watch)), attempts
+
+
+def _told(row: Row) -> str:
+    return f"{units.time(row.first_seconds or 0.0)}, uses {units.share(row.share or 0.0)} of its rounding bound"
+
+
+def _fails(peer: Peer, when: str, error: Exception) -> Row:
+    """What is said of another library's way that needs what is not here, such as a C++ compiler; ours must not fail."""
+    if peer in OURS:
+        raise error
+    first = str(error).strip().partition("\n")[0]
+    return Row(peer.name, why_not=f"{when}: {type(error).__name__}: {first}")
+
+
+def _with_times(rows: dict[str, Row], run: clock.Run, watch: _Watched) -> Iterator[Row]:
     ours = OURS[0].name
     for name, row in rows.items():
-        turns = taken.get(name, [])
-        fair = bool(turns) and row.is_same and rows[ours].is_same
-        ratio = clock.ratio(turns, taken[ours]) if fair else None
-        yield dataclasses.replace(row, seconds=tuple(map(tuple, turns)), ratio=ratio)
+        if name in watch.failures:
+            yield watch.failures[name]
+        elif name in run.ways:
+            times, base = run.ways[name], run.ways[ours]
+            row = dataclasses.replace(row, share=max(watch.shares[name], row.share or 0.0))
+            mine = max(watch.shares[ours], rows[ours].share or 0.0)
+            fair = row.is_same and mine <= 1
+            yield dataclasses.replace(
+                row,
+                seconds=tuple(map(tuple, times.turns)),
+                cold=tuple(map(tuple, times.cold)),
+                ratio=clock.ratio(times.turns, base.turns) if fair else None,
+                cold_ratio=clock.ratio(times.cold, base.cold) if fair and times.cold and base.cold else None,
+                memory=watch.memory.get(name),
+            )
+        else:
+            yield row
 
 
-class _Kept:
-    """A way whose last result is kept: what was timed is what is judged."""
+class _Watched(clock.Watch):
+    """Judges every timed call's weights, measures each way's memory once, and keeps ways that fail."""
 
-    def __init__(self, way: Callable[[], Any]) -> None:
-        self._way = way
-        self.result: Any = None
+    def __init__(self, bench: _Bench, workload: Workload, peers: dict[str, Peer], judge: _Judge) -> None:
+        self.reference, self.fill_caches = bench.reference, bench.fill_caches
+        self._device, self._workload, self._peers, self._judge = bench.device, workload, peers, judge
+        self._begun: int | None = None
+        self.shares: dict[str, float] = {}
+        self.memory: dict[str, int | None] = {}
+        self.failures: dict[str, Row] = {}
 
-    def __call__(self) -> None:
-        self.result = self._way()
+    def before_turn(self, name: str) -> None:
+        if name not in self.memory:
+            self._begun = memory.begin(self._device)
+
+    def after_first(self, name: str) -> None:
+        if name not in self.memory:
+            self.memory[name] = memory.added(self._begun)
+
+    def after_turn(self, name: str, results: list[Any]) -> None:
+        trained = self._peers[name].trains(self._workload)
+        self.shares[name] = max(self.shares.get(name, 0.0), *(self._judge.share(trained, each) for each in results))
+
+    def failed(self, name: str, error: Exception) -> None:
+        self.failures[name] = _fails(self._peers[name], "it fails when it is called again", error)
 
 
 def _first(peer: Peer, workload: Workload, data: Data, on: Any, judge: _Judge) -> tuple[Row, Callable[[], Any]]:
@@ -201,10 +284,10 @@ def _first(peer: Peer, workload: Workload, data: Data, on: Any, judge: _Judge) -
     ready = time.perf_counter()
     found = way()
     first = time.perf_counter()
-    share = judge.share(peer.trains(workload), np.asarray(found))
+    share = judge.share(peer.trains(workload), found)
     if workload.epochs > _EARLY:
         early = dataclasses.replace(workload, epochs=_EARLY)
-        share = max(share, judge.share(peer.trains(early), np.asarray(peer.prepare(early, data, on)())))
+        share = max(share, judge.share(peer.trains(early), peer.prepare(early, data, on)()))
     return Row(peer.name, "", share, ready - begin, first - ready), way
 
 

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from parity._words import count
+from parity.bench import units
+from parity.bench.quiet import described
+from parity.bench.units import plain, share, time
 
 Json = dict[str, Any]
 
 
+COLUMNS = ("first", "median", "spread", "× jaxreg", "cold", "× jaxreg cold", "memory", "× limit", "of bound")
+START_COLUMNS = ("median", "spread", "× jaxreg", "memory", "prints")
+# What a cell holds where there is no figure; the notes say why.
+NONE = "–"
+
+
 def renderable(document: Json) -> RenderableType:
-    """What rich prints: the machine's limits, then a table for each workload, and one of whole processes."""
+    """What rich prints: the machine's limits, what a time covers, then a table for each workload and the processes."""
     parts: list[RenderableType] = [Text(machine(document))]
     for workload in document["workloads"]:
-        parts += [Text(), _workload(workload)]
+        parts += [Text(), _workload(document, workload)]
     if document["starts"]:
-        parts += [Text(), _starts(document["starts"])]
+        parts += [Text(), _starts(document)]
+    if document["workloads"]:
+        parts += [Text(), *(Text(sentence) for sentence in sentences(document))]
     return Group(*parts)
 
 
@@ -27,10 +40,20 @@ def machine(document: Json) -> str:
     """One sentence on the device and what it was measured to do."""
     limits, environment = document["limits"], document["environment"]
     return (
-        f"{environment['device']} ({environment['device_platform']}), {environment['cores']} cores: reads "
-        f"{limits['bandwidth'] / 1e9:.3g} GB/s, {limits['single'] / 1e9:.4g} GFLOP/s in float32, "
-        f"{limits['double'] / 1e9:.4g} in float64, as measured in this run"
+        f"{environment['device']} ({environment['device_platform']}), {count(environment['cores'], 'core')}: reads "
+        f"{plain(limits['bandwidth'] / 1e9)} GB/s, {plain(limits['single'] / 1e9)} GFLOP/s in float32, "
+        f"{plain(limits['double'] / 1e9)} in float64, as measured in this run"
     )
+
+
+def sentences(document: Json) -> list[str]:
+    """What a training's time, its cold one, and its memory are."""
+    return [document["clock"]["training"], document["cold"]["said"], document["memory"]["training"]]
+
+
+def start_sentences(document: Json) -> list[str]:
+    """The same of the whole processes."""
+    return [document["clock"]["start"], document["memory"]["start"]]
 
 
 def heading(workload: Json) -> str:
@@ -41,113 +64,204 @@ def heading(workload: Json) -> str:
 def size(workload: Json) -> str:
     """Its size in words, which may be scaled.
 
-    >>> size({"rows": 100, "columns": 8, "epochs": 1000, "batch": 0, "settings": 0, "groups": 20})
-    '20 × 100 rows × 8 columns, 1,000 epochs'
+    >>> size({"rows": 100, "columns": 1, "epochs": 1000, "batch": 0, "settings": 0, "groups": 20})
+    '20 × 100 rows × 1 column, 1,000 epochs'
     """
     many = workload["groups"] or workload["settings"]
     first = f"{many:,} × " if many else ""
     batch = f" in batches of {workload['batch']:,}" if workload["batch"] else ""
-    return f"{first}{workload['rows']:,} rows × {workload['columns']} columns{batch}, {workload['epochs']:,} epochs"
+    rows, columns = count(workload["rows"], "row"), count(workload["columns"], "column")
+    return f"{first}{rows} × {columns}{batch}, {count(workload['epochs'], 'epoch')}"
 
 
-COLUMNS = ("first", "median", "spread", "× jaxreg", "× limit", "of bound")
-
-
-def rows(workload: Json) -> list[tuple[Json, list[str]]]:
+def rows(document: Json, workload: Json) -> list[tuple[Json, list[str]]]:
     """The ways that were timed, quickest first, then the others, and the cells of each after its name."""
     peers = sorted(workload["peers"], key=lambda peer: peer["median"] or float("inf"))
-    return [(peer, _cells(workload, peer)) for peer in peers]
+    return [(peer, _cells(document, workload, peer)) for peer in peers]
 
 
-def _cells(workload: Json, peer: Json) -> list[str]:
+def _cells(document: Json, workload: Json, peer: Json) -> list[str]:
     if peer["why_not"]:
         return [peer["why_not"]]
-    share = "not finite" if peer["share"] is None else f"{peer['share']:.2g}"
+    judged = "not finite" if peer["share"] is None else share(peer["share"])
     return [
         time(peer["first_seconds"]),
         time(peer["median"]),
         spread(peer["seconds"]),
         ratio(peer["ratio"]),
-        _plain(peer["median"] / workload["least_seconds"]),
-        share if peer["same"] else f"{share}: not the same",
+        NONE if peer["cold_median"] is None else time(peer["cold_median"]),
+        ratio(peer["cold_ratio"]),
+        memory(peer["memory"], document["memory"]["resolution"]),
+        plain(peer["median"] / workload["least_seconds"]),
+        judged if peer["same"] else f"{judged}: not the same",
     ]
 
 
+def start_rows(document: Json) -> list[tuple[Json, list[str]]]:
+    """The whole processes, and the cells of each after its name."""
+    return [
+        (
+            start,
+            [
+                time(start["median"]),
+                spread(start["seconds"]),
+                ratio(start["ratio"]),
+                memory(start["memory"], 0),
+                str(start["printed"]),
+            ],
+        )
+        for start in document["starts"]
+    ]
+
+
+def memory(found: int | None, resolution: int) -> str:
+    """Bytes, as far as they can be told.
+
+    >>> memory(None, 4096), memory(100, 4096), memory(3 * 2**20, 4096)
+    ('–', '<4 KiB', '3 MiB')
+    """
+    if found is None:
+        return NONE
+    return f"<{units.size(resolution)}" if found < resolution else units.size(found)
+
+
 def spread(turns: Sequence[Sequence[float]]) -> str:
-    """From the quickest to the slowest call."""
+    """From the quickest to the slowest call; one call has none."""
     calls = [call for turn in turns for call in turn]
-    return time(calls[0]) if len(calls) == 1 else f"{time(min(calls))} - {time(max(calls))}"
+    return NONE if len(calls) == 1 else f"{time(min(calls))} - {time(max(calls))}"
 
 
 def ratio(found: Json | None) -> str:
-    """A ratio with its interval; nothing where there is none.
+    """A ratio with its interval, or a dash for the interval of a single turn; a dash where there is no ratio.
 
     >>> ratio({"median": 2.0, "low": 1.9, "high": 2.125}), ratio({"median": 1234.5, "low": None, "high": None})
-    ('2 (1.9-2.12)', '1,234 (once)')
+    ('2 (1.9-2.12)', '1,234 (–)')
     """
     if found is None:
-        return ""
+        return NONE
     if found["low"] is None:
-        return f"{_plain(found['median'])} (once)"
-    return f"{_plain(found['median'])} ({_plain(found['low'])}-{_plain(found['high'])})"
+        return f"{plain(found['median'])} ({NONE})"
+    return f"{plain(found['median'])} ({plain(found['low'])}-{plain(found['high'])})"
 
 
-def _plain(value: float) -> str:
-    """Three digits, and no power of ten."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def notes(document: Json, workload: Json) -> list[str]:
+    """Why cells of a workload hold a dash, and whether the machine was disturbed."""
+    timed = [peer for peer in workload["peers"] if peer["seconds"]]
+    found = disturbed(workload["machine"])
+    found += _one_turn(timed)
+    if any(peer["ratio"] is None for peer in timed):
+        found.append("No × jaxreg: not the same training, or jaxreg’s is not.")
+    if any(not peer["cold_seconds"] for peer in timed):
+        touched = time(document["cold"]["touched"] / document["limits"]["bandwidth"])
+        found.append(f"No cold time: a call takes a second or more, and reading the caches full takes {touched}.")
+    if any(peer["memory"] is None for peer in timed):
+        found.append("No memory: the system does not count it, or the work is not done on the host.")
+    return found
 
 
-def _workload(workload: Json) -> Table:
-    table = Table(title=Text(heading(workload)), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("way to train")
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
-    left_out = []
-    for peer, cells in rows(workload):
+def start_notes(document: Json) -> list[str]:
+    """The same of the whole processes."""
+    found = disturbed(document["starts_machine"]) + _one_turn(document["starts"])
+    if any(start["memory"] is None for start in document["starts"]):
+        found.append("No memory: the system does not tell.")
+    return found
+
+
+def _one_turn(timed: Sequence[Json]) -> list[str]:
+    single = any(len(one["seconds"]) == 1 for one in timed)
+    return [f"({NONE}): one turn; an interval needs two (--seconds gives time for more)."] if single else []
+
+
+def disturbed(machine: Json | None) -> list[str]:
+    """What is said of a machine that was disturbed; nothing where it was not."""
+    if machine is None:
+        return []
+    limit, attempts = machine["limit"], machine["attempts"]
+    shown = attempts[machine["shown"]]
+    if machine["disturbed"]:
+        words = described(shown["drift"], shown["spread"], limit)
+        kept = f" in each of {len(attempts)} runs; in the least disturbed one, shown here" if len(attempts) > 1 else ""
+        return [f"The machine was disturbed{kept}: {words}."]
+    others = [one for number, one in enumerate(attempts) if number != machine["shown"]]
+    if not others:
+        return []
+    words = "; ".join(described(one["drift"], one["spread"], limit) for one in others)
+    return [f"The machine was disturbed in {count(len(others), 'earlier run')}, left out here: {words}."]
+
+
+class _Columns:
+    """One table where the terminal is wide enough, else two below each other: a cell that is cut says another number.
+
+    Args:
+        title: above them.
+        label: heads the names.
+        columns: head the cells.
+        rows: the name, the cells and the style of each row.
+        lines: below them.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        label: str,
+        columns: Sequence[str],
+        rows: Sequence[tuple[str, list[str], str | None]],
+        lines: Sequence[str],
+    ) -> None:
+        self._title, self._label, self._columns, self._rows, self._lines = title, label, columns, rows, lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield Text(self._title)
+        whole = self._table(0, len(self._columns))
+        if console.measure(whole, options=options.update(max_width=10**4)).maximum <= options.max_width:
+            yield whole
+        else:
+            half = len(self._columns) // 2
+            yield from (self._table(0, half), self._table(half, len(self._columns)))
+        if self._lines:
+            yield Text("\n".join(self._lines))
+
+    def _table(self, first: int, last: int) -> Table:
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column(self._label, overflow="fold")
+        for column in self._columns[first:last]:
+            table.add_column(column, justify="right", overflow="fold")
+        for name, cells, style in self._rows:
+            table.add_row(Text(name), *cells[first:last], style=style)
+        return table
+
+
+def _workload(document: Json, workload: Json) -> RenderableType:
+    timed, left_out = [], []
+    for peer, cells in rows(document, workload):
         if peer["why_not"]:
             left_out.append(f"{peer['name']} ({peer['why_not']})")
         else:
-            table.add_row(peer["name"], *cells, style=None if peer["same"] else "magenta")
-    if left_out:
-        table.caption, table.caption_justify = Text("Not timed: " + ", ".join(left_out)), "left"
-    return table
+            timed.append((peer["name"], cells, None if peer["same"] else "magenta"))
+    lines = ["Not timed: " + ", ".join(left_out)] if left_out else []
+    return _Columns(heading(workload), "way to train", COLUMNS, timed, lines + notes(document, workload))
 
 
-def _starts(starts: Sequence[Json]) -> Table:
+def _starts(document: Json) -> RenderableType:
     title = "start: the fitted line's whole process, from `python` to the printed weight"
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("script", "median", "spread", "× jaxreg", "prints"):
-        table.add_column(column, justify="left" if column == "script" else "right")
-    for start in starts:
-        cells = [time(start["median"]), spread(start["seconds"]), ratio(start["ratio"]), str(start["printed"])]
-        table.add_row(start["name"], *cells)
-    return table
+    lines = start_sentences(document) + start_notes(document)
+    timed = [(start["name"], cells, None) for start, cells in start_rows(document)]
+    return _Columns(title, "script", START_COLUMNS, timed, lines)
 
 
-def comparison(changes: Sequence[Json]) -> Table:
-    """What changed against an earlier run."""
-    table = Table(box=box.SIMPLE_HEAD)
+def comparison(changes: Sequence[Json], remarks: Sequence[str]) -> RenderableType:
+    """What changed against an earlier run, and what makes the two hard to compare."""
+    table = Table(title="Against the earlier run", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("workload", "way to train", "before", "now", "before / now", ""):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for change in changes:
         table.add_row(
             change["workload"],
-            change["peer"],
+            Text(change["peer"]),
             time(change["before"]),
             time(change["now"]),
             ratio(change["ratio"]),
             "" if change["change"] == "same" else change["change"],
         )
-    return table
-
-
-def time(seconds: float) -> str:
-    """Seconds as a person reads them.
-
-    >>> time(0.00005), time(0.25), time(90.0)
-    ('50 µs', '250 ms', '90 s')
-    """
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
+    lines = [] if changes else ["No way was the same training, of one workload and size, in both runs."]
+    return Group(table, *map(Text, [*lines, *remarks]))

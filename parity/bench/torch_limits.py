@@ -7,18 +7,19 @@ from typing import Any
 
 import torch
 
-from parity.bench.limits import READ, SIDE, quickest
+from parity.bench.limits import SIDE, quickest, read_bytes
 
 
 def limits(device: Any) -> tuple[float, float, float]:
     """Bytes read, and multiplications and additions in float32 and float64, a second."""
     where = torch.device("cuda" if device.platform == "gpu" else "cpu")
-    wide = torch.ones(READ // 4, device=where)
+    size = read_bytes()
+    wide = torch.ones(size // 4, device=where)
     rates = []
     for dtype in (torch.float32, torch.float64):
         square = torch.ones(SIDE, SIDE, dtype=dtype, device=where)
         rates.append(2 * SIDE**3 / quickest(functools.partial(_product, square)))
-    return READ / quickest(lambda: wide.sum().item()), rates[0], rates[1]
+    return size / quickest(lambda: wide.sum().item()), rates[0], rates[1]
 
 
 def _product(square: Any) -> Any:

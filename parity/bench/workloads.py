@@ -36,7 +36,7 @@ class Workload:
     groups: int = 0
 
     def scaled(self, size: float) -> Workload:
-        """With that share of the rows, settings or groups; what is small stays as it is."""
+        """With that share of the rows (at least four for each column and each row of a batch), settings or groups."""
         if size == 1:
             return self
         if self.groups:
@@ -90,7 +90,7 @@ WORKLOADS = (
 
 
 def named(names: list[str]) -> list[Workload]:
-    """The workloads called so; all of them where none is named.
+    """The workloads called so, each once; all of them where none is named.
 
     Raises:
         BenchError: there is none of a name.
@@ -101,7 +101,7 @@ def named(names: list[str]) -> list[Workload]:
             from parity._errors import BenchError  # loads JAX, which the command's help need not
 
             raise BenchError(f"there is no workload {name!r}; there are {', '.join(known)}")
-    return [known[name] for name in names] or list(WORKLOADS)
+    return [known[name] for name in dict.fromkeys(names)] or list(WORKLOADS)
 
 
 def data(workload: Workload) -> Data:
@@ -121,8 +121,12 @@ def data(workload: Workload) -> Data:
     return Data(x, y, weight, random.uniform(-bound, bound, 1).astype(np.float32))
 
 
-def check_room(workload: Workload) -> None:
+def check_room(whole: Workload, size: float) -> None:
     """Refuse what does not fit before it is made.
+
+    Args:
+        whole: the workload.
+        size: the share of it that is asked for.
 
     Raises:
         BenchError: the data, twice over, are larger than the memory that is free.
@@ -130,9 +134,12 @@ def check_room(workload: Workload) -> None:
     from jaxreg._room import host_memory
     from parity._errors import BenchError
 
-    free = host_memory()
-    if free is not None and 2 * workload.bytes > free:
-        raise BenchError(
-            f"{workload.name} needs {2 * workload.bytes / 2**30:.1f} GiB (the data, and once more for the other "
-            f"library), and {free / 2**30:.1f} GiB are free; give --size {0.4 * free / workload.bytes:.2g}"
-        )
+    free, needed = host_memory(), 2 * whole.scaled(size).bytes
+    if free is None or needed <= free:
+        return
+    smaller = float(f"{0.4 * free / whole.bytes:.2g}")
+    fits = smaller < size and 2 * whole.scaled(smaller).bytes <= free
+    raise BenchError(
+        f"{whole.name} needs {needed / 2**30:.3g} GiB (the data, and once more for the other library), and "
+        f"{free / 2**30:.3g} GiB are free; " + (f"give --size {smaller:g}" if fits else "no --size makes it fit")
+    )

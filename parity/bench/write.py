@@ -21,7 +21,9 @@ def check_writable(folder: str | Path) -> None:
     _folder.check_writable(Path(folder), [PAGE, DATA])
 
 
-def write(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], folder: str | Path) -> list[Path]:
+def write(
+    document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], remarks: Sequence[str], folder: str | Path
+) -> list[Path]:
     """Write bench.html and bench.json into ``folder``, all or nothing; return their paths.
 
     Raises:
@@ -29,5 +31,5 @@ def write(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], fol
     """
     from parity.bench import html
 
-    page, data = html.render(document, changes), json.dumps(document, indent=1, allow_nan=False) + "\n"
+    page, data = html.render(document, changes, remarks), json.dumps(document, indent=1, allow_nan=False) + "\n"
     return _folder.put(Path(folder), {PAGE: page.encode(), DATA: data.encode()})

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 import re
+import subprocess
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,9 @@ import pytest
 
 import jaxreg
 from parity import cli
+from parity._errors import BenchError
 from parity._terminal import HOLDS, NOT_JUDGED, PARTS
-from parity.bench import cold, limits, peers, run, workloads
+from parity.bench import caches, clock, cold, environment, limits, peers, quiet, run, workloads
 from parity.bench.peers import Peer
 
 
@@ -39,16 +44,21 @@ FEW = [
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A way of jaxreg's, one of NumPy's and a wrong one, limits that need no measuring, and a wide terminal."""
+    """A way of jaxreg's, one of NumPy's and a wrong one, limits that need no measuring, and a wide terminal.
+
+    Whatever else the machine does, a run is made once; the caches are small.
+    """
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(run, "OURS", peers.OURS[:1])
     monkeypatch.setattr(run, "OTHERS", FEW)
     monkeypatch.setattr(run, "_torch_peers", list)
+    monkeypatch.setattr(quiet, "ATTEMPTS", 1)
+    monkeypatch.setattr(caches, "last_level", lambda: 2**20)
     monkeypatch.setattr(run, "measure", lambda *_: limits.Limits(1e10, 1e11, 5e10))
 
 
 def bench(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
-    code = cli.main(["bench", *words, "-q", "--repeats", "2", "--seconds", "0.2", "-o", str(folder)])
+    code = cli.main(["bench", *words, "-q", "--repeats", "2", "--seconds", "5", "-o", str(folder)])
     return code, json.loads((folder / "bench.json").read_text())
 
 
@@ -65,12 +75,25 @@ def test_what_is_the_same_has_a_ratio_and_what_is_not_has_none(
     assert not ways["a wrong way"]["same"]
     assert ways["a wrong way"]["ratio"] is None
     assert ways["not here"]["seconds"] == []
+    for name in ("jaxreg", "NumPy loop"):
+        assert len(ways[name]["cold_seconds"]) == len(ways[name]["seconds"]) == 2
+        assert ways[name]["cold_ratio"]["low"] is not None
+        assert ways[name]["memory"] is not None
+    assert ways["a wrong way"]["cold_ratio"] is None
+    assert made["cold"] == {
+        "cache": 2**20,
+        "touched": 2**21,
+        "said": "A cold call comes after 2 MiB of other data were read and written (last-level cache: 1 MiB).",
+    }
+    assert len(made["workloads"][0]["machine"]["attempts"]) == 1
     printed = capsys.readouterr().out
     assert "not the same" in printed
     assert "not here (needs a sundial)" in printed
     assert "broken (it fails here: OSError: no compiler)" in printed
     page = (tmp_path / "bench.html").read_text()
     assert "needs a sundial" in page
+    assert made["clock"]["training"] in page
+    assert made["clock"]["training"] in " ".join(printed.split())
     assert "://" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 
 
@@ -91,6 +114,49 @@ def test_a_comparison_names_what_became_slower(
     assert any(re.search(r"house_prices\s+jaxreg .*slower", line) for line in lines)
     assert any(re.search(r"house_prices\s+NumPy loop .*quicker", line) for line in lines)
     assert "What changed" in (tmp_path / "new" / "bench.html").read_text()
+
+
+OLD = Path(__file__).parent / "version_1.json"
+
+
+def test_a_file_of_version_1_is_still_compared_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "OTHERS", FEW[:1])
+    old = json.loads(OLD.read_text())
+    old["environment"]["processor"] = "an abacus"
+    for peer, factor in zip(old["workloads"][0]["peers"][:2], (1e-3, 1.0), strict=False):
+        peer["seconds"] = [[factor * call for call in turn] for turn in peer["seconds"]]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    bench(tmp_path, "line", "--compare", str(tmp_path / "old.json"))
+    printed = capsys.readouterr().out
+    [line] = [line for line in printed.splitlines() if re.search(r"line\s+jaxreg ", line)]
+    assert "slower" in line
+    # Of the calls, not of the median that stands in the file.
+    assert line.split()[2] == "453"
+    assert line.split()[3] == "ns"
+    words = " ".join(printed.split())
+    assert "The earlier file does not say what this one does of the clock" in words
+    assert "Another machine: processor was an abacus, and is" in words
+
+
+def test_two_runs_with_nothing_in_common_are_told_before_anything_is_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "bench", lambda *_, **__: pytest.fail("it is timed"))
+    assert cli.main(["bench", "line", "--size", "0.5", "-q", "-o", str(tmp_path), "--compare", str(OLD)]) == NOT_JUDGED
+    assert "no workload of the same size in common" in capsys.readouterr().err
+
+
+def test_what_was_timed_is_kept_where_no_way_can_be_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = json.loads(OLD.read_text())
+    old["workloads"][0]["peers"] = old["workloads"][0]["peers"][5:]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    bench(tmp_path, "line", "--ways", "numpy", "--compare", str(tmp_path / "old.json"))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "No way was the same training, of one workload and size, in both runs." in printed
 
 
 @pytest.mark.parametrize(
@@ -125,9 +191,17 @@ def test_what_does_not_fit_is_said_before_it_is_tried(
     monkeypatch.setattr("jaxreg._room.host_memory", lambda: 2**28)
     monkeypatch.setattr(workloads, "data", lambda workload: pytest.fail("the data were made"))
     assert cli.main(["bench", "square", "-q", "-o", str(tmp_path)]) == NOT_JUDGED
+    [square, sweep] = workloads.named(["square", "sweep"])
     share = re.search(r"give --size ([\d.]+)", capsys.readouterr().err)
     assert share
-    assert 2 * workloads.named(["square"])[0].scaled(float(share[1])).bytes < 2**28
+    assert 2 * square.scaled(float(share[1])).bytes < 2**28
+    # The advice is a share of the whole, whatever was asked for.
+    assert cli.main(["bench", "square", "--size", "0.9", "-q", "-o", str(tmp_path)]) == NOT_JUDGED
+    assert f"give --size {share[1]}" in capsys.readouterr().err
+    # Fewer settings take as many data.
+    monkeypatch.setattr("jaxreg._room.host_memory", lambda: sweep.bytes)
+    assert cli.main(["bench", "sweep", "-q", "-o", str(tmp_path)]) == NOT_JUDGED
+    assert "no --size makes it fit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("word", ["0", "-1", "2", "x", "nan"])
@@ -137,7 +211,21 @@ def test_a_size_is_a_share(word: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert "expected a" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"version": 0, "workloads": [], "starts": []}', "[1]"])
+_V = '{"version": 1, "starts": [], "workloads": '
+_SIZES = '"name": "line", "rows": 100, "columns": 1, "epochs": 1000, "batch": 0, "settings": 0, "groups": 0'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{}", '{"version": 0, "workloads": [], "starts": []}', "[1]", "[" * 10**5),
+        *(_V + "5}", _V + "[5]}", _V + '[{"name": "line"}]}', _V + '[], "environment": 3}'),
+        *(
+            _V + f'[{{{_SIZES}, "peers": [{{"name": "jaxreg", "same": true, "seconds": {seconds}}}]}}]}}'
+            for seconds in ("7", "[[]]", "[[0]]", "[[NaN]]", '[["1"]]', "[7]")
+        ),
+    ],
+)
 def test_a_file_that_is_no_benchmark(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "old.json").write_text(content)
     words = ["bench", "line", "-q", "-o", str(tmp_path), "--compare", str(tmp_path / "old.json")]
@@ -145,46 +233,121 @@ def test_a_file_that_is_no_benchmark(content: str, tmp_path: Path, capsys: pytes
     assert "old.json is" in capsys.readouterr().err
 
 
-def test_whole_processes_print_one_weight() -> None:
-    starts = cold.starts("cpu", repeats=1, say=lambda line: None)
+def test_whole_processes_print_one_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, ran = [], subprocess.run
+
+    def watched(*words: Any, **given: Any) -> Any:
+        seen.append(given["env"].get("JAX_COMPILATION_CACHE_DIR"))
+        return ran(*words, **given)
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "the user's own")
+    monkeypatch.setattr(subprocess, "run", watched)
+    starts, attempts = cold.starts(jax.devices("cpu")[0], repeats=1, say=lambda line: None)
     assert [start.name for start in starts] == ["jaxreg", "jaxreg, compilation cached", "PyTorch"]
     # PyTorch's own digits; the plan that jaxreg takes rounds less.
     assert starts[2].printed == 1.9748941659927368
     assert starts[0].printed == starts[1].printed == pytest.approx(1.9748972, abs=2**-23)
+    assert len(attempts.signs) == 1
+    # Their own memory, not that of this process, which the system's count begins with.
+    assert all(start.memory and 30 * 2**20 < start.memory < 2**31 for start in starts)
+    assert "the user's own" not in seen, "what is said not to be cached would be"
+    assert seen.count(None) == 4
 
 
-def _drifting(workload: Any, data: Any, device: Any) -> Any:
-    """Right when it is first looked at, and wrong when it is timed."""
-    honest, calls = peers.OTHERS[0].prepare(workload, data, device), iter(range(10**6))
-    return lambda: honest() + np.float32(0 if next(calls) == 0 else 1e-3)
+def test_a_script_that_fails_is_told_in_its_own_words(tmp_path: Path) -> None:
+    for text, message in {
+        "raise SystemExit('no licence')": "fails with exit code 1: no licence",
+        "raise SystemExit(3)": "fails with exit code 3: it says nothing",
+        "print('done')": "should print the weight at its end, and prints 'done'",
+        "": "should print the weight at its end, and prints ''",
+    }.items():
+        script = tmp_path / "script.py"
+        script.write_text(text)
+        for start in (cold._weight, cold._measured):
+            with pytest.raises(BenchError, match=re.escape(f"{script} {message}")):
+                start(script, dict(os.environ))
 
 
-def test_the_timed_weights_are_the_ones_that_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "OTHERS", [Peer("drifting", _drifting)])
-    _, made = bench(tmp_path, "line")
-    ways = {peer["name"]: peer for peer in made["workloads"][0]["peers"]}
+def _faulty(*wrong: int) -> Callable[[Any, Any, Any], Any]:
+    """NumPy's way, wrong in these calls, counted from 0."""
+
+    def prepare(workload: Any, data: Any, device: Any) -> Any:
+        honest, calls = peers.OTHERS[0].prepare(workload, data, device), iter(range(10**6))
+        return lambda: honest() + np.float32(1e-3 if next(calls) in wrong else 0)
+
+    return prepare
+
+
+def test_every_timed_weight_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call, 0, is not timed; of a turn of 5 calls call 1 warms, 2 to 4 are warm ones, and 5 is cold."""
+    monkeypatch.setattr(clock, "_MOST_CALLS", 3)
+    monkeypatch.setattr(clock, "_TURN", math.inf)
+    faults = {"never": (), "every": tuple(range(1, 99)), "warm": (2,), "cold": (5,), "last": (10,), "before": (0,)}
+    monkeypatch.setattr(run, "OTHERS", [Peer(name, _faulty(*calls)) for name, calls in faults.items()])
+    code = cli.main(["bench", "house_prices", "-q", "--repeats", "2", "-o", str(tmp_path)])
+    ways = {peer["name"]: peer for peer in json.loads((tmp_path / "bench.json").read_text())["workloads"][0]["peers"]}
+    assert code == PARTS
+    assert {name for name in faults if ways[name]["same"]} == {"never"}
+    assert all((ways[name]["ratio"] is None) == (name != "never") for name in faults)
     assert ways["jaxreg"]["same"]
-    assert not ways["drifting"]["same"]
-    assert ways["drifting"]["ratio"] is None
 
 
-@pytest.mark.parametrize(("name", "kind"), [("line", "FitResult"), ("sweep", "SweepResult")])
-def test_the_clock_runs_until_the_model_is_made(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_way_that_fails_when_it_is_timed_takes_no_other_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(workload: Any, data: Any, device: Any) -> Any:
+        honest, calls = peers.OTHERS[0].prepare(workload, data, device), iter(range(10**6))
+        return lambda: honest() if next(calls) < 1 else _broken(workload, data, device)
+
+    monkeypatch.setattr(run, "OTHERS", [FEW[0], Peer("once", prepare)])
+    code, made = bench(tmp_path, "house_prices")
+    ways = {peer["name"]: peer for peer in made["workloads"][0]["peers"]}
+    assert code == HOLDS
+    assert ways["once"]["why_not"] == "it fails when it is called again: OSError: no compiler"
+    assert ways["once"]["seconds"] == []
+    assert ways["NumPy loop"]["ratio"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("line", "FitResult"), ("sweep", "SweepResult"), ("groups", "GroupsResult")]
+)
+def test_the_clock_runs_until_model_and_losses_are_there(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     [workload] = workloads.named([name])
-    small = dataclasses.replace(workload, rows=20, columns=2, epochs=3, settings=min(workload.settings, 4))
+    small = dataclasses.replace(
+        workload, rows=20, columns=2, epochs=3, settings=min(workload.settings, 4), groups=min(workload.groups, 3)
+    )
     seen: list[str] = []
-
-    def watched(*_: Any) -> None:
-        seen.append(kind)
-
-    result = getattr(jaxreg, kind)
+    result, ready = getattr(jaxreg, kind), jax.block_until_ready
     made = result.model.func if name == "line" else result.model
 
     def model(self: Any, *given: Any) -> Any:
-        watched()
+        seen.append(kind)
         return made(self, *given)
 
+    def waited(tree: Any) -> Any:
+        seen.extend("losses" for leaf in jax.tree.leaves(tree) if leaf.shape[:1] == shape)
+        return ready(tree)
+
+    way = peers.OURS[0].prepare(small, workloads.data(small), jax.devices()[0])
+    shape = {"line": (3,), "sweep": (4,), "groups": (3,)}[name]
+    monkeypatch.setattr(jax, "block_until_ready", waited)
     monkeypatch.setattr(result, "model", property(model) if name == "line" else model)
-    found = peers.OURS[0].prepare(small, workloads.data(small), jax.devices()[0])()
-    assert seen == [kind]
+    found = way()
+    assert seen.count(kind) == 1
+    assert "losses" in seen
     assert type(found) is np.ndarray
+
+
+def test_a_commit_is_told_only_of_the_tree_that_the_package_is_kept_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Installed inside another project, that one's commit says nothing of it."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "environment.py").write_text("")
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(tmp_path)]
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    assert environment._git() is None
+    subprocess.run([*git, "add", "environment.py"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
+    assert re.fullmatch(r"[0-9a-f]{12}", environment._git() or "")

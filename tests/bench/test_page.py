@@ -9,9 +9,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
-from parity.bench import document, html, table
+from parity.bench import comparison, html, table, units
 from tests.bench import sample
 from tests.report.browser import Visit, visit
 
@@ -23,14 +25,15 @@ MEASURE = """const measure = (window, page) => ({
   bold: page.querySelectorAll("b").length,
   words: page.body.innerText,
 });"""
+REMARK = "Another <machine>."
 WIDTHS = {"wide": 1500, "narrow": 360}
 
 
 @pytest.fixture(scope="module")
 def seen() -> Visit:
     made = sample.document()
-    changes = document.changes(made, made)
-    page = html.render(made, changes).encode()
+    changes = comparison.changes(made, made)
+    page = html.render(made, changes, [REMARK]).encode()
     return visit({"page": page}, {name: ("page", width) for name, width in WIDTHS.items()}, MEASURE)
 
 
@@ -52,23 +55,80 @@ def test_the_page_draws_everything_and_asks_for_nothing(seen: Visit) -> None:
 def test_what_is_named_oddly_stays_words(seen: Visit) -> None:
     assert seen.results["wide"]["bold"] == 0
     assert sample.ODD in seen.results["wide"]["words"]
+    assert REMARK in seen.results["wide"]["words"]
+
+
+def _printed(made: dict[str, Any], width: int) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table.renderable(made))
+    return console.export_text()
 
 
 def test_page_and_table_say_the_same() -> None:
     made = sample.document()
-    console = Console(width=160, record=True, file=io.StringIO())
-    console.print(table.renderable(made))
-    words, page = console.export_text(), html.render(made, [])
-    for number in ("1,000 (1,000-1,000)", "70: not the same", "needs a GPU", "100 ns", "1.5 (1.5-1.5)"):
+    words, page = _printed(made, 160), html.render(made, [])
+    for number in (
+        *(
+            "1,000 (1,000-1,000)",
+            "70: not the same",
+            "needs a GPU",
+            "100 ns",
+            "1.5 (1.5-1.5)",
+            "11.4 µs",
+            "3 MiB",
+            "400 MiB",
+        ),
+        *(
+            "454,545 (–)",
+            "(–): one turn",
+            "No cold time: a call takes a second or more",
+            "No memory: ",
+            "No × jaxreg: ",
+        ),
+        "The machine was disturbed: a fixed computation took up to 30 % longer",
+        *made["clock"].values(),
+        made["cold"]["said"],
+        *(made["memory"][each] for each in ("training", "start")),
+    ):
         assert number in words, number
         assert number in page, number
+    assert "disturbed" not in _printed({**made, "workloads": []}, 160)
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_number_is_cut_in_a_narrow_terminal(width: int) -> None:
+    """A cell that ends in an ellipsis says another number than the JSON."""
+    made = sample.document()
+    made["workloads"][0]["peers"][2]["name"] = "a way to train with a name that is very long indeed"
+    words = _printed(made, width)
+    assert "…" not in words
+    for peer in made["workloads"][0]["peers"]:
+        if peer["cold_median"]:
+            assert units.time(peer["cold_median"]) in words
+
+
+@given(st.floats(1e-12, 1e12))
+def test_every_number_reads_back_and_has_no_power_of_ten(value: float) -> None:
+    text = units.plain(value)
+    assert "e" not in text.lower()
+    assert float(text.replace(",", "")) == pytest.approx(value, rel=0.005)
+    scale = {"s": 1, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9, "GiB": 2.0**30, "MiB": 2.0**20, "KiB": 2.0**10, "B": 1}
+    for written in (units.time(value), units.size(value)):
+        number, unit = written.replace(",", "").split()
+        assert float(number) * scale[unit] == pytest.approx(value, rel=0.0051)
+        assert float(number) < 1024 or unit in ("s", "GiB")
+    share = units.share(value).replace(",", "")
+    assert (float(share) > 1) == (value > 1)
 
 
 def test_a_change_is_told_only_beyond_the_noise() -> None:
     old, new = sample.document(), sample.document()
     quick: Any = new["workloads"][0]["peers"][0]
     quick["seconds"] = [[call / 3 for call in turn] for turn in quick["seconds"]]
-    kinds = {(each["workload"], each["peer"]): each["change"] for each in document.changes(old, new)}
+    once = ("line", "PyTorch by hand"), ("square", "PyTorch by hand")
+    kinds = {(each["workload"], each["peer"]): each["change"] for each in comparison.changes(old, new)}
     assert kinds.pop(("line", "jaxreg")) == "quicker"
+    assert {kinds.pop(each) for each in once} == {"not known: one turn"}
     assert set(kinds.values()) == {"same"}
+    assert not any(peer == sample.ODD for _, peer in kinds), "no ratio is given for another training"
     assert ("start", "PyTorch") in kinds

@@ -1,0 +1,128 @@
+"""A benchmark against an earlier one: which times changed, and what makes the two hard to compare."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from parity._errors import BenchError
+from parity.bench import clock
+from parity.bench.workloads import Workload
+
+Json = dict[str, Any]
+_SIZE = ("name", "rows", "columns", "epochs", "batch", "settings", "groups")
+# All versions of bench.json until now: what an earlier one has not is not compared.
+_READ = (1, 2)
+
+
+def load(file: str | Path) -> Json:
+    """A document that an earlier run wrote, of this version or an earlier one.
+
+    Raises:
+        BenchError: the file is none, or of a later version.
+    """
+    try:
+        read = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BenchError(f"cannot read {file}: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise BenchError(f"{file} is not a bench.json: it is no JSON") from None
+    if not isinstance(read, dict) or not {"version", "workloads", "starts"} <= read.keys():
+        raise BenchError(f"{file} is not a bench.json: it has no workloads")
+    if read["version"] not in _READ:
+        raise BenchError(
+            f"{file} is of version {read['version']!r}, and versions {' and '.join(map(str, _READ))} can be read; "
+            "run it again with this version"
+        )
+    try:
+        _sizes(read), remarks(read, read)
+        sound = all(map(_is_sound, dict(_timings(read)).values()))
+    except (TypeError, KeyError, AttributeError):
+        sound = False
+    if not sound:
+        raise BenchError(f"{file} is not a bench.json: its workloads are not as the schema says")
+    return read
+
+
+def _is_sound(timed: Json) -> bool:
+    """Whether the times are there: numbers above 0, one at least in each turn."""
+    calls = [call for turn in timed["seconds"] for call in turn or [0]]
+    return bool(calls) and all(isinstance(call, (int, float)) and 0 < call < math.inf for call in calls)
+
+
+def check_common(old: Json, chosen: list[Workload], starts: bool) -> None:
+    """Make sure, before anything is timed, that an earlier run has something to compare with.
+
+    Args:
+        old: the earlier run.
+        chosen: the workloads, scaled.
+        starts: whether whole processes are timed.
+
+    Raises:
+        BenchError: the two have no workload of the same size in common.
+    """
+    before = _sizes(old)
+    if not (starts and old["starts"]) and not any(_size(vars(workload)) in before for workload in chosen):
+        raise BenchError("the two runs have no workload of the same size in common; give the earlier run's --size")
+
+
+def changes(old: Json, new: Json) -> list[Json]:
+    """What became slower or quicker, for every workload and way that both have and that is the same training in both.
+
+    Both times are warm ones.
+    """
+    before = dict(_timings(old))
+    pairs = [(key, before[key], timed) for key, timed in _timings(new) if key in before]
+    return [{"workload": str(key[0]), "peer": str(key[-1]), **_change(earlier, timed)} for key, earlier, timed in pairs]
+
+
+def remarks(old: Json, new: Json) -> list[str]:
+    """What makes a difference between the two runs something else than a change of the code."""
+    found = []
+    if old.get("clock") != new.get("clock"):
+        found.append(
+            "The earlier file does not say what this one does of the clock: a time may have ended before the trained "
+            "model was made, and before and now are then not the same stretch."
+        )
+    for name in ("device", "processor", "cores"):
+        was, now = (run.get("environment", {}).get(name) for run in (old, new))
+        if was != now:
+            found.append(f"Another machine: {name} was {was}, and is {now} now.")
+    for words, run in (("The earlier run", old), ("This run", new)):
+        disturbed = [one["name"] for one in run["workloads"] if (one.get("machine") or {}).get("disturbed")]
+        disturbed += ["start"] if (run.get("starts_machine") or {}).get("disturbed") else []
+        if disturbed:
+            found.append(f"{words} was disturbed: {', '.join(disturbed)}.")
+    return found
+
+
+def _sizes(made: Json) -> set[tuple[Any, ...]]:
+    return {_size(workload) for workload in made["workloads"]}
+
+
+def _size(workload: Json) -> tuple[Any, ...]:
+    return tuple(workload[key] for key in _SIZE)
+
+
+def _timings(made: Json) -> Iterator[tuple[tuple[Any, ...], Json]]:
+    """Every timed way that is the same training, under its workload with its size, and its name."""
+    for workload in made["workloads"]:
+        for peer in workload["peers"]:
+            if peer["seconds"] and peer["same"]:
+                yield (*_size(workload), peer["name"]), peer
+    yield from ((("start", start["name"]), start) for start in made["starts"])
+
+
+def _change(old: Json, new: Json) -> Json:
+    """Time before over time now, with an interval from both runs' spread; a change where that leaves 1 out."""
+    ratio = clock.unpaired(old["seconds"], new["seconds"])
+    kind = "not known: one turn" if ratio.low is None or ratio.high is None else "same"
+    if ratio.low is not None and ratio.low > 1:
+        kind = "quicker"
+    if ratio.high is not None and ratio.high < 1:
+        kind = "slower"
+    before, now = (clock.median(run["seconds"]) for run in (old, new))
+    return {"before": before, "now": now, "ratio": ratio._asdict(), "change": kind}

@@ -1,0 +1,51 @@
+"""Peak memory: what a call adds at most to the memory that this process has resident, as Linux counts it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+from typing import Any
+
+_STATUS, _FORGET = "/proc/self/status", "/proc/self/clear_refs"
+
+
+def begin(device: Any) -> int | None:
+    """Give back what is free, forget the highest count so far, and tell the bytes that are resident now.
+
+    ``None`` where the figure cannot be had: the system is not Linux or forbids it, or the work is not done on the host.
+    """
+    if device.platform != "cpu":
+        return None
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        # Else what was freed, and is still held for the next one who asks, would hide what the call takes.
+        ctypes.CDLL(None).malloc_trim(0)
+    now = _count("VmRSS")
+    try:
+        with open(_FORGET, "w") as file:
+            file.write("5")
+    except OSError:
+        return None
+    return now
+
+
+def added(before: int | None) -> int | None:
+    """The most bytes that were resident since :func:`begin`, less those that were resident then."""
+    highest = _count("VmHWM")
+    return None if before is None or highest is None else max(highest - before, 0)
+
+
+def resolution() -> int:
+    """Bytes that the difference of two of Linux's counts may be off: each core keeps a few pages to itself."""
+    cores = os.cpu_count() or 1
+    return 2 * cores * max(32, 2 * cores) * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+
+
+def _count(name: str) -> int | None:
+    try:
+        with open(_STATUS) as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+    except (OSError, StopIteration, ValueError):
+        return None
