@@ -17,6 +17,7 @@ from parity._inputs import tensors_of, to_array, to_tree
 from parity._recording import Array, Starts, Trace, Tree
 from parity._seen import Seen, gradients, joined, optimizer_state
 from parity._thinning import After, trace
+from parity._thresholds import SOFTPLUS
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -28,9 +29,10 @@ class _Double(TorchFunctionMode):
     the training another than the one that was recorded.
     """
 
-    def __init__(self, *, dropout: bool, epsilon: float) -> None:
+    def __init__(self, *, dropout: bool, recorded: torch.dtype) -> None:
         super().__init__()
-        self._dropout, self._epsilon = dropout, epsilon
+        self._dropout, self._epsilon = dropout, torch.finfo(recorded).eps
+        self._narrow = recorded != torch.float64
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -44,6 +46,8 @@ class _Double(TorchFunctionMode):
             func, args, kwargs = _chance.without_dropout(func, name, args, kwargs)
         if name == "rms_norm" and kwargs.get("eps") is None and (len(args) < 4 or args[3] is None):
             args, kwargs = args[:3], {**kwargs, "eps": self._epsilon}
+        if name == "softplus" and self._narrow:
+            args, kwargs = _with_threshold(args, kwargs)
         if name in _SIXTHS and len(args) == 1 and not kwargs.get("inplace"):
             return _SIXTHS[name](args[0])
         return func(*(_wide(value) for value in args), **{key: _wide(value) for key, value in kwargs.items()})
@@ -54,6 +58,12 @@ _SIXTHS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "hardsigmoid": lambda x: torch.nn.functional.relu6(x + 3) / 6,
     "hardswish": lambda x: x * torch.nn.functional.relu6(x + 3) / 6,
 }
+
+
+def _with_threshold(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """The arguments of a softplus that is the identity where the recorded dtype cannot tell it from that."""
+    given = dict(zip(("input", "beta", "threshold"), args, strict=False)) | kwargs
+    return (), {**given, "threshold": min(given.get("threshold", SOFTPLUS), SOFTPLUS)}
 
 
 @contextlib.contextmanager
@@ -100,7 +110,7 @@ def _in_double(seen: Seen) -> Iterator[None]:
     torch.set_grad_enabled(True)
     try:
         recorded = _dtype(seen)
-        with _finfo_of(recorded), _Double(dropout=seen.dropout, epsilon=torch.finfo(recorded).eps):
+        with _finfo_of(recorded), _Double(dropout=seen.dropout, recorded=recorded):
             yield
     except ParityError:
         raise

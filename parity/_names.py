@@ -201,6 +201,8 @@ def _mismatch(what: str, shapes: Mapping[str, Shape], leaves: Mapping[str, Shape
     def listed(items: Mapping[str, Shape]) -> str:
         return ", ".join(f"{name} {shape}" for name, shape in items.items()) or "none"
 
+    if more := _besides(shapes, leaves):
+        return f"{what}. PyTorch has {listed(shapes)}; the port has {listed(leaves)}. {more}"
     example = _matching.suggestion(shapes, leaves)
     advice = (
         f"Write names={example} in the Port, if that is what you mean"
@@ -210,4 +212,20 @@ def _mismatch(what: str, shapes: Mapping[str, Shape], leaves: Mapping[str, Shape
     return (
         f"{what}. PyTorch has {listed(shapes)}; the port has {listed(leaves)}. {advice}: '.T' where it is transposed, "
         "a list of paths where the port keeps a parameter in several"
+    )
+
+
+def _besides(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> str:
+    """Advice where the port has a leaf more than PyTorch, of a shape that another tensor has: a tied weight's copy."""
+    held = {path: [name for name, shape in shapes.items() if leaves[path] in (shape, shape[::-1])] for path in leaves}
+    placed = {name for names in held.values() for name in names}
+    several = len(leaves) > len(shapes) and all(held.values()) and placed == shapes.keys()
+    rest = {path: names for path, names in held.items() if path not in shapes}
+    # Where the port has none of PyTorch's own names, which leaf is the copy is anybody's guess.
+    if not several or not rest or len(rest) == len(held):
+        return ""
+    path, names = next(iter(rest.items()))
+    return (
+        f"The port has {len(leaves) - len(shapes)} more. A tensor that PyTorch's model uses in two places is one "
+        f"parameter: if {path!r} is {names[0]!r} once more, take it out of the port and use {names[0]!r} there too"
     )

@@ -1,22 +1,33 @@
-"""A port as its float64 run takes it: its constants are those of the recorded dtype."""
+"""A port as its float64 run takes it: its constants and thresholds are those of the recorded dtype."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from parity._ports import Port
+from parity._thresholds import SOFTPLUS
+
+_SINGLE = np.finfo(np.float32).nmant
+# Functions are replaced in modules, which all threads share.
+_REPLACING = threading.RLock()
 
 
 def prepared(dtype: np.dtype[Any], port: Port) -> Port:
     """The same port, which means the same training in float64 as in the recorded dtype.
 
-    ``jnp.finfo(x.dtype).eps`` would be another epsilon in float64.
+    ``jnp.finfo(x.dtype).eps`` would be another epsilon in float64, and a softplus above its threshold another function.
     """
     if dtype == np.float64:
         return port
@@ -24,23 +35,78 @@ def prepared(dtype: np.dtype[Any], port: Port) -> Port:
 
 
 class _Narrow:
-    """A function for which ``finfo`` of float64 is that of the recorded dtype."""
+    """A function that finds the recorded dtype's limits and thresholds in a float64 run."""
 
     def __init__(self, dtype: np.dtype[Any], function: Callable[..., Any]) -> None:
         self._dtype, self._function = dtype, function
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *arguments: Any) -> Any:
-        honest: tuple[Any, Any] = jnp.finfo, np.finfo
-
         def narrow(finfo: Any) -> Any:
             return lambda kind: _Limits(finfo(self._dtype)) if _is_double(kind) else finfo(kind)
 
-        jnp.finfo, np.finfo = map(narrow, honest)  # type: ignore[misc]
-        try:
+        replaced: dict[Any, Any] = {jnp.finfo: narrow(jnp.finfo), np.finfo: narrow(np.finfo)}
+        if np.finfo(self._dtype).nmant <= _SINGLE:
+            replaced[jax.nn.softplus] = _thresholded
+        with _replaced(replaced):
             return self._function(*arguments)
+
+
+@contextmanager
+def _replaced(functions: dict[Any, Any]) -> Iterator[None]:
+    """Other functions in the place of these, in their libraries and wherever a user's module has imported them."""
+    with _REPLACING:
+        found = [
+            (module, name, value)
+            for module in (*_LIBRARIES, *_users_modules())
+            for name, value in list(vars(module).items())
+            if any(value is function for function in functions)
+        ]
+        for module, name, value in found:
+            setattr(module, name, functions[value])
+        try:
+            yield
         finally:
-            jnp.finfo, np.finfo = honest  # type: ignore[misc]
+            for module, name, value in found:
+                setattr(module, name, value)
+
+
+def _libraries() -> list[Any]:
+    """Where people call these functions."""
+    from flax import nnx
+
+    return [np, jnp, jax.nn, nnx]
+
+
+_LIBRARIES = _libraries()
+
+
+def _users_modules() -> list[Any]:
+    """Modules that are neither of the standard library, nor installed, nor this package's."""
+    here, standard = Path(__file__).parent, sysconfig.get_path("stdlib")
+    found = []
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and not _is_library(file, str(here), standard):
+            found.append(module)
+    return found
+
+
+@functools.cache
+def _is_library(file: str, here: str, standard: str) -> bool:
+    installed = {"site-packages", "dist-packages"} & set(Path(file).parts)
+    return bool(installed) or file.startswith((here, standard))
+
+
+def _thresholded(x: Any) -> Any:
+    """``jax.nn.softplus``, and the identity where float32 cannot tell it from that."""
+    x = jnp.asarray(x)
+    if x.dtype != np.float64:
+        return _softplus(x)
+    return jnp.where(x > SOFTPLUS, x, _softplus(jnp.minimum(x, SOFTPLUS)))
+
+
+_softplus = jax.nn.softplus
 
 
 class _Limits:

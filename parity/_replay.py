@@ -71,7 +71,7 @@ def replay(port: Port, recording: Recording) -> Replay:
     names = _names.of(port, recording)
     port = of_arrays(port)
     wide = np.dtype(np.float64)
-    with _failures_as_port_errors():
+    with _failures_as_port_errors(recording):
         with types_of(recording.dtype):
             _shapes.check(port, names, recording)
             locked, plan = _drive.locked(port, names, recording, recording.dtype)
@@ -135,7 +135,7 @@ def _run(
     names = _names.of(port, recording)
     where = contextlib.nullcontext() if device is None else jax.default_device(device)
     products = contextlib.nullcontext() if precision is None else jax.default_matmul_precision(precision)
-    with _failures_as_port_errors(), where, products, types_of(kind):
+    with _failures_as_port_errors(recording), where, products, types_of(kind):
         _shapes.check(of_arrays(port), names, recording)
         trace: Trace = drive(of_arrays(port), names, recording, kind)[0]
         return trace
@@ -163,7 +163,7 @@ def _on_cpu() -> Any:
 
 
 @contextlib.contextmanager
-def _failures_as_port_errors() -> Iterator[None]:
+def _failures_as_port_errors(recording: Recording) -> Iterator[None]:
     try:
         yield
     except PortError:
@@ -171,7 +171,19 @@ def _failures_as_port_errors() -> Iterator[None]:
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         where = _place(error)
-        raise PortError(f"the port fails when it is run{where}: {type(error).__name__}: {first}") from error
+        message = f"the port fails when it is run{where}: {type(error).__name__}: {first}{_fed(recording)}"
+        raise PortError(message) from error
+
+
+def _fed(recording: Recording) -> str:
+    """What the port's functions are given, where that is a tuple, which a port may not expect."""
+    batch, told = recording.batches[0], ""
+    for name, tree in (("inputs", batch.inputs), ("targets", batch.targets)):
+        if isinstance(tree, tuple):
+            parts = ", ".join(f"{np.asarray(leaf).dtype} {np.shape(leaf)}" for leaf in jax.tree.leaves(tree))
+            why = "the loss is worked out from all of these" if name == "targets" else "the model is called with these"
+            told += f". {name} is a tuple of {len(tree)} here, {parts}: {why}"
+    return told
 
 
 def _place(error: BaseException) -> str:

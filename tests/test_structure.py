@@ -41,6 +41,7 @@ ROOMS = [
     "_supported",
     "_stack",
     "_hooks",
+    "_thresholds",
     "_arbiter",
     "_run_program",
     "_record",

@@ -176,6 +176,8 @@ def _factors(case: Case) -> list[Cause]:
                         for part in group
                     ]
                 )
+                if length == 1:
+                    found.append(_mean_of_passes(case, ratios[0], agreement))
         if found:
             return either([one for causes in found for one in causes]) if length == 1 else found[0]
     return []
@@ -257,8 +259,20 @@ def _any_factor(case: Case) -> list[Cause]:
         if agreement is None:
             continue
         sentence = f"with the loss multiplied by {ratio:.12g} the two agree {within(agreement)}: it is scaled"
-        return [_at(case, "scaled loss", sentence, f"multiply the loss by {ratio:.12g}", agreement)]
+        known = _mean_of_passes(case, ratio, agreement)
+        return known or [_at(case, "scaled loss", sentence, f"multiply the loss by {ratio:.12g}", agreement)]
     return []
+
+
+def _mean_of_passes(case: Case, ratio: float, agreement: float) -> list[Cause]:
+    """The cause, if the factor is the number of backward passes that each step adds up."""
+    if {len(batch.parts) for batch in case.recording.batches} != {ratio} or ratio == 1:
+        return []
+    sentence = (
+        f"with the loss multiplied by {ratio:g} the two agree {within(agreement)}: PyTorch adds up the gradients "
+    )
+    sentence += f"of {ratio:g} backward passes a step, and the port takes their mean"
+    return [_at(case, "scaled loss", sentence, f"multiply the loss by {ratio:g}", agreement)]
 
 
 def _gradient_factor(case: Case) -> list[Cause]:

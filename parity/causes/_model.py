@@ -19,6 +19,8 @@ from parity.causes._cause import Cause, either, within
 from parity.causes._rewrite import Rule, rewritten
 
 _USUAL_EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4)
+# Places at which a gradient is stopped that are tried one by one.
+_STOPPED = 8
 _CUT = {
     "float32": "float64 cut to float32",
     "bfloat16": "bfloat16 products",
@@ -179,13 +181,22 @@ def _statistics(case: Case) -> Iterator[Cause]:
 
 
 def _stopped(case: Case) -> Iterator[Cause]:
-    rule = rules.Differentiated()
-    probes, fixed = case.probe(), case.probe(_with(case.port, rule))
+    """All stopped gradients, or one of them: those that a library stops for good reason change nothing."""
+    probes, every = case.probe(), rules.Differentiated()
+    fixed = case.probe(_with(case.port, every))
     agreement = case.agreement(fixed)
-    if agreement is None or probes is None:
+    for place in range(min(every.found, _STOPPED) if agreement is None and every.found > 1 else 0):
+        fixed = case.probe(_with(case.port, rules.Differentiated(place)))
+        agreement = case.agreement(fixed)
+        if agreement is not None:
+            break
+    if agreement is None or probes is None or fixed is None:
         return
+    fix = "take stop_gradient out of apply and loss"
+    sentence = f"with jax.lax.stop_gradient left out the two agree {within(agreement)}: "
     still = [name for name in probes[0].gradients if not any(probe.gradients[name].any() for probe in probes)]
     if still:
-        sentence = f"with jax.lax.stop_gradient left out the two agree {within(agreement)}: no gradient reaches "
-        sentence += ", ".join(still)
-        yield _cause("frozen parameter", sentence, "take stop_gradient out of apply and loss", agreement)
+        yield _cause("frozen parameter", f"{sentence}no gradient reaches {', '.join(still)}", fix, agreement)
+        return
+    less = [f.tensor for f in case.findings if f.stage == "gradient" and not f.same_program]
+    yield _cause("stop_gradient", f"{sentence}a part of the gradient of {', '.join(less)} is stopped", fix, agreement)

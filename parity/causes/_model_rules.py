@@ -131,18 +131,18 @@ class NoDropout(Rule):
 
 
 class Differentiated(Rule):
-    """No gradient is stopped; ``found`` counts the places."""
+    """No gradient is stopped, or at one place alone; ``found`` counts the places."""
 
     touches = ("stop_gradient",)
 
-    def __init__(self) -> None:
-        self.found = 0
+    def __init__(self, only: int | None = None) -> None:
+        self._only, self.found = only, 0
 
     def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
         if equation.primitive.name != "stop_gradient":
             return None
         self.found += 1
-        return values
+        return values if self._only in (None, self.found - 1) else None
 
 
 class Wide(Rule):

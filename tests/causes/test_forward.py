@@ -52,6 +52,13 @@ def _other_weights(port: Port) -> Port:
     return dataclasses.replace(port, params=jax.tree.map(lambda leaf: 2 * leaf, port.params))
 
 
+def _stopped_row(port: Port, w: Any, x: Any) -> Any:
+    """One use of a weight is stopped, of two; and what changes nothing is stopped too."""
+    first = jax.lax.stop_gradient(w["kernel"][:1])
+    shift = jax.lax.stop_gradient(jnp.max(x))
+    return port.apply({**w, "kernel": jnp.concatenate([first, w["kernel"][1:]])}, x - shift + shift)
+
+
 FAULTS: list[tuple[Callable[[Port], Port], str, str]] = [
     (_loss(lambda p, t: optax.l2_loss(p, t).mean()), "half loss", "jaxreg.mse_loss"),
     (_loss(_half_gradient), "half loss", "differentiate"),
@@ -67,6 +74,7 @@ FAULTS: list[tuple[Callable[[Port], Port], str, str]] = [
         "frozen parameter",
         "stop_gradient",
     ),
+    (_apply(_stopped_row), "stop_gradient", "stop_gradient"),
     (_other_weights, "initial weights", "recording.initial"),
     (_loss(lambda p, t: jnp.where(p.sum() < 1e9, jnp.nan, 0.0) * jaxreg.mse_loss(p, t)), "not finite", "debug_nans"),
 ]

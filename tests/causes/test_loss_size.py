@@ -92,3 +92,33 @@ def test_the_factor_is_explained_by_what_is_known(case: str) -> None:
     verdict = parity.check(parity.record(program(loss, targets)), port)
     assert not verdict.ok
     assert [cause.name for cause in verdict.causes] == [name], verdict.explanation
+
+
+@pytest.mark.parametrize("passes", [2, 4])
+@jax.numpy_rank_promotion("allow")
+def test_gradients_of_several_passes_are_added_up(passes: int) -> None:
+    def run() -> None:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x = torch.randn(8, 3)
+        for _ in range(2):
+            optimizer.zero_grad()
+            for rows in torch.arange(8).reshape(passes, -1):
+                F.mse_loss(model(x[rows]), VALUES[rows]).backward()
+            optimizer.step()
+
+    def port(recording: parity.Recording) -> parity.Port:
+        def apply(params: Any, x: Any) -> Any:
+            return x @ params["weight"].T + params["bias"]
+
+        own = lambda made, wanted: squares(made, wanted) / passes  # noqa: E731
+        return parity.Port(dict(recording.initial), apply, own, optax.sgd(0.1))
+
+    causes = {cause.name: cause for cause in parity.check(parity.record(run), port).causes}
+    # Of two passes, half the loss is as good an explanation.
+    assert causes.keys() == {"scaled loss"} | ({"half loss"} if passes == 2 else set())
+    cause = causes["scaled loss"]
+    assert bool(cause.alternatives) == (passes == 2)
+    assert f"adds up the gradients of {passes} backward passes a step, and the port takes their mean" in cause.sentence
+    assert cause.fix == f"multiply the loss by {passes}"

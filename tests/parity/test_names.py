@@ -182,3 +182,16 @@ def test_equal_layers_of_other_names_are_refused_with_a_proposal() -> None:
         resolve(shapes, params, None)
     assert "'fc1.weight' could be 'Dense_0.kernel' or 'Dense_1.kernel'" in str(error.value)
     assert "names={'fc1.weight': 'Dense_0.kernel.T', 'fc2.weight': 'Dense_1.kernel.T', 'fc1.bias'" in str(error.value)
+
+
+def test_the_copy_of_a_tied_weight_is_told_to_be_taken_out() -> None:
+    shapes = {"embed.weight": (7, 4), "middle.weight": (4, 4)}
+    own = {"embed.weight": np.zeros((7, 4)), "middle.weight": np.zeros((4, 4)), "head.weight": np.zeros((7, 4))}
+    with pytest.raises(PortError, match=r"if 'head\.weight' is 'embed\.weight' once more") as error:
+        resolve(shapes, own, None)
+    assert "names=" not in str(error.value)
+    # A parameter that is kept in parts is no copy.
+    shapes = {"in_proj_weight": (12, 4), "out_proj.weight": (4, 4)}
+    parts = {"q": np.zeros((4, 4)), "k": np.zeros((4, 4)), "v": np.zeros((4, 4)), "out_proj.weight": np.zeros((4, 4))}
+    with pytest.raises(PortError, match="Write names="):
+        resolve(shapes, parts, None)

@@ -12,6 +12,8 @@ import optax
 import pytest
 import torch
 from flax import nnx
+from jax.nn import softplus
+from jax.numpy import finfo
 
 import parity
 
@@ -61,7 +63,40 @@ def hard_sigmoid(params: Any, x: Any) -> Any:
     return jax.nn.hard_sigmoid(x @ params["0.weight"].T + params["0.bias"])
 
 
+def linear(params: Any, x: Any) -> Any:
+    return 100 * (x @ params["0.weight"].T + params["0.bias"])
+
+
+class Hundredfold(torch.nn.Linear):
+    """So large that softplus is the identity for some, and so far below zero that it is nothing for others."""
+
+    def forward(self, x: Any) -> Any:
+        return 100 * super().forward(x)
+
+
+def softplus_layer(**settings: Any) -> Callable[[], torch.nn.Module]:
+    return lambda: torch.nn.Sequential(Hundredfold(4, 4), torch.nn.Softplus(**settings))
+
+
 HONEST = {
+    "softplus": (softplus_layer(), lambda params, x: jax.nn.softplus(linear(params, x))),
+    "softplus, imported by name": (softplus_layer(), lambda params, x: softplus(linear(params, x))),
+    "softplus, its threshold written out": (
+        softplus_layer(),
+        lambda params, x: jnp.where(
+            linear(params, x) > 20, linear(params, x), jax.nn.softplus(jnp.minimum(linear(params, x), 20))
+        ),
+    ),
+    "softplus, a larger threshold and another beta": (
+        softplus_layer(beta=2.0, threshold=50),
+        lambda params, x: jax.nn.softplus(2 * linear(params, x)) / 2,
+    ),
+    "finfo, imported by name": (
+        OwnEpsilon,
+        lambda params, x: jnp.log(
+            jax.nn.sigmoid(x @ params["linear.weight"].T + params["linear.bias"]) + finfo(x.dtype).eps
+        ),
+    ),
     "RMSNorm, finfo": (lambda: torch.nn.RMSNorm(4), rms(None)),
     "RMSNorm, a number": (lambda: torch.nn.RMSNorm(4), rms(1.1920929e-07)),
     "an epsilon of one's own": (OwnEpsilon, own_epsilon),
@@ -77,10 +112,22 @@ def test_the_constants_are_the_recorded_dtypes_own(name: str) -> None:
     def port(recording: parity.Recording) -> parity.Port:
         return parity.Port(dict(recording.initial), apply, lambda a, b: jnp.mean((a - b) ** 2), optax.sgd(0.1))
 
-    finfo = torch.finfo, jnp.finfo, np.finfo
+    functions = torch.finfo, jnp.finfo, np.finfo, jax.nn.softplus, nnx.softplus, finfo, softplus
     verdict = parity.check(parity.record(program(layer)), port)
     assert verdict.ok, verdict.explanation
-    assert (torch.finfo, jnp.finfo, np.finfo) == finfo
+    assert functions == (torch.finfo, jnp.finfo, np.finfo, jax.nn.softplus, nnx.softplus, finfo, softplus)
+
+
+@jax.numpy_rank_promotion("allow")
+def test_a_lower_threshold_of_softplus_is_another_function() -> None:
+    def port(recording: parity.Recording) -> parity.Port:
+        apply = HONEST["softplus"][1]
+        return parity.Port(dict(recording.initial), apply, lambda a, b: jnp.mean((a - b) ** 2), optax.sgd(0.1))
+
+    verdict = parity.check(parity.record(program(softplus_layer(threshold=5))), port)
+    first = verdict.first_divergence
+    assert first is not None
+    assert first.stage == "forward"
 
 
 def test_no_dropout_reaches_the_ports_dropout() -> None:
