@@ -11,11 +11,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 from parity._recording import Array
 
-# Fewer numbers say too little of how large a side's errors are.
-_LEAST_NUMBERS = 16
 # The chance at which independent roundings, as large as the other side's, are as far off (Higham and Mary, 2019).
 _CHANCE = 1e-9
 
@@ -29,7 +28,9 @@ class Loss(NamedTuple):
     row: int
 
 
-def find(torch: Array, jax: Array, exact: Array, size: float, dtype: np.dtype[np.floating]) -> Loss | None:
+def find(
+    torch: Array, jax: Array, exact: Array, size: float, dtype: np.dtype[np.floating], *, by_row: bool = False
+) -> Loss | None:
     """The side that has lost half of its digits where the other's errors are far smaller; ``None`` where none has.
 
     Args:
@@ -37,10 +38,13 @@ def find(torch: Array, jax: Array, exact: Array, size: float, dtype: np.dtype[np
         exact: the float64 values.
         size: the tensor's largest element.
         dtype: of both sides.
+        by_row: whether the errors of a row are likely to be one error, as a gradient's are, which all follow from the
+            loss's. They are one witness then.
     """
     finite = np.isfinite(torch) & np.isfinite(jax) & np.isfinite(exact)
     count = int(finite.sum())
-    if count < _LEAST_NUMBERS:
+    witnesses = int(finite.any(1).sum()) if by_row else count
+    if not witnesses:
         return None
     sides = {"torch": torch, "jax": jax}
     errors = {
@@ -49,7 +53,7 @@ def find(torch: Array, jax: Array, exact: Array, size: float, dtype: np.dtype[np
     }
     own = {side: math.sqrt(float((error**2).sum()) / count) for side, error in errors.items()}
     half = math.sqrt(float(np.finfo(dtype).eps))
-    level = math.sqrt(2 * math.log(2 * count / _CHANCE))
+    level = _level(witnesses)
     for side, other in (("jax", "torch"), ("torch", "jax")):
         # Errors of rounding are of the unit's size at least, however lucky a side was.
         least = float(np.finfo(dtype).eps) / 2
@@ -57,6 +61,15 @@ def find(torch: Array, jax: Array, exact: Array, size: float, dtype: np.dtype[np
             row = int(np.flatnonzero((np.abs(errors[side]) > half).any(1))[0])
             return Loss(side, own[side], own[other], row)
     return None
+
+
+def _level(count: int) -> float:
+    """How many times as large as the other's a side's errors are by chance, as root mean squares of so many each.
+
+    The ratio of the squares has the F distribution; and one error of all may exceed their deviation so many times.
+    """
+    by_chance = 1 / float(special.fdtri(count, count, _CHANCE))
+    return max(math.sqrt(by_chance), math.sqrt(2 * math.log(2 * count / _CHANCE)))
 
 
 def told(loss: Loss) -> str:

@@ -246,10 +246,11 @@ def _find(case: Case, lost: Array) -> Finding:
 
 
 def _with_loss_of_accuracy(finding: Finding, case: Case, wide: dict[str, Array], size: float | None) -> Finding:
-    """The finding, which does not hold where a side's predictions have lost half of the digits that the other keeps."""
-    if case.stage != "forward" or size is None:
+    """The finding, which does not hold where a side has lost half of the digits that the other keeps, in one step."""
+    if case.stage not in ("forward", "loss", "gradient") or size is None:
         return finding
-    lost = _accuracy_loss.find(wide["torch"], wide["jax"], wide["torch64"], size, case.torch.dtype)
+    by_row = case.stage == "gradient"
+    lost = _accuracy_loss.find(wide["torch"], wide["jax"], wide["torch64"], size, case.torch.dtype, by_row=by_row)
     if lost is None:
         return finding
     return dataclasses.replace(

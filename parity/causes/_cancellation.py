@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from parity import _feed
-from parity._steps import model_state
+from parity._steps import forward_backward, model_state
 from parity.causes._case import Case
 from parity.causes._cause import Cause
 from parity.causes._rewrite import Frame, Rule, rewritten
@@ -54,17 +55,20 @@ def _is_square(frame: Frame, atom: Any) -> bool:
 
 def cancellations(case: Case) -> list[Cause]:
     """The cancelling difference of a port that loses accuracy, where it magnifies rounding by as much as was lost."""
-    at = next((f for f in case.findings if f.stage == "forward" and not f.holds and f.same_program), None)
-    if at is None or at.jax_within or at.jax_error is None:
+    at = next((finding for finding in case.findings if finding.inaccurate and finding.off == "jax"), None)
+    if at is None or at.jax_error is None:
         return []
     rule = _Differences()
     try:
-        _run(case, rule)
+        _run(case, rule, whole=at.stage != "forward")
     except Exception:  # a port that runs compiled only has no numbers to look at
         return []
     unit = float(np.finfo(case.recording.dtype).eps) / 2
     # Each of the two numbers is rounded once at least; the difference is off by that, so many times as large.
     if 2 * unit * rule.largest < at.jax_error:
+        return []
+    # Predictions come near their targets, and a loss and its gradient take the difference on both sides.
+    if at.stage != "forward" and not rule.fast:
         return []
     name = "fast variance" if rule.fast else "cancellation"
     lost = math.log10(rule.worst)
@@ -75,13 +79,17 @@ def cancellations(case: Case) -> list[Cause]:
     return [Cause(name, sentence, fix, at.stage, at.tensor, at.step or 0, at.jax_error)]
 
 
-def _run(case: Case, rule: Rule) -> None:
-    """The port's forward pass at the first step looked at, operation by operation in float64."""
+def _run(case: Case, rule: Rule, *, whole: bool) -> None:
+    """The port's forward pass at the first step looked at, or the whole step, operation by operation in float64."""
     wide, row, recording = np.dtype(np.float64), case.rows[0], case.recording
     batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
         sides = (recording.weights_before(), recording.buffers_before())
         weights, buffers = (_feed.cast({name: values[row] for name, values in side.items()}, wide) for side in sides)
         state = model_state(case.port, case.names, buffers, weights)
-        inputs = _feed.cast(batch.passes()[0][0], wide)
-        rewritten(case.port.apply, rule)(case.names.to_port(weights), state, inputs)
+        params, fed = case.names.to_port(weights), _feed.cast(batch.passes()[0], wide)
+        if not whole:
+            rewritten(case.port.apply, rule)(params, state, fed[0])
+            return
+        step = functools.partial(forward_backward, case.port, parts=batch.parts[:1])
+        rewritten(lambda *given: step(*given), rule)(params, state, fed)

@@ -47,8 +47,27 @@ def test_half_of_the_digits_lost_on_one_side_is_told(side: str) -> None:
     assert lost is not None
     assert lost.side == side
     assert 5e-3 < lost.own < 2e-2
-    ours, theirs = (values[:8] for values in pair)
-    assert _accuracy_loss.find(ours, theirs, exact[:8], 1.0, FLOAT32) is None
+    # Few numbers tell it too, if the sides are further apart than chance leaves so few; one number never does.
+    for count in (1, 2, 8, 16):
+        ours, theirs = (values[:count] for values in pair)
+        few = _accuracy_loss.find(ours, theirs, exact[:count], 1.0, FLOAT32)
+        assert (few and few.side) == (None if count == 1 else side)
+    # A row of a gradient is one witness, however many numbers it has.
+    ours, theirs, truth = (values.reshape(1, -1) for values in (*pair, exact))
+    assert _accuracy_loss.find(ours, theirs, truth, 1.0, FLOAT32, by_row=True) is None
+    assert _accuracy_loss.find(ours, theirs, truth, 1.0, FLOAT32) is not None
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 30, 400])
+def test_the_chance_is_the_one_that_is_named(count: int) -> None:
+    """The F distribution of as many squares on both sides, by its own sampling at a chance that can be sampled."""
+    random = np.random.default_rng(count)
+    ratios = np.sqrt((random.standard_normal((2, 4000, count)) ** 2).sum(-1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_accuracy_loss, "_CHANCE", 0.01)
+        level = _accuracy_loss._level(count)
+    # Of 4,000 draws at a chance of 1 in 100 at most, 40 are expected; 70 are five deviations more.
+    assert int((ratios[0] / ratios[1] > level).sum()) <= 70
 
 
 def test_what_is_not_finite_is_left_out_without_a_warning() -> None:
@@ -79,6 +98,38 @@ def norm(fast: bool) -> Any:
         return jnp.mean((made - wanted) ** 2)
 
     return lambda recording: parity.Port(dict(recording.initial), apply, loss, optax.sgd(0.1))
+
+
+def large_and_alike() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    x = torch.randn(8, 4)
+    y = 5000 + torch.randn(8, 4)
+    with torch.no_grad():
+        model.bias.add_(5000)
+    for _ in range(4):
+        loss = torch.nn.functional.mse_loss(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@jax.numpy_rank_promotion("allow")
+def test_a_loss_that_is_multiplied_out_loses_accuracy_too() -> None:
+    def port(recording: parity.Recording) -> parity.Port:
+        def apply(params: Any, x: Any) -> Any:
+            return x @ params["weight"].T + params["bias"]
+
+        def loss(made: Any, wanted: Any) -> Any:
+            return jnp.mean(made * made - 2 * made * wanted + wanted * wanted)
+
+        return parity.Port(dict(recording.initial), apply, loss, optax.sgd(1e-6))
+
+    verdict = parity.check(parity.record(large_and_alike), port)
+    first = verdict.first_divergence
+    assert first is not None
+    assert (first.stage, first.off, first.inaccurate) == ("loss", "jax", True), verdict.explanation
 
 
 @jax.numpy_rank_promotion("allow")  # the port is written as people write them
