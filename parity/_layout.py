@@ -31,7 +31,7 @@ class Leaf:
 
     def to_port(self, tensor: Any) -> Any:
         """PyTorch's tensor as the port keeps it."""
-        return (tensor.transpose(_order(len(self.source))) if self.transposed else tensor).reshape(self.shape)
+        return (turn(tensor) if self.transposed else tensor).reshape(self.shape)
 
     def from_port(self, leaf: Any) -> Any:
         """The port's leaf as PyTorch keeps it."""
@@ -84,6 +84,11 @@ def _order(rank: int) -> tuple[int, ...]:
 def turned(shape: Shape) -> Shape:
     """The shape after ``.T``: (out, in, spatial...) to (spatial..., in, out); a matrix's transpose."""
     return tuple(shape[axis] for axis in _order(len(shape))) if len(shape) > 1 else shape
+
+
+def turn(tensor: Any) -> Any:
+    """The tensor after ``.T``; see :func:`turned`."""
+    return tensor.transpose(_order(tensor.ndim))
 
 
 def splits(whole: Shape, parts: Shape) -> bool:

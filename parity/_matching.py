@@ -88,13 +88,22 @@ def candidates(name: str, shape: Shape, leaves: Mapping[str, Shape]) -> list[str
     return [path for path, has in leaves.items() if has in (shape, turned(shape)) and not called_otherwise(path)]
 
 
-def is_transposed(shape: Shape, path: str, has: Shape) -> bool | None:
-    """Whether a leaf that holds a tensor of ``shape`` is its transpose; ``None`` where it could be both."""
+def is_transposed(shape: Shape, path: str, has: Shape, name: str) -> bool | None:
+    """Whether a leaf that holds the tensor ``name`` is its transpose; ``None`` where it could be both."""
     if has != turned(shape) or len(shape) < 2:
         return False
-    if has != shape or _last(path) in _TURNED_ROLES:
+    if has != shape:
+        return True
+    if same_name(name, path):  # a port that takes PyTorch's names takes its layout too
+        return False
+    if _last(path) in _TURNED_ROLES:
         return True
     return False if _last(path) in _KEPT_ROLES else None
+
+
+def same_name(name: str, path: str) -> bool:
+    """Whether the port calls the tensor what PyTorch calls it."""
+    return _last(name) == _last(path)
 
 
 def natural(names: Sequence[str]) -> list[str]:
@@ -254,6 +263,6 @@ def suggestion(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> dict
             found[name] = "..."
             continue
         left.remove(path)
-        turned_over = is_transposed(shape, path, leaves[path])
+        turned_over = is_transposed(shape, path, leaves[path], name)
         found[name] = f"{path}.T" if turned_over else path
     return found

@@ -66,18 +66,24 @@ def of(port: Port, recording: Recording) -> Names:
     """
     shapes = {name: values.shape for name, values in recording.initial.items()}
     given = None if port.names is None else {n: p for n, p in port.names.items() if n not in recording.initial_buffers}
-    names = resolve(shapes, port.params, given or None)
+    names = resolve(shapes, port.params, given or None, recording.initial)
     return dataclasses.replace(names, buffers=_of_buffers(port, recording))
 
 
-def resolve(shapes: Mapping[str, Shape], params: Any, names: Given | None) -> Names:
+def resolve(
+    shapes: Mapping[str, Shape], params: Any, names: Given | None, initial: Mapping[str, Any] | None = None
+) -> Names:
     """Match PyTorch's parameters, given by name and shape, with the floating leaves of ``params``.
+
+    ``initial`` are PyTorch's values, which tell the layout of a square one where the port has the same.
 
     Raises:
         PortError: they cannot be matched, or in more than one way; the message says what to write.
     """
-    leaves, structure = _leaves(_ports.parameters(params))
-    places = _given(shapes, leaves, names) if names is not None else _found(shapes, leaves)
+    kept = _ports.parameters(params)
+    leaves, structure = _leaves(kept)
+    values = dict(zip(leaves, jax.tree.leaves(kept), strict=True))
+    places = _given(shapes, leaves, names) if names is not None else _found(shapes, leaves, initial or {}, values)
     used = [leaf.path for place in places.values() for leaf in place.leaves]
     twice = next((path for path in used if used.count(path) > 1), None)
     if twice is not None:
@@ -182,19 +188,37 @@ def _given(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape], names: Give
     return places
 
 
-def _found(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> dict[str, Place]:
+def _found(
+    shapes: Mapping[str, Shape],
+    leaves: Mapping[str, Shape],
+    initial: Mapping[str, Any] | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> dict[str, Place]:
     try:
         paths = _matching.find(shapes, leaves)
     except _matching.UnmatchedError as problem:
         raise PortError(_mismatch(str(problem), shapes, leaves)) from None
     places = {}
     for name, path in paths.items():
-        transposed = _matching.is_transposed(shapes[name], path, leaves[path])
+        transposed = _matching.is_transposed(shapes[name], path, leaves[path], name)
+        if transposed is None or _matching.same_name(name, path):
+            told = _by_values((initial or {}).get(name), (values or {}).get(path))
+            transposed = transposed if told is None else told
         if transposed is None:
             what = f"{name!r} is square, so {path!r} could be it or its transpose"
             raise PortError(_mismatch(what, shapes, leaves))
         places[name] = Place((Leaf(path, transposed, leaves[path], shapes[name]),))
     return places
+
+
+def _by_values(torch: Any, own: Any) -> bool | None:
+    """Whether a port's leaf holds PyTorch's tensor turned, to the last bit; ``None``: its values do not tell."""
+    if torch is None or np.ndim(torch) < 2 or isinstance(own, jax.ShapeDtypeStruct):
+        return None
+    held = np.asarray(own)
+    as_it_is = np.array_equal(held, torch, equal_nan=True)
+    turned = np.array_equal(held, _layout.turn(torch), equal_nan=True)
+    return None if as_it_is == turned else bool(turned)
 
 
 def _mismatch(what: str, shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> str:

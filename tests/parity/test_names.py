@@ -42,6 +42,41 @@ def test_layers_are_told_apart_by_their_owner() -> None:
     }  # fmt: skip
 
 
+SQUARE = np.arange(9.0).reshape(3, 3)
+HOSTILE = np.array([[np.nan, 1.0], [2.0, 3.0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "leaf", "own", "place"),
+    [
+        ("rnn.weight_hh_l0", SQUARE, "weight_hh_l0", SQUARE, "weight_hh_l0"),
+        ("rnn.weight_hh_l0", SQUARE, "weight_hh_l0", SQUARE.T, "weight_hh_l0.T"),
+        ("rnn.weight_hh_l0", SQUARE, "weight_hh_l0", 2 * SQUARE, "weight_hh_l0"),
+        ("rnn.weight_hh_l0", SQUARE, "hidden", SQUARE, "hidden"),
+        ("rnn.weight_hh_l0", SQUARE, "hidden", SQUARE.T, "hidden.T"),
+        ("rnn.weight_hh_l0", HOSTILE, "hidden", HOSTILE.T, "hidden.T"),
+        ("w", SQUARE, "w", SQUARE, "w"),
+        ("w", np.zeros((3, 3)), "w", np.zeros((3, 3)), "w"),
+        ("kernel", SQUARE, "kernel", SQUARE.T, "kernel.T"),
+        ("weight", SQUARE, "weight", SQUARE.T, "weight.T"),
+        ("weight", SQUARE, "kernel", SQUARE, "kernel.T"),
+        ("conv.kernels", np.arange(16.0).reshape(2, 2, 2, 2), "k", np.arange(16.0).reshape(2, 2, 2, 2), "k"),
+    ],
+)
+def test_a_square_one_is_told_by_the_recordings_own_names_and_values(
+    name: str, values: Any, leaf: str, own: Any, place: str
+) -> None:
+    """The last but one: Flax's ``kernel`` is turned whatever it holds, so that a copy that was not turned is found."""
+    places = resolve({name: values.shape}, {leaf: own}, None, {name: values}).places
+    assert str(places[name]) == place
+
+
+@pytest.mark.parametrize("values", [np.zeros((3, 3)), np.eye(3)])
+def test_a_square_one_whose_values_tell_nothing_is_asked_for(values: Any) -> None:
+    with pytest.raises(PortError, match="'a' is square, so 'b' could be it or its transpose"):
+        resolve({"a": (3, 3)}, {"b": values}, None, {"a": values})
+
+
 @given(st.integers(1, 4), st.integers(1, 4), st.booleans())
 def test_there_and_back(outputs: int, inputs: int, transposed: bool) -> None:
     random = np.random.default_rng(0)
