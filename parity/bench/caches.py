@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 _SYSTEM = Path("/sys/devices/system/cpu")
 # Where the system does not say how large its caches are: larger than most last levels.
@@ -33,20 +34,34 @@ def last_level(system: Path = _SYSTEM) -> int | None:
     return sum(size for (level, _), size in found.items() if level == last) or None
 
 
+def amount(cache: int | None, platform: str) -> int:
+    """Bytes to read and write so that nothing else is left in the caches.
+
+    Twice what the host's last-level caches hold, and for a device of its own, which does not say, what its is smaller
+    than.
+
+    >>> amount(2**25, "cpu") // 2**20, amount(2**25, "gpu") // 2**20, amount(None, "cpu") // 2**20
+    (64, 256, 256)
+    """
+    return 2 * max(cache or UNKNOWN, 0 if platform == "cpu" else UNKNOWN)
+
+
 class Filler:
     """Fills the caches of a device, and of the host, with other data.
 
     Attributes:
         cache: bytes of the host's last-level caches; ``None`` where the system does not say.
-        touched: bytes that are read and written to fill them: twice as many.
+        touched: bytes that are read and written to fill them.
     """
 
     def __init__(self, device: Any) -> None:
         self.cache = last_level()
-        self.touched = 2 * (self.cache or UNKNOWN)
+        self.touched = amount(self.cache, device.platform)
         self._more = jax.jit(lambda array: array + 1, donate_argnums=0)
-        places = {device, *jax.local_devices(backend="cpu")[:1]}
-        self._arrays = [jax.device_put(jnp.zeros(self.touched // 4, jnp.float32), place) for place in places]
+        places = {device}
+        with contextlib.suppress(RuntimeError):  # JAX may have been told to use the device only
+            places.add(jax.local_devices(backend="cpu")[0])
+        self._arrays = [jax.device_put(np.zeros(self.touched // 4, np.float32), place) for place in places]
 
     def __call__(self) -> None:
         """Read and write every number of the arrays, in place."""

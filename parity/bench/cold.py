@@ -57,13 +57,10 @@ def starts(device: Any, *, repeats: int, say: Callable[[str], None]) -> tuple[li
         BenchError: a script fails, or a weight that one prints is not float64's within rounding.
     """
     exact, bound = _exact()
-    torch_line = next(program.path for program in BUILT_IN if program.name == "line")
     with tempfile.TemporaryDirectory() as folder:
         base = _environment(device.platform, folder)
         cached = base | _CACHE | {"JAX_COMPILATION_CACHE_DIR": os.path.join(folder, "programs")}
-        scripts = {"jaxreg": (_OURS, base), "jaxreg, compilation cached": (_OURS, cached)}
-        if importlib.util.find_spec("torch"):
-            scripts["PyTorch"] = (torch_line, base)
+        scripts = _scripts(base, cached)
         _weight(_OURS, cached)  # fills the cache
         first = {name: _measured(*each) for name, each in scripts.items()}
         watch = _Checked(exact, bound)
@@ -87,6 +84,14 @@ def starts(device: Any, *, repeats: int, say: Callable[[str], None]) -> tuple[li
         )
         for name, times in run.ways.items()
     ], attempts
+
+
+def _scripts(base: dict[str, str], cached: dict[str, str]) -> dict[str, tuple[Path, dict[str, str]]]:
+    """What is started, by name, and with which variables; PyTorch's only where it is installed."""
+    found = {"jaxreg": (_OURS, base), "jaxreg, compilation cached": (_OURS, cached)}
+    if importlib.util.find_spec("torch"):
+        found["PyTorch"] = (next(program.path for program in BUILT_IN if program.name == "line"), base)
+    return found
 
 
 class _Checked(clock.Watch):

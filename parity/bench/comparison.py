@@ -14,6 +14,8 @@ from parity.bench.workloads import Workload
 
 Json = dict[str, Any]
 _SIZE = ("name", "rows", "columns", "epochs", "batch", "settings", "groups")
+# Variables that change how the libraries compute.
+_SET = ("XLA_FLAGS", "OMP_NUM_THREADS")
 # All versions of bench.json until now: what an earlier one has not is not compared.
 _READ = (1, 2)
 
@@ -87,10 +89,15 @@ def remarks(old: Json, new: Json) -> list[str]:
             "The earlier file does not say what this one does of the clock: a time may have ended before the trained "
             "model was made, and before and now are then not the same stretch."
         )
+    environments = [run.get("environment", {}) for run in (old, new)]
     for name in ("device", "processor", "cores"):
-        was, now = (run.get("environment", {}).get(name) for run in (old, new))
+        was, now = (each.get(name) for each in environments)
         if was != now:
             found.append(f"Another machine: {name} was {was}, and is {now} now.")
+    for name in _SET:
+        was, now = (each.get("flags", {}).get(name, "not set") for each in environments)
+        if was != now:
+            found.append(f"Another setting: {name} was {was}, and is {now} now.")
     for words, run in (("The earlier run", old), ("This run", new)):
         disturbed = [one["name"] for one in run["workloads"] if (one.get("machine") or {}).get("disturbed")]
         disturbed += ["start"] if (run.get("starts_machine") or {}).get("disturbed") else []

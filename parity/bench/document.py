@@ -53,7 +53,7 @@ def document(
 
 _MEMORY = (
     "Memory is what a warm call adds at most to what the process has resident, as Linux counts it; the data, compiled "
-    "programs and what earlier calls keep do not count."
+    "programs and free memory that is used again do not count."
 )
 _START_MEMORY = "Memory is what the process has resident at most."
 

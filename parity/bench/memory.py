@@ -1,4 +1,8 @@
-"""Peak memory: what a call adds at most to the memory that this process has resident, as Linux counts it."""
+"""Peak memory: what a call adds at most to the memory that this process has resident, as Linux counts it.
+
+What the C library's allocator was given back and keeps, in spite of being asked for it, is used again and not counted:
+the figure may be too small by that, and is never too large by more than the resolution of Linux's counts.
+"""
 
 from __future__ import annotations
 

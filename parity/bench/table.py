@@ -149,6 +149,8 @@ def notes(document: Json, workload: Json) -> list[str]:
     timed = [peer for peer in workload["peers"] if peer["seconds"]]
     found = disturbed(workload["machine"])
     found += _one_turn(timed)
+    if "JAX_COMPILATION_CACHE_DIR" in document["environment"]["flags"]:
+        found.append("First: JAX may have taken programs from its compilation cache, which is set.")
     if any(peer["ratio"] is None for peer in timed):
         found.append("No × jaxreg: not the same training, or jaxreg’s is not.")
     if any(not peer["cold_seconds"] for peer in timed):

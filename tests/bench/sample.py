@@ -25,7 +25,7 @@ def document() -> dict[str, Any]:
             "clocks": {"cores": [2500.0, 2600.0]},
             "threads": {"torch": 2},
             "versions": {"jax": "0.10.2", "torch": None},
-            "flags": {},
+            "flags": {"JAX_COMPILATION_CACHE_DIR": "programs"},
             "precision": "highest",
             "git": None,
         },

@@ -123,8 +123,10 @@ def test_a_file_of_version_1_is_still_compared_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "OTHERS", FEW[:1])
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
     old = json.loads(OLD.read_text())
     old["environment"]["processor"] = "an abacus"
+    old["environment"]["flags"]["XLA_FLAGS"] = "--slowly"
     for peer, factor in zip(old["workloads"][0]["peers"][:2], (1e-3, 1.0), strict=False):
         peer["seconds"] = [[factor * call for call in turn] for turn in peer["seconds"]]
     (tmp_path / "old.json").write_text(json.dumps(old))
@@ -138,6 +140,7 @@ def test_a_file_of_version_1_is_still_compared_with(
     words = " ".join(printed.split())
     assert "The earlier file does not say what this one does of the clock" in words
     assert "Another machine: processor was an abacus, and is" in words
+    assert "Another setting: XLA_FLAGS was --slowly, and is not set now." in words
 
 
 def test_two_runs_with_nothing_in_common_are_told_before_anything_is_timed(
@@ -252,6 +255,11 @@ def test_whole_processes_print_one_weight(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(start.memory and 30 * 2**20 < start.memory < 2**31 for start in starts)
     assert "the user's own" not in seen, "what is said not to be cached would be"
     assert seen.count(None) == 4
+
+
+def test_without_pytorch_its_script_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert list(cold._scripts({}, {})) == ["jaxreg", "jaxreg, compilation cached"]
 
 
 def test_a_script_that_fails_is_told_in_its_own_words(tmp_path: Path) -> None:

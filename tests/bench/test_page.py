@@ -86,6 +86,7 @@ def test_page_and_table_say_the_same() -> None:
             "No × jaxreg: ",
         ),
         "The machine was disturbed: a fixed computation took up to 30 % longer",
+        "First: JAX may have taken programs from its compilation cache",
         *made["clock"].values(),
         made["cold"]["said"],
         *(made["memory"][each] for each in ("training", "start")),
