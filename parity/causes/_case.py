@@ -123,9 +123,9 @@ class Case:
 
     def _is_near(self, row: int, probe: Probe) -> bool:
         """Whether it is worth while to derive bounds: all is far nearer than a fault leaves it."""
-        pairs = list(self._pairs(row, probe, None))
-        gaps = [_gap(value, exact, np.full(np.shape(exact), _NEAR * _size(exact))) for value, exact, _ in pairs]
-        return all(gap is not None for gap in gaps)
+        # What is zero to rounding, such as the gradient of a bias before a BatchNorm, has no size to be near to.
+        pairs = self._pairs(row, probe, None)
+        return all(_gap(value, exact, limit + _NEAR * _size(exact)) is not None for value, exact, limit in pairs)
 
     def _pairs(self, row: int, probe: Probe, limits: Any) -> Iterable[tuple[Any, Any, Any]]:
         exact, judged = self.recording.arbiter_locked, self.bounds.locked64

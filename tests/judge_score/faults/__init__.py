@@ -1,6 +1,6 @@
 """All faults, each declared as data."""
 
-from tests.judge_score.faults import adam, data, loops, losses, models, sgd
+from tests.judge_score.faults import adam, data, loops, losses, models, sgd, told
 from tests.judge_score.faults._fault import Fault
 
 FAULTS: tuple[Fault, ...] = (
@@ -10,6 +10,7 @@ FAULTS: tuple[Fault, ...] = (
     *sgd.FAULTS,
     *adam.FAULTS,
     *loops.FAULTS,
+    *told.FAULTS,
 )
 
 __all__ = ["FAULTS", "Fault"]
