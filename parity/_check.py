@@ -119,4 +119,4 @@ def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | N
         raise PortError(f"expected a parity.Port or a function from the Recording to one, got {type(made).__name__}")
     if not recording.environment.get("dropout", True):
         made = without_dropout(made)
-    return prepared(recording.dtype, made)
+    return prepared(recording, made)

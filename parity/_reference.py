@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from parity._ports import Port
+from parity._recording import Recording
+from parity._tables import constant_buffers, with_tables
 from parity._thresholds import SOFTPLUS
 
 _SINGLE = np.finfo(np.float32).nmant
@@ -24,14 +26,17 @@ _SINGLE = np.finfo(np.float32).nmant
 _REPLACING = threading.RLock()
 
 
-def prepared(dtype: np.dtype[Any], port: Port) -> Port:
+def prepared(recording: Recording, port: Port) -> Port:
     """The same port, which means the same training in float64 as in the recorded dtype.
 
-    ``jnp.finfo(x.dtype).eps`` would be another epsilon in float64, and a softplus above its threshold another function.
+    ``jnp.finfo(x.dtype).eps`` would be another epsilon in float64, a softplus above its threshold another function, and
+    a table of constants another table.
     """
+    dtype = recording.dtype
     if dtype == np.float64:
         return port
-    return dataclasses.replace(port, apply=_Narrow(dtype, port.apply), loss=_Narrow(dtype, port.loss))
+    apply = with_tables(_Narrow(dtype, port.apply), constant_buffers(recording), dtype)
+    return dataclasses.replace(port, apply=apply, loss=_Narrow(dtype, port.loss))
 
 
 class _Narrow:

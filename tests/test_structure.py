@@ -48,6 +48,7 @@ ROOMS = [
     "_nnx",
     "_optax_state",
     "_ports",
+    "_tables",
     "_reference",
     "_layout",
     "_matching",

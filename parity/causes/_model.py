@@ -14,7 +14,7 @@ import numpy as np
 from parity import _names
 from parity._ports import Port
 from parity.causes import _model_rules as rules
-from parity.causes._case import Case
+from parity.causes._case import Case, Probe
 from parity.causes._cause import Cause, either, within
 from parity.causes._rewrite import Rule, rewritten
 
@@ -182,14 +182,10 @@ def _statistics(case: Case) -> Iterator[Cause]:
 
 def _stopped(case: Case) -> Iterator[Cause]:
     """All stopped gradients, or one of them: those that a library stops for good reason change nothing."""
-    probes, every = case.probe(), rules.Differentiated()
-    fixed = case.probe(_with(case.port, every))
+    probes, fixed = case.probe(), case.probe(_with(case.port, rules.Differentiated()))
     agreement = case.agreement(fixed)
-    for place in range(min(every.found, _STOPPED) if agreement is None and every.found > 1 else 0):
-        fixed = case.probe(_with(case.port, rules.Differentiated(place)))
-        agreement = case.agreement(fixed)
-        if agreement is not None:
-            break
+    if agreement is None:
+        fixed, agreement = _stopped_once(case)
     if agreement is None or probes is None or fixed is None:
         return
     fix = "take stop_gradient out of apply and loss"
@@ -200,3 +196,20 @@ def _stopped(case: Case) -> Iterator[Cause]:
         return
     less = [f.tensor for f in case.findings if f.stage == "gradient" and not f.same_program]
     yield _cause("stop_gradient", f"{sentence}a part of the gradient of {', '.join(less)} is stopped", fix, agreement)
+
+
+def _stopped_once(case: Case) -> tuple[list[Probe] | None, float | None]:
+    """The probes with one place of the model differentiated, at which the two agree."""
+
+    def without(place: int | None) -> tuple[list[Probe] | None, int]:
+        rule = rules.Differentiated(place)
+        apply = rewritten(case.port.apply, rule)
+        return case.probe(dataclasses.replace(case.port, apply=apply)), rule.found
+
+    found = without(None)[1]
+    for place in range(min(found, _STOPPED) if found > 1 else 0):
+        fixed = without(place)[0]
+        agreement = case.agreement(fixed)
+        if agreement is not None:
+            return fixed, agreement
+    return None, None

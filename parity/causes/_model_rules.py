@@ -131,12 +131,15 @@ class NoDropout(Rule):
 
 
 class Differentiated(Rule):
-    """No gradient is stopped, or at one place alone; ``found`` counts the places."""
+    """No gradient is stopped, or none at one place; ``found`` counts the places of a function."""
 
     touches = ("stop_gradient",)
 
     def __init__(self, only: int | None = None) -> None:
         self._only, self.found = only, 0
+
+    def begin(self) -> None:
+        self.found = 0
 
     def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
         if equation.primitive.name != "stop_gradient":

@@ -67,6 +67,9 @@ class Rule:
     # How many equations it answered for.
     count: int = 0
 
+    def begin(self) -> None:
+        """Called before each run through a function: it is traced as often as it is compiled."""
+
     def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
         """Values in place of the equation's own, or ``None``."""
         return None
@@ -86,6 +89,7 @@ def rewritten(function: Callable[..., Any], rule: Rule) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
         leaves = jax.tree.leaves(arguments)
+        rule.begin()
         frame = Frame()
         for place, variable in enumerate(closed.jaxpr.invars):
             frame.marks[variable] = rule.given(place)
