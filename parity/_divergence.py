@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from parity._recording import Recording
 from parity._replay import Replay
 
 
-def sentences(recording: Recording, replay: Replay) -> list[str]:
-    """Say which side has inf or NaN, from which step on, and why; nothing where both stay finite."""
+def first_steps(recording: Recording, replay: Replay) -> dict[str, int]:
+    """The first step at which a side has inf or NaN, by the side's name; sides that stay finite are left out."""
     first = {}
     for side, run in {"PyTorch": recording.observed, "JAX": replay.free}.items():
         bad = set(np.flatnonzero(~np.isfinite(run.losses)).tolist())
@@ -20,11 +21,23 @@ def sentences(recording: Recording, replay: Replay) -> list[str]:
             bad.update(int(step) for step, row in zip(recording.kept, values, strict=True) if not _is_finite(row))
         if bad:
             first[side] = min(bad)
+    return first
+
+
+def sentences(recording: Recording, first: Mapping[str, int], holds: bool) -> list[str]:
+    """Say which side has inf or NaN, from which step on, and why; nothing where both stay finite.
+
+    Args:
+        recording: the training.
+        first: what :func:`first_steps` says of it.
+        holds: whether that is parity.
+    """
     if not first:
         return []
     told = " and ".join(f"{side}'s from step {step:,}" for side, step in first.items())
-    both = "Both trainings are no longer finite, which is parity too" if len(first) == 2 else "One training diverges"
-    return [f"{both}: inf or NaN is in {told} on. {_reason(recording, min(first.values()))}"]
+    both = "Both trainings are no longer finite" + (", which is parity too" if holds else "")
+    lead = both if len(first) == 2 else "One training diverges"
+    return [f"{lead}: inf or NaN is in {told} on. {_reason(recording, min(first.values()))}"]
 
 
 def _reason(recording: Recording, step: int) -> str:

@@ -29,6 +29,12 @@ VERSION = 1
 _LISTED, _SHAPES, _RATES = 16, 4, 6
 # The longest text of a model's settings that still reads as one.
 _LONG = 300
+# How the headline of a report names the programs that do not hold.
+_OUTCOMES = {
+    "parts": "The sides part",
+    "inaccurate": "A side loses accuracy",
+    "not judged": "Not judged, for want of finite numbers",
+}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "altair")
 
 
@@ -47,9 +53,12 @@ def report(verdicts: Sequence[Verdict], command: str) -> Json:
 
 
 def _headline(verdicts: Sequence[Verdict]) -> str:
-    parting = [verdict.title for verdict in verdicts if not verdict.ok]
-    if parting:
-        return f"The sides part: {', '.join(parting)}."
+    told = []
+    for outcome, words in _OUTCOMES.items():
+        if titles := [verdict.title for verdict in verdicts if verdict.outcome == outcome]:
+            told.append(f"{words}: {', '.join(titles)}.")
+    if told:
+        return " ".join(told)
     what = "this program is" if len(verdicts) == 1 else f"these {len(verdicts):,} programs are"
     return f"Parity holds: {what} the same training in PyTorch and in JAX."
 
@@ -83,7 +92,12 @@ def program(verdict: Verdict) -> Json:
     return {
         "name": verdict.name,
         "title": verdict.title,
-        "verdict": {"ok": verdict.ok, "headline": verdict.headline, "sentences": list(verdict.sentences)},
+        "verdict": {
+            "ok": verdict.ok,
+            "outcome": verdict.outcome,
+            "headline": verdict.headline,
+            "sentences": list(verdict.sentences),
+        },
         "facts": [{"label": label, "value": value} for label, value in _facts(recording)],
         "code": {
             "torch": {"file": f"{recording.name}.py", "text": recording.source},
@@ -94,6 +108,7 @@ def program(verdict: Verdict) -> Json:
             for line in verdict.printed
             if line.same is not None
         ],
+        "printed_total": len(verdict.printed),
         "findings": [_finding(finding) for finding in verdict.findings],
         "first_divergence": divergence,
         "causes": [_cause(cause) for cause in verdict.causes],
@@ -192,14 +207,19 @@ def _shape(array: Array) -> str:
 
 def _finding(finding: Finding) -> Json:
     plain = (
-        *("stage", "tensor", "holds", "same_program", "zero"),
+        *("stage", "tensor", "holds", "same_program", "inaccurate", "compared", "zero"),
         *("difference", "ulps", "float64_difference", "float64_bound"),
     )
+    used: Json = {"torch": finding.torch_used, "jax": finding.jax_used}
+    own = {name: getattr(finding, name) for name in plain}
+    if not finding.finite:
+        own["difference"], used = None, dict.fromkeys(used)
     return {
-        **{name: getattr(finding, name) for name in plain},
-        "bound_used": {"torch": finding.torch_used, "jax": finding.jax_used},
+        **own,
+        "bound_used": used,
         "unbounded": finding.unbounded,
-        "within": {"torch": finding.torch_within, "jax": finding.jax_within},
+        # A side that loses accuracy is within its worst case all the same.
+        "within": {side: getattr(finding, f"{side}_within") or finding.inaccurate for side in used},
         "off": finding.off,
         "step": finding.step,
         "message": finding.message,

@@ -55,6 +55,10 @@ class Finding:
         step: the first step at which it does not hold.
         inaccurate: whether it fails for this alone: one side has lost half of the digits that the other keeps.
         message: what is wrong, where it does not hold.
+        compared: whether any number was compared. Where both sides have inf or NaN only, nothing was. A step whose
+            loss is NaN on both sides is not compared in what follows from the loss.
+        finite: whether any number of the sides' own runs is finite. Where none is, and float64 alone was compared,
+            ``difference``, ``torch_used`` and ``jax_used`` are 0 and say nothing.
 
     A tensor's largest element is the largest finite one of PyTorch's float64 run, over all steps. Nothing is relative
     to a tensor that is zero to rounding there or has no finite element: then ``ulps``, ``float64_difference``,
@@ -81,6 +85,8 @@ class Finding:
     jax_error: float | None = None
     zero: bool = False
     inaccurate: bool = False
+    compared: bool = True
+    finite: bool = True
 
     @property
     def holds(self) -> bool:
@@ -194,6 +200,19 @@ def _likely(value: Array, exact: Array, case: Case, within: Array) -> float:
     return 0.0 if case.likely is None else _used(value, exact, case.likely + case.bound64, within)
 
 
+def _judged(case: Case, lost: Array, wide: dict[str, Array]) -> tuple[Array, Array]:
+    """Which elements are judged of the sides' own runs, and of the float64 runs.
+
+    What follows from a loss that is NaN on both sides means nothing: what relu's gradient makes of it, say.
+    """
+    over = np.isin(case.steps, lost)[:, None] & (case.stage not in ("forward", "loss"))
+    return ~over, ~over | (np.isfinite(wide["torch64"]) & np.isfinite(wide["jax64"]))
+
+
+def _only(array: Array, judged: Array) -> Array:
+    return array if judged.all() else np.where(judged, array, np.nan)
+
+
 def _find(case: Case, lost: Array) -> Finding:
     """What is found for a case; ``lost`` are the steps whose loss is no number on either side."""
     wide = {name: np.asarray(getattr(case, name), np.float64) for name in ("torch", "jax", "torch64", "jax64")}
@@ -203,19 +222,21 @@ def _find(case: Case, lost: Array) -> Finding:
     torch_ok = _within(wide["torch"], exact, torch_bound, most)
     jax_ok = _within(wide["jax"], exact, jax_bound, most)
     same = _within(wide["jax64"], exact, case.bound64, most64) & _both_or_none_finite(wide["jax64"], exact)
-    if case.stage not in ("forward", "loss"):
-        # What follows from a loss that is NaN on both sides means nothing: what relu's gradient makes of it, say.
-        over = np.isin(case.steps, lost)[:, None]
-        torch_ok, jax_ok = torch_ok | over, jax_ok | over
-        same = same | over & ~(np.isfinite(exact) & np.isfinite(wide["jax64"]))
+    own, own64 = _judged(case, lost, wide)
+    torch_ok, jax_ok, same = torch_ok | ~own, jax_ok | ~own, same | ~own64
+    seen = {name: _only(array, own64 if name.endswith("64") else own) for name, array in wide.items()}
+    beside = _only(exact, own)
     bad = np.flatnonzero(~(torch_ok & jax_ok & same).all(1))
     whole = case.whole or case
     size = _relative.size(whole.torch64, whole.bound64)
     zero = all(_relative.is_zero(values, whole.bound64) for values in (whole.torch64, whole.jax64))
-    gap, error = largest(distance(wide["jax"], wide["torch"])), largest(distance(wide["jax"], exact))
+    gap, error = largest(distance(seen["jax"], seen["torch"])), largest(distance(seen["jax"], beside))
     torch_whole, jax_whole = whole.torch_bound + whole.bound64, whole.jax_bound + whole.bound64
     to_both = _relative.to(size, gap, whole.torch64, np.maximum(torch_whole, jax_whole))
     to_jax = _relative.to(size, error, whole.torch64, jax_whole)
+    finite, finite64 = (
+        any(bool(np.isfinite(seen[side + run]).any()) for side in ("torch", "jax")) for run in ("", "64")
+    )
     finding = Finding(
         stage=case.stage,
         tensor=case.tensor,
@@ -223,18 +244,20 @@ def _find(case: Case, lost: Array) -> Finding:
         torch_within=bool(torch_ok.all()),
         jax_within=bool(jax_ok.all()),
         difference=gap,
-        ulps=_relative.ulps(gap, to_both, case.torch.dtype),
-        float64_difference=_relative.ratio(largest(distance(wide["jax64"], exact)), size),
+        ulps=_relative.ulps(gap, to_both, case.torch.dtype) if finite else None,
+        float64_difference=_relative.ratio(largest(distance(seen["jax64"], seen["torch64"])), size),
         float64_bound=_relative.ratio(largest(case.bound64), size),
-        torch_used=_used(wide["torch"], exact, torch_bound, torch_ok),
-        jax_used=_used(wide["jax"], exact, jax_bound, jax_ok),
+        torch_used=_used(wide["torch"], beside, torch_bound, torch_ok),
+        jax_used=_used(wide["jax"], beside, jax_bound, jax_ok),
         step=int(case.steps[bad[0]]) if bad.size else None,
         message="",
-        torch_likely=_likely(wide["torch"], exact, case, torch_ok),
-        jax_likely=_likely(wide["jax"], exact, case, jax_ok),
+        torch_likely=_likely(wide["torch"], beside, case, torch_ok),
+        jax_likely=_likely(wide["jax"], beside, case, jax_ok),
         unbounded=0.0 if zero else _unbounded(exact, np.maximum(torch_bound, jax_bound)),
         jax_error=_relative.ratio(error, to_jax),
         zero=zero,
+        compared=finite or finite64,
+        finite=finite,
     )
     if finding.holds:
         return _with_loss_of_accuracy(finding, case, wide, size)

@@ -31,9 +31,10 @@ class Stage:
 
     Attributes:
         stage: its name.
-        holds: whether every value is within its rounding bound of the float64 one.
+        holds: whether every value is within its rounding bound of the float64 one, and any is finite.
         tensor: the one that uses the most of its bound.
-        bound_used: the largest share of its bound that an error uses.
+        bound_used: the largest share of its bound that an error uses; ``None`` where no number is finite on both sides,
+            so that nothing was compared.
         relative_error: the largest error against float64, relative to its tensor's largest element over all steps;
             ``None`` where every tensor is zero to rounding.
     """
@@ -41,7 +42,7 @@ class Stage:
     stage: str
     holds: bool
     tensor: str
-    bound_used: float
+    bound_used: float | None
     relative_error: float | None
 
 
@@ -150,4 +151,6 @@ def _stage(stage: str, findings: Sequence[_judge.Finding]) -> Stage:
     own = [finding for finding in findings if finding.stage == stage]
     worst = max(own, key=lambda finding: (not finding.jax_within, finding.jax_used))
     error = max((finding.jax_error for finding in own if finding.jax_error is not None), default=None)
+    if not any(finding.compared for finding in own):
+        return Stage(stage, False, worst.tensor, None, None)
     return Stage(stage, all(finding.jax_within for finding in own), worst.tensor, worst.jax_used, error)

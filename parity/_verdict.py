@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import parity.report
-from parity import _conventions, _divergence, _document, _judge, _printed
+from parity import _conventions, _divergence, _document, _judge, _outcome, _printed
 from parity._bounds import Bounds
-from parity._errors import DivergenceError
+from parity._errors import DivergenceError, ParityError
 from parity._judge import Finding
 from parity._matrix import Matrix
 from parity._pairs import LOCKED_FIELDS
@@ -64,8 +64,15 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether everything holds: the same program, and both sides within their bounds."""
-        return all(finding.holds for finding in self.findings)
+        """Whether parity is shown: everything holds, and there were numbers to compare."""
+        return self.outcome == "holds"
+
+    @property
+    def outcome(self) -> _outcome.Outcome:
+        """``"holds"``; ``"parts"``; ``"inaccurate"`` where a side loses accuracy; ``"not judged"`` where no number of
+        a stage is finite.
+        """
+        return _outcome.of(self.findings)
 
     @property
     def first_divergence(self) -> Finding | None:
@@ -85,13 +92,7 @@ class Verdict:
     @property
     def headline(self) -> str:
         """The verdict in one line."""
-        first = self.first_divergence
-        if first is None:
-            return "Parity holds: the same training in PyTorch and in JAX."
-        if first.inaccurate:
-            side = "PyTorch" if first.off == "torch" else "JAX"
-            return f"{side} loses accuracy at step {first.step:,}: {first.stage}, {first.tensor}."
-        return f"The sides part at step {first.step:,}: {first.stage}, {first.tensor}."
+        return _outcome.headline(self.findings)
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -101,15 +102,19 @@ class Verdict:
             failing = sum(not finding.holds for finding in self.findings)
             checks = numbers.count(len(self.findings), "check")
             told = f"{failing:,} of {checks} {'does' if failing == 1 else 'do'} not hold."
-            return (told, *self._near_float32(first), *notes, *_divergence.sentences(self.recording, self.replay))
+            return (told, *self._near_float32(first), *notes, *self._not_finite())
+        nothing = _outcome.not_compared(self.findings)
+        if not self.ok:
+            return (*nothing, *notes, *self._not_finite())
         well = (self._in_float64(), self._in_own_precision(), self._at_the_end())
         return (
             *well,
+            *nothing,
             *self._open(),
             *_conventions.told(self.replay.conventions),
             *notes,
             *self._on_print(),
-            *_divergence.sentences(self.recording, self.replay),
+            *self._not_finite(),
             *self._on_cost(),
         )
 
@@ -128,6 +133,13 @@ class Verdict:
         lines = [self.headline, *causes, where, *([first.message] if first.message else [])]
         return "\n".join([*lines, *self.sentences, *warnings])
 
+    def _not_finite(self) -> list[str]:
+        return _divergence.sentences(self.recording, self._endless, self.ok)
+
+    @functools.cached_property
+    def _endless(self) -> Mapping[str, int]:
+        return _divergence.first_steps(self.recording, self.replay)
+
     def _near_float32(self, first: Finding) -> list[str]:
         """A hint where no cause was found: what one float32 rounding makes in float64."""
         if self.causes or first.same_program or not 0 < (first.float64_difference or 0.0) < 2.0**-22:
@@ -139,34 +151,34 @@ class Verdict:
 
     def _in_float64(self) -> str:
         steps, kept = self.recording.steps, len(self.recording.kept)
-        what = f"every prediction, loss, gradient and weight of all {steps:,} steps"
+        every = "every finite" if self._endless else "every"
+        what = f"{every} prediction, loss, gradient and weight of all {steps:,} steps"
         if steps == 1:
-            what = "every prediction, loss, gradient and weight of the one step"
+            what = f"{every} prediction, loss, gradient and weight of the one step"
         if kept < steps:
-            what = f"every loss, and every prediction, gradient and weight of the {kept:,} of {steps:,} steps kept,"
+            what = f"{every} loss, and {every} prediction, gradient and weight of the {kept:,} of {steps:,} steps kept,"
         # Where rounding could lead a training on its own anywhere, only the single steps prove something.
         is_open = self.bounds.open_from64 is not None
         step, alone = (_worst64(self.findings, stages) for stages in (_SINGLE, _ALONE))
-        size = "of its tensor's largest element"
-        told = f"In float64, {what} agrees within {numbers.scientific(max(step, alone), 2)} {size}"
+        within, apart = max(step, alone), ""
         if is_open:
-            what = what.rstrip(",") + ", each step from the recorded state,"
-            told = f"In float64, {what} agrees within {numbers.scientific(step, 2)} {size}"
-        apart = f" Trained on their own, the two stay within {numbers.scientific(alone, 2)}." if is_open else ""
-        return f"{told}, and within what rounding explains.{apart}{self._zero()}"
+            what, within = what.rstrip(",") + ", each step from the recorded state,", step
+            apart = f" Trained on their own, the two stay {_near(alone) or 'equal'}."
+        size = "of its tensor's largest element, and within what rounding explains"
+        near = f"{_near(within)} {size}" if within else "exactly"
+        return f"In float64, {what} agrees {near}.{apart}{self._zero()}"
 
     def _zero(self) -> str:
         """The tensors of which nothing is left but rounding."""
-        zero = [f"{finding.stage}, {finding.tensor}" for finding in self.findings if finding.zero]
-        if not zero:
-            return ""
-        more = len(zero) - _NAMED
-        named = [*zero[:_NAMED], *([f"{more:,} more"] if more > 0 else [])]
-        return f" Zero to rounding on both sides, so that nothing is relative to it: {'; '.join(named)}."
+        zero = _outcome.named([finding for finding in self.findings if finding.zero])
+        return f" Zero to rounding on both sides, so that nothing is relative to it: {zero}." if zero else ""
 
     def _in_own_precision(self) -> str:
-        torch = max(finding.torch_used for finding in self.findings)
-        own = max(finding.jax_used for finding in self.findings)
+        # What exceeds all of a tensor's numbers is no bound of which something is used.
+        bounded = [finding for finding in self.findings if finding.finite and finding.unbounded < 1]
+        if not bounded:
+            return f"In {self.recording.dtype} alone nothing is shown.{self._without_bound()}"
+        torch, own = (max(getattr(finding, f"{side}_used") for finding in bounded) for side in ("torch", "jax"))
         told = (
             f"In {self.recording.dtype}, each side stays within the bound on its own rounding: PyTorch uses at most "
             f"{numbers.percent(torch)} of it, JAX {numbers.percent(own)}."
@@ -221,8 +233,8 @@ class Verdict:
         ]
 
     def _at_the_end(self) -> str:
-        last = {finding.tensor: finding.ulps for finding in self.findings if finding.stage == "final weights"}
-        worst = sorted(last, key=lambda name: -(last[name] or 0.0))[:_NAMED]
+        last = {finding.tensor: finding for finding in self.findings if finding.stage == "final weights"}
+        worst = sorted(last, key=lambda name: -(last[name].ulps or 0.0))[:_NAMED]
         apart = ", ".join(f"{name} {_ulps(last[name])}" for name in last if name in worst)
         told = (
             "the two are this far apart" if len(last) <= _NAMED else f"of {len(last):,} tensors the furthest apart are"
@@ -285,9 +297,10 @@ class Verdict:
 
         Raises:
             DivergenceError: with the headline, the causes found and their fixes, and the first divergence.
+            ParityError: nothing was judged, because no number of a stage is finite.
         """
         if not self.ok:
-            raise DivergenceError(self.explanation)
+            raise (ParityError if self.outcome == "not judged" else DivergenceError)(self.explanation)
 
     def __repr__(self) -> str:
         from parity.report import text
@@ -306,8 +319,14 @@ def _worst64(findings: Sequence[Finding], stages: Collection[str]) -> float:
     return max((value for value in apart if value is not None), default=0.0)
 
 
-def _ulps(value: float | None) -> str:
-    return "zero to rounding" if value is None else f"{numbers.ulps(value)} ULP"
+def _near(distance: float) -> str:
+    return f"within {numbers.scientific(distance, 2)}" if distance else ""
+
+
+def _ulps(finding: Finding) -> str:
+    if not finding.finite:
+        return "not finite"
+    return "zero to rounding" if finding.ulps is None else f"{numbers.ulps(finding.ulps)} ULP"
 
 
 def _lines(some: int, of: int, one: str, many: str) -> str:

@@ -182,7 +182,15 @@ def _report(arguments: argparse.Namespace, words: list[str]) -> int:
     for verdict in verdicts:
         _show(verdict)
     print(f"The page: {Path(arguments.output) / 'report.html'}")
-    return HOLDS if all(verdict.ok for verdict in verdicts) else PARTS
+    return _code(verdicts)
+
+
+def _code(verdicts: Sequence[Verdict]) -> int:
+    """The exit code: a parting goes before what could not be judged."""
+    outcomes = {verdict.outcome for verdict in verdicts}
+    if outcomes <= {"holds", "not judged"}:
+        return NOT_JUDGED if "not judged" in outcomes else HOLDS
+    return PARTS
 
 
 def _write(verdicts: Sequence[Verdict], words: list[str], folder: str) -> list[Path]:
@@ -222,7 +230,7 @@ def _check(arguments: argparse.Namespace, words: list[str]) -> int:
             _output.put(wanted["markdown"], verdict.to_markdown(), stream)
     if "-" not in wanted.values():
         _show(verdict)
-    return HOLDS if verdict.ok and (verdict.matrix is None or verdict.matrix.ok) else PARTS
+    return _code([verdict]) or (HOLDS if verdict.matrix is None or verdict.matrix.ok else PARTS)
 
 
 def _list(arguments: argparse.Namespace, words: list[str]) -> int:

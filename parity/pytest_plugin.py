@@ -61,7 +61,7 @@ class Checker:
 
         Raises:
             DivergenceError: the sides part. pytest shows its explanation, and no traceback.
-            ParityError: it could not be judged.
+            ParityError: it could not be judged. Where no number of a stage is finite, pytest shows the same of it.
         """
         __tracebackhide__ = True
         from parity._errors import ParityError
@@ -114,7 +114,7 @@ class Checker:
 
     def _tell(self, verdict: Verdict, folder: Path | None) -> None:
         """Leave the result in the JUnit file."""
-        told = {"program": verdict.name, "verdict": "holds" if verdict.ok else "parts"}
+        told = {"program": verdict.name, "verdict": verdict.outcome}
         if (first := verdict.first_divergence) is not None:
             told |= {"stage": first.stage, "tensor": first.tensor, "step": str(first.step)}
         if verdict.causes:
@@ -130,12 +130,13 @@ def _numbered(name: str, number: int) -> str:
 
 def _part(verdict: Verdict, folder: Path | None) -> NoReturn:
     __tracebackhide__ = True
-    from parity._errors import DivergenceError
+    from parity._errors import DivergenceError, ParityError
 
+    kind, name = (ParityError, "NotJudged") if verdict.outcome == "not judged" else (DivergenceError, "Divergence")
     kept = [f"The report: {folder / 'report.html'}"] if folder is not None else []
     # A failure by pytest's own class is the one thing it prints bare; and a test may expect a DivergenceError.
-    kinds = (pytest.fail.Exception, DivergenceError)
-    shown: Any = type("Divergence", kinds, {"__module__": "builtins", "__doc__": DivergenceError.__doc__})
+    kinds = (pytest.fail.Exception, kind)
+    shown: Any = type(name, kinds, {"__module__": "builtins", "__doc__": kind.__doc__})
     raise shown("\n".join([verdict.explanation, *kept]), pytrace=False)
 
 

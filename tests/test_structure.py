@@ -71,6 +71,7 @@ ROOMS = [
     "_pairs",
     "_accuracy_loss",
     "_judge",
+    "_outcome",
     "_conventions",
     "causes",
     "_timing",

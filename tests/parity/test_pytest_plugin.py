@@ -61,6 +61,24 @@ def test_causes(parity, monkeypatch):
     parity.check("train.py", port=wrong)
 
 
+@pytest.mark.parametrize("what", ["not judged", "inaccurate"])
+def test_words(parity, monkeypatch, what):
+    from parity import _check
+    honest = _check.check
+
+    def told(*args, **options):
+        verdict = honest(*args, **options)
+        first, *others = verdict.findings
+        if what == "inaccurate":
+            first = dataclasses.replace(first, inaccurate=True, jax_within=False, step=1234, message="Much.")
+            return dataclasses.replace(verdict, findings=(first, *others))
+        nothing = [dataclasses.replace(finding, compared=False, finite=False) for finding in others]
+        return dataclasses.replace(verdict, findings=(first, *nothing))
+
+    monkeypatch.setattr(_check, "check", told)
+    parity.check("train.py")
+
+
 @pytest.mark.parametrize("name", ["a b", "a/b", "a-b-2", "../a/b"])
 def test_names(parity, name):
     parity.check("train.py")
@@ -130,8 +148,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_an_honest_port_passes_and_each_fault_fails(done: Run) -> None:
-    assert "4 failed, 7 passed, 1 xfailed" in done.text, done.text
-    assert list(done.sections) == ["test_wrong", "test_causes", "test_gone", "test_broken"]
+    assert "6 failed, 7 passed, 1 xfailed" in done.text, done.text
+    words = ["test_words[not judged]", "test_words[inaccurate]"]
+    assert list(done.sections) == ["test_wrong", "test_causes", *words, "test_gone", "test_broken"]
 
 
 def test_a_divergence_is_explained_and_nothing_else_is_shown(done: Run) -> None:
@@ -153,6 +172,19 @@ def test_causes_and_fixes_come_first(done: Run) -> None:
     assert lines[1:3] == ["Cause: another rate: The rate is 0.1000001.", "Fix: use sgd(0.1)"]
     assert "Warning: Loose." in lines
     assert ("parity.cause", "another rate") in done.properties("test_causes")
+
+
+def test_what_is_no_parting_is_not_called_one(done: Run) -> None:
+    headline, told, _report = done.sections["test_words[not judged]"].strip().splitlines()
+    assert headline == "Not judged: there is no finite loss, gradient or update to compare."
+    assert told.startswith("Of every loss, gradient and update both sides have inf or NaN only")
+    assert "FAILED inner/test_port.py::test_words[not judged] - NotJudged: Not judged: there is no" in done.text
+    lines = done.sections["test_words[inaccurate]"].strip().splitlines()
+    assert lines[0] == "JAX loses accuracy at step 1,234: forward, predictions."
+    assert lines[1:3] == ["stage: forward, tensor: predictions, step: 1,234", "Much."]
+    for word in ("not judged", "inaccurate"):
+        assert ("parity.verdict", word) in done.properties(f"test_words[{word}]")
+    assert ("parity.step", "1234") in done.properties("test_words[inaccurate]")
 
 
 def test_junit_holds_the_explanation_and_the_place(done: Run) -> None:
@@ -188,10 +220,14 @@ def test_reports_are_kept_a_folder_for_each_check(done: Run) -> None:
         "root",
         "twice",
         "twice-2",
+        "words-inaccurate",
+        "words-not-judged",
         "wrong",
     ]
     held = {name: json.loads((done.reports / (stem + name) / "report.json").read_text())["ok"] for name in folders}
-    assert [name for name, ok in held.items() if not ok] == ["causes", "expected", "known", "wrong"]
+    assert [name for name, ok in held.items() if not ok] == [
+        *("causes", "expected", "known", "words-inaccurate", "words-not-judged", "wrong"),
+    ]
     assert (done.reports / f"{stem}wrong" / "report.html").is_file()
 
 

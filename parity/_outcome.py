@@ -1,0 +1,63 @@
+"""What findings come to in one word and one line: parity, a parting, a loss of accuracy, or nothing to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from parity import _judge
+from parity._judge import Finding
+from parity._words import listed
+
+# "inaccurate": the same program, and one side has lost half of the digits that the other keeps.
+Outcome = Literal["holds", "parts", "inaccurate", "not judged"]
+# Where no number of one of these is finite, a training without parity would pass as well.
+_NEEDED = ("forward", "loss", "gradient", "update")
+_NAMES = {"forward": "prediction"}
+_MOST = 4
+
+
+def of(findings: Sequence[Finding]) -> Outcome:
+    """The outcome in a word."""
+    first = _judge.first_divergence(findings)
+    if first is not None:
+        return "inaccurate" if first.inaccurate else "parts"
+    return "not judged" if _without_numbers(findings) else "holds"
+
+
+def headline(findings: Sequence[Finding]) -> str:
+    """The outcome in one line."""
+    first = _judge.first_divergence(findings)
+    if first is None:
+        if missing := _without_numbers(findings):
+            return f"Not judged: there is no finite {listed(missing, 'or')} to compare."
+        return "Parity holds: the same training in PyTorch and in JAX."
+    if first.inaccurate:
+        side = "PyTorch" if first.off == "torch" else "JAX"
+        return f"{side} loses accuracy at step {first.step:,}: {first.stage}, {first.tensor}."
+    return f"The sides part at step {first.step:,}: {first.stage}, {first.tensor}."
+
+
+def not_compared(findings: Sequence[Finding]) -> list[str]:
+    """Say of what nothing was compared, because both sides have inf or NaN only; nothing where there is no such."""
+    if missing := _without_numbers(findings):
+        told = f"Of every {listed(missing)} both sides have inf or NaN only: nothing was compared there, and any port "
+        return [f"{told}would pass."]
+    names = named([finding for finding in findings if not finding.compared])
+    return [f"Not compared, because both sides have inf or NaN only: {names}."] if names else []
+
+
+def named(findings: Sequence[Finding]) -> str:
+    """The first few of findings by name, and how many more there are; empty where there is none."""
+    names = [f"{finding.stage}, {finding.tensor}" for finding in findings]
+    more = len(names) - _MOST
+    return "; ".join([*names[:_MOST], *([f"{more:,} more"] if more > 0 else [])])
+
+
+def _without_numbers(findings: Sequence[Finding]) -> list[str]:
+    """The stages that parity rests on and that have nothing finite to compare."""
+    stages = {finding.stage: False for finding in findings if finding.stage in _NEEDED}
+    for finding in findings:
+        if finding.stage in stages and finding.compared:
+            stages[finding.stage] = True
+    return [_NAMES.get(stage, stage) for stage, compared in stages.items() if not compared]
