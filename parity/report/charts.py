@@ -11,7 +11,8 @@ from typing import Any, cast
 import altair as alt
 import vl_convert
 
-from parity.report import drawn, numbers, titles
+from parity.report import axes, drawn, numbers, titles
+from parity.report.axes import drawable
 from parity.report.plain import visible
 
 Json = Mapping[str, Any]
@@ -50,12 +51,6 @@ _BROAD, _PALE, _THIN, _DASH = 6, 0.45, 1.8, [5, 3]
 _STROKE = _BROAD / HEIGHT
 _DISTANCES = ["as trained", "in float64", "rounding bound as trained"]
 _FLOOR_LABEL = "exactly equal"
-# A number beside an axis: written out where that is short, else with its power of ten.
-_NUMBER = (
-    "datum.value == 0 || abs(datum.value) >= 1e-3 && abs(datum.value) < 1e6 ? format(datum.value, ',.6~r') "
-    ": replace(format(datum.value, '.3~e'), 'e+', 'e')"
-)
-_LOG_FROM = 50
 _MOST_TENSORS = 4
 _MOST_LABELS = 6
 _LEGEND = alt.Legend(
@@ -81,7 +76,7 @@ def specs(program: Json) -> dict[str, dict[str, Any]]:
 
     Returns:
         Names (letters, digits and dashes: good in file names) to Vega-Lite specifications, as wide as their container.
-        Steps with values that are not finite are left out, and charts without any value too.
+        Steps with values that are not finite, or too large to be drawn, are left out, and charts without any value too.
     """
     # The page, the Markdown and the images each ask for the same charts, which take a quarter of a second to build.
     series, ok = program["series"], program["verdict"]["ok"]
@@ -91,15 +86,15 @@ def specs(program: Json) -> dict[str, dict[str, Any]]:
 
 def _specs(series: Json, ok: bool) -> str:
     charts: dict[str, dict[str, Any]] = {}
-    if loss := _finite(series["loss"], "torch", "jax"):
+    if loss := drawable(series["loss"], "torch", "jax"):
         charts["loss"] = _loss(loss, ok)
-    if weights := _finite(series["weights"], "torch", "jax"):
+    if weights := drawable(series["weights"], "torch", "jax"):
         charts["weights"] = _weights(weights, ok)
-    distance = _finite(series["distance"], "float32")
+    distance = [dict(row) for row in series["distance"] if math.isfinite(numbers.number(row["float32"]))]
     for tensor in list(dict.fromkeys(row["tensor"] for row in distance))[:_MOST_TENSORS]:
         rows = [row for row in distance if row["tensor"] == tensor]
         charts[_slug(f"distance-{tensor}", charts)] = _distance(rows, tensor)
-    if series["data"] is not None and (points := _finite(series["data"]["points"], "x", "y")):
+    if series["data"] is not None and (points := drawable(series["data"]["points"], "x", "y")):
         charts["data"] = _data(points, series["data"], ok)
     return json.dumps(charts, allow_nan=False)
 
@@ -124,39 +119,14 @@ def _slug(text: str, taken: Mapping[str, Any]) -> str:
     return next(name for name in candidates if name not in taken)
 
 
-def _finite(rows: Sequence[Json], *keys: str) -> list[Row]:
-    """Keep the rows in which every one of ``keys`` is a finite number."""
-    return [dict(row) for row in rows if all(math.isfinite(numbers.number(row[key])) for key in keys)]
-
-
-def _log(rows: Sequence[Json], *keys: str) -> bool:
-    """Whether the values span so much that a linear axis would hide most of them."""
-    values = [row[key] for row in rows for key in keys]
-    return min(values) > 0 and max(values) > _LOG_FROM * min(values)
-
-
-def _scale(log: bool) -> alt.Scale:
-    return alt.Scale(type="log") if log else alt.Scale(zero=False)
-
-
-def _steps(rows: Sequence[Json]) -> alt.X:
-    scale = alt.Scale(nice=False, domain=[rows[0]["step"], max(row["step"] for row in rows)])
-    axis = alt.Axis(grid=False, tickCount=6, tickMinStep=1, format=",d")
-    return alt.X(field="step", type="quantitative", title="step", scale=scale, axis=axis)
-
-
-def _y(field: str, title: str, log: bool) -> alt.Y:
-    axis = alt.Axis(tickCount=5, labelExpr=_NUMBER)
-    return alt.Y(field=field, type="quantitative", title=title, scale=_scale(log), axis=axis)
-
-
-def _pair(x: alt.X, title: str, log: bool, **detail: Any) -> list[alt.Chart]:
+def _pair(x: alt.X, title: str, values: Sequence[float], log: bool, **detail: Any) -> list[alt.Chart]:
     """Draw PyTorch broad and pale, and JAX thin and dashed on top: both stay visible where they coincide."""
     thick = alt.Chart().mark_line(strokeWidth=_BROAD, opacity=_PALE, strokeCap="round", clip=True)
     thin = alt.Chart().mark_line(strokeWidth=_THIN, strokeDash=_DASH, clip=True)
+    torch, own = (axes.axis(field, title, values, log) for field in ("torch", "jax"))
     return [
-        thick.transform_calculate(side="'PyTorch'").encode(x=x, y=_y("torch", title, log), color=_SIDE, **detail),
-        thin.transform_calculate(side="'JAX'").encode(x=x, y=_y("jax", title, log), color=_SIDE, **detail),
+        thick.transform_calculate(side="'PyTorch'").encode(x=x, y=torch, color=_SIDE, **detail),
+        thin.transform_calculate(side="'JAX'").encode(x=x, y=own, color=_SIDE, **detail),
     ]
 
 
@@ -198,31 +168,34 @@ def finish(
 
 
 def _loss(rows: list[Row], ok: bool) -> dict[str, Any]:
-    log = _log(rows, "torch", "jax")
-    x = _steps(rows)
+    values = titles.both(rows)
+    log = axes.is_log(values)
+    x = axes.steps(rows)
     tooltip = _tooltip(step="step", torch="PyTorch", jax="JAX")
-    together = titles.together(rows, titles.both(rows), _STROKE, log)
+    together = titles.together(rows, values if log else axes.linear(values), _STROKE, log)
     title = titles.title(
         "Loss", "JAX’s dashed line lies on PyTorch’s", "where does JAX’s line leave PyTorch’s?", ok, together
     )
-    layers = [*_pair(x, "loss", log), _hover(x, _y("torch", "loss", log), tooltip)]
+    layers = [*_pair(x, "loss", values, log), _hover(x, axes.axis("torch", "loss", values, log), tooltip)]
     return finish(layers, rows, title, "The loss over the steps, of PyTorch and of JAX.")
 
 
 def _weights(rows: list[Row], ok: bool) -> dict[str, Any]:
     for row in rows:
         row["tensor"] = visible(row["tensor"])
-    x, detail = _steps(rows), alt.Detail(field="tensor", type="nominal")
+    values = titles.both(rows)
+    x, detail = axes.steps(rows), alt.Detail(field="tensor", type="nominal")
     tooltip = [_word("tensor", "weight"), *_tooltip(step="step", torch="PyTorch", jax="JAX")]
-    together = titles.together(rows, titles.both(rows), _STROKE)
+    together = titles.together(rows, axes.linear(values), _STROKE)
     title = titles.title(
         "Weights", "both sides take the same path", "where does JAX’s path leave PyTorch’s?", ok, together
     )
-    layers = [*_pair(x, "weight", False, detail=detail), _hover(x, _y("torch", "weight", False), tooltip, False)]
+    y = axes.axis("torch", "weight", values)
+    layers = [*_pair(x, "weight", values, False, detail=detail), _hover(x, y, tooltip, False)]
     labels = _line_labels(rows)
     text = alt.Chart(alt.InlineData(values=labels)).mark_text(align="right", baseline="bottom", fontWeight=600)
     if labels:
-        layers.append(text.encode(x=x, y=_y("torch", "weight", False), text=alt.Text(field="tensor", type="nominal")))
+        layers.append(text.encode(x=x, y=y, text=alt.Text(field="tensor", type="nominal")))
     return finish(layers, rows, title, "Each element of the weights over the steps, of PyTorch and of JAX.")
 
 
@@ -250,23 +223,23 @@ def _distance(rows: list[Row], tensor: str) -> dict[str, Any]:
         if key != "bound" or numbers.number(row[key]) > 0
     ]
     long = [row for row in long if math.isfinite(row["value"])]
-    positive = [row["value"] for row in long if row["value"] > 0]
+    positive = [min(max(row["value"], axes.SMALLEST), axes.LARGEST) for row in long if row["value"] > 0]
     low = math.floor(math.log10(min(positive, default=1e-8)))
     high = max(math.ceil(math.log10(max(positive, default=1e-7))), low + 1)
     floor, domain = 10.0 ** (low - 1), [10.0 ** (low - 1.7), 10.0**high]
     for row in long:
         # A logarithmic axis has no zero, and exactly equal is the most common distance of all.
-        row["shown"] = max(row["value"], floor)
+        row["shown"] = min(max(row["value"], 10.0**low), 10.0**high) if row["value"] > 0 else floor
     every = max(1, math.ceil((high - low) / 6))
     decades = [10.0**power for power in range(low, high + 1, every)]
-    axis = alt.Axis(values=[floor, *decades], labelExpr=f"datum.value <= {floor * 2} ? '0' : {_NUMBER}")
+    axis = alt.Axis(values=[floor, *decades], labelExpr=f"datum.value <= {floor * 2} ? '0' : {axes.label(domain)}")
     y = alt.Y(
         field="shown", type="quantitative", title="distance", scale=alt.Scale(type="log", domain=domain), axis=axis
     )
     name = visible(tensor)
     title = f"Distance between the two sides: {name}"
     kinds = [kind for kind in _DISTANCES if any(row["kind"] == kind for row in long)]
-    layers = _distance_layers(_steps(rows), y, floor, rows[0]["step"], kinds)
+    layers = _distance_layers(axes.steps(rows), y, floor, rows[0]["step"], kinds)
     description = (
         f"The largest difference between PyTorch and JAX in {name} over the steps: as trained, with the bound on its "
         "rounding, and in float64."
@@ -315,22 +288,17 @@ def _distance_layers(x: alt.X, y: alt.Y, floor: float, first: int, kinds: list[s
 
 
 def _data(points: list[Row], data: Json, ok: bool) -> dict[str, Any]:
-    x = alt.X(
-        field="x",
-        type="quantitative",
-        title=visible(data["x_label"]),
-        scale=alt.Scale(zero=False),
-        axis=alt.Axis(grid=False, tickCount=6),
-    )
+    lines = drawable(data["lines"], "x", "torch", "jax")
+    seen = [row["y"] for row in points] + titles.both(lines)
+    x = axes.across("x", visible(data["x_label"]), [row["x"] for row in [*points, *lines]])
     label = visible(data["y_label"])
-    y = alt.Y(field="y", type="quantitative", title=label, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    y = axes.axis("y", label, seen)
     tooltip = [_value("x", "x", ".6~g"), _value("y", "y", ".6~g")]
     dots = alt.Chart(alt.InlineData(values=points)).mark_point(filled=True, size=34, opacity=0.55)
     layers = [dots.encode(x=x, y=y, tooltip=tooltip)]
-    if lines := _finite(data["lines"], "x", "torch", "jax"):
-        layers += [side.properties(data=alt.InlineData(values=lines)) for side in _pair(x, label, False)]
-    seen = [row["y"] for row in points] + titles.both(lines)
-    together = not lines or titles.together(lines, seen, _STROKE)
+    if lines:
+        layers += [side.properties(data=alt.InlineData(values=lines)) for side in _pair(x, label, seen, False)]
+    together = not lines or titles.together(lines, axes.linear(seen), _STROKE)
     title = titles.title("The data", "both sides fit the same line", "do both sides fit the same line?", ok, together)
     if not lines:
         return finish(layers, points, "The data", "The data.")

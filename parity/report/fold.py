@@ -69,6 +69,7 @@ def worst(rows: Sequence[Json], tensor: str) -> Json:
         **rows[0],
         **{key: max((row[key] for row in rows), key=_badness) for key in _NUMBERS},
         "zero": all(row["zero"] for row in rows),
+        "compared": any(row.get("compared", True) for row in rows),
         "tensor": tensor,
         "holds": all(row["holds"] for row in rows),
         "same_program": all(row["same_program"] for row in rows),

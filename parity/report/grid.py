@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,11 @@ class Cell:
     holds: bool
     used: str
     error: str
+
+    @property
+    def told(self) -> str:
+        """Both numbers, in a line."""
+        return f"{self.used}, {self.error}" if self.error else self.used
 
 
 @dataclass(frozen=True)
@@ -38,24 +43,24 @@ def stages(program: Json) -> list[str]:
     return list(dict.fromkeys(stage["stage"] for cell in held["cells"] for stage in cell["stages"]))
 
 
-def rows(program: Json) -> list[Row]:
-    """The rows of the matrix; none where there is no matrix."""
-    return [_row(cell, stages(program)) for cell in (program.get("matrix") or {"cells": []})["cells"]]
+def rows(program: Json, style: Callable[[str], str] = str) -> list[Row]:
+    """The rows of the matrix; none where there is no matrix. ``style`` goes over every number."""
+    return [_row(cell, stages(program), style) for cell in (program.get("matrix") or {"cells": []})["cells"]]
 
 
-def _row(cell: Json, columns: list[str]) -> Row:
+def _row(cell: Json, columns: list[str], style: Callable[[str], str]) -> Row:
     by_name = {stage["stage"]: stage for stage in cell["stages"]}
-    cells = []
-    for name in columns:
-        stage = by_name.get(name)
-        if stage is None:
-            cells.append(Cell(False, "–", ""))
-        else:
-            error = stage["relative_error"]
-            told = view.ZERO if error is None else numbers.scientific(error, 2)
-            cells.append(Cell(stage["holds"], numbers.percent(stage["bound_used"]), told))
+    cells = [_cell(by_name[name], style) if name in by_name else Cell(False, numbers.NOTHING, "") for name in columns]
     failure = f"{cell['platform']}, {cell['precision']}: {cell['failure']}" if cell["failure"] else ""
     return Row(visible(cell["platform"]), visible(cell["precision"]), visible(cell["device"]), cells, visible(failure))
+
+
+def _cell(stage: Json, style: Callable[[str], str]) -> Cell:
+    used, error = stage["bound_used"], stage["relative_error"]
+    if used is None:
+        return Cell(stage["holds"], numbers.NOTHING, view.NOTHING_FINITE)
+    told = view.ZERO if error is None else style(numbers.scientific(error, 2))
+    return Cell(stage["holds"], style(numbers.percent(used)), told)
 
 
 def note() -> str:

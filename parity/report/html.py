@@ -136,7 +136,7 @@ def templates(package: str) -> jinja2.Environment:
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     environment = templates("parity.report")
-    environment.filters.update(visible=visible, integer=numbers.integer, ulps=numbers.ulps, typeset=numbers.typeset)
+    environment.filters.update(visible=visible, integer=numbers.integer)
     environment.globals.update(
         printed=view.printed,
         printed_summary=view.printed_summary,
@@ -146,14 +146,12 @@ def _environment() -> jinja2.Environment:
         notes=view.notes,
         causes=view.causes,
         warnings=view.warnings,
-        matrix_rows=grid.rows,
+        matrix_rows=lambda program: grid.rows(program, numbers.typeset),
         matrix_stages=grid.stages,
         matrix_note=grid.note,
         timing=view.timing,
         divergence=view.divergence,
-        agreeing=view.agreeing,
-        shown_digits=view.shown_digits,
-        full=numbers.full,
+        final_weights=lambda program: view.final(program, numbers.typeset),
         final_note=view.final_note,
         duration=numbers.duration,
         share=_share,

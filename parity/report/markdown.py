@@ -67,7 +67,7 @@ def _program(program: Json) -> list[str]:
         parts += _folded(program)
     parts += _matrix(program)
     if program["printed"]:
-        parts += [view.printed_summary(program["printed"]), _printed(program["printed"])]
+        parts += [view.printed_summary(program), _printed(program["printed"])]
     if program["final"]:
         parts.append(_final(program))
     if program["timing"] is not None:
@@ -120,12 +120,12 @@ def _folded(program: Json) -> list[str]:
 
 
 def _matrix(program: Json) -> list[str]:
-    if not (rows := grid.rows(program)):
+    if not (rows := grid.rows(program, numbers.typeset)):
         return []
     heads = ["platform", "precision", *grid.stages(program)]
     lines = [f"| {' | '.join(map(escape, heads))} |", f"| {' | '.join('---' for _ in heads)} |"]
     for row in rows:
-        cells = [f"{_mark(cell.holds)} {escape(cell.used)}, {escape(cell.error)}" for cell in row.cells]
+        cells = [f"{_mark(cell.holds)} {escape(cell.told)}" for cell in row.cells]
         if row.failure:
             cells = ["–"] * len(row.cells)
         lines.append(f"| {' | '.join([escape(row.platform), escape(row.precision), *cells])} |")
@@ -137,7 +137,7 @@ def _findings(rows: Sequence[view.Finding]) -> str:
     lines = [_HEADER, _ALIGN]
     for cells in rows:
         used = f"{cells.used['torch']} / {cells.used['jax']}"
-        holds = f"{_mark(cells.holds)} {cells.where}".strip()
+        holds = f"{_mark(cells.holds) if cells.compared else numbers.NOTHING} {cells.where}".strip()
         shown = [cells.stage, cells.tensor, cells.difference, cells.ulps, cells.float64, used, holds]
         lines.append(f"| {' | '.join(escape(cell) for cell in shown)} |")
         if cells.message:
@@ -160,9 +160,8 @@ def _printed(rows: Sequence[Json]) -> str:
 
 def _final(program: Json) -> str:
     lines = ["| final weight | PyTorch | JAX | float64 | ULPs apart |", "| --- | ---: | ---: | ---: | ---: |"]
-    for row in program["final"]:
-        values = [numbers.full(row[key], view.shown_digits(row)) for key in ("torch", "jax", "float64")]
-        shown = [row["tensor"] + row["element"], *values, numbers.ulps(row["ulps"])]
+    for row in view.final(program, numbers.typeset):
+        shown = [row.name, "".join(row.torch), "".join(row.jax), row.float64, row.ulps]
         lines.append(f"| {' | '.join(escape(cell) for cell in shown)} |")
     if note := view.final_note(program):
         lines += ["", escape(note)]

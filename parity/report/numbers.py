@@ -155,11 +155,13 @@ def ulps(value: Any) -> str:
 
 
 def percent(fraction: Any) -> str:
-    """Write a fraction as a percentage of at most two significant digits below 10 %.
+    """Write a fraction as a percentage of at most two significant digits below 10 %; a dash where there is none.
 
     >>> percent(0.0034), percent(0.5), percent(2.4), percent(1e-7), percent(0), percent("Infinity")
     ('0.34%', '50%', '240%', '< 0.01%', '0%', '∞')
     """
+    if fraction is None:
+        return NOTHING
     share = number(fraction)
     x = share * 100
     if not math.isfinite(share):
@@ -206,4 +208,4 @@ def full(value: Any, digits: int = 9) -> str:
     x = number(value)
     if not math.isfinite(x):
         return scientific(x)
-    return f"{x:#.{digits}g}" if x else "0"
+    return f"{x:#.{digits}g}".removesuffix(".") if x else "0"

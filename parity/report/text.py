@@ -70,6 +70,10 @@ def _mark(good: bool) -> Text:
     return Text("✓", style=_GOOD) if good else Text("✗", style=_BAD)
 
 
+def _nothing() -> Text:
+    return Text(numbers.NOTHING, style="dim")
+
+
 def _verdict(program: Mapping[str, Any]) -> RenderableType:
     verdict = program["verdict"]
     head = Text.assemble(_mark(verdict["ok"]), " ", (visible(program["title"]), "bold"))
@@ -107,7 +111,7 @@ def _findings(program: Mapping[str, Any]) -> Table:
             Text(cells.ulps),
             Text(cells.float64, style="" if cells.same_program else _BAD),
             _used(cells),
-            _mark(cells.holds) + Text(f" {cells.where}" if cells.where else ""),
+            (_mark(cells.holds) if cells.compared else _nothing()) + Text(f" {cells.where}" if cells.where else ""),
         )
         previous = cells.stage
     return grid
@@ -126,7 +130,7 @@ def matrix(rows: list[grid.Row], stages: list[str]) -> Table:
     for row in rows:
         cells = [_mark(cell.holds) + Text(f" {cell.used}\n  {cell.error}") for cell in row.cells]
         if row.failure:
-            cells = [Text("–", style="dim") for _ in stages]
+            cells = [_nothing() for _ in stages]
         table.add_row(Text(row.platform), Text(row.precision), *cells)
     failures = {row.failure for row in rows if row.failure}
     if failures:

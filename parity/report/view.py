@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ Json = Mapping[str, Any]
 ZERO = "zero"
 ZERO_NOTE = "zero: float64 cannot tell any number of this tensor from zero, so that nothing is relative to it."
 ALIKE_NOTE = "Where an update's difference is 0 and a bound is used, both sides round to the same number."
+# What stands beside a row of which no number was compared.
+NOTHING_FINITE = "not finite"
+NOTHING_NOTE = "A dash as the largest difference: neither side has a finite number there in its own precision."
 _FOLD_FROM = 9
 _KEPT_HEAD, _KEPT_TAIL = 3, 2
 _OFF = {
@@ -38,11 +42,12 @@ class Finding:
     ulps: str
     float64: str
     float64_bound: str
+    relation: str
     used: dict[str, str]
     fill: dict[str, float]
     within: dict[str, bool]
     same_program: bool
-    bounded: bool
+    compared: bool
     holds: bool
     where: str
     message: str
@@ -64,11 +69,12 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
         ulps=style(numbers.ulps(row["ulps"])),
         float64=ZERO if row["zero"] else write(row["float64_difference"]),
         float64_bound=write(row["float64_bound"]),
+        relation=_relation(row["float64_difference"], row["float64_bound"]),
         used={side: style(_share(used[side], row["within"][side], row["unbounded"])) for side in ("torch", "jax")},
         fill={side: _fill(used[side]) for side in ("torch", "jax")},
         within={side: bool(row["within"][side]) for side in ("torch", "jax")},
         same_program=row["same_program"],
-        bounded=row["float64_bound"] is not None,
+        compared=row.get("compared", True),
         holds=row["holds"],
         where=where,
         message="" if row["holds"] else visible(row["message"]) or off,
@@ -80,13 +86,20 @@ def _share(used: Any, within: bool, unbounded: Any) -> str:
     return numbers.NOTHING if within and numbers.number(unbounded) == 1 else numbers.percent(used)
 
 
+def _relation(difference: Any, bound: Any) -> str:
+    """How a difference compares with its bound, as numbers; empty where there are none."""
+    if difference is None or bound is None:
+        return ""
+    return "≤" if numbers.number(difference) <= numbers.number(bound) else ">"
+
+
 def findings(rows: Sequence[Json], digits: int = 3, style: Callable[[str], str] = str) -> list[Finding]:
     """Format all findings; a message that several in a row share stays at the last of them only."""
     cells = [finding(row, digits, style) for row in rows]
-    messages = [cell.message for cell in cells[1:]] + [""]
+    after = [*(cell.message for cell in cells[1:]), None]
     return [
-        replace(cell, message="" if cell.message == after else cell.message)
-        for cell, after in zip(cells, messages, strict=True)
+        replace(cell, message="") if cell.message == message else cell
+        for cell, message in zip(cells, after, strict=False)
     ]
 
 
@@ -97,13 +110,17 @@ def shown(program: Json, digits: int = 3, style: Callable[[str], str] = str) -> 
 
 def notes(rows: Sequence[Json]) -> list[str]:
     """What rows of the stage table need to be understood."""
-    alike = any(_rounds_alike(row) for row in rows)
-    return [*([ZERO_NOTE] if any(row["zero"] for row in rows) else []), *([ALIKE_NOTE] if alike else [])]
+    told = {
+        ZERO_NOTE: any(row["zero"] for row in rows),
+        NOTHING_NOTE: any(row["difference"] is None for row in rows),
+        ALIKE_NOTE: any(_rounds_alike(row) for row in rows),
+    }
+    return [note for note, needed in told.items() if needed]
 
 
 def _rounds_alike(row: Json) -> bool:
-    used = (numbers.number(value) for value in row["bound_used"].values())
-    return bool(row["stage"] == "update" and row["difference"] == 0 and max(used) > 0)
+    used = (numbers.number(value) for value in row["bound_used"].values() if value is not None)
+    return bool(row["stage"] == "update" and row["difference"] == 0 and max(used, default=0.0) > 0)
 
 
 def folded(program: Json) -> str:
@@ -134,6 +151,8 @@ def warnings(program: Json) -> list[str]:
 
 
 def _fill(fraction: Any) -> float:
+    if fraction is None:
+        return 0.0
     # NaN compares false with everything: it fills the bar, as what is not known to be inside is not inside.
     value = numbers.number(fraction)
     return round(value, 4) if 0 <= value <= 1 else 1.0
@@ -172,29 +191,32 @@ def _fold(run: list[tuple[str, str, bool]]) -> list[PrintedLines]:
     ]
 
 
-def printed_summary(rows: Sequence[Json]) -> str:
-    """Say in a sentence how the printed lines compare; empty when nothing was printed."""
+def printed_summary(program: Json) -> str:
+    """Say in a sentence how the printed lines compare, and how many are not compared; empty when none is."""
+    rows = program["printed"]
     if not rows:
         return ""
-    same = sum(bool(row["same"]) for row in rows)
-    if same == len(rows):
-        return (
-            "The printed line is the same with JAX's numbers."
-            if same == 1
-            else f"All {same:,} printed lines are the same with JAX's numbers."
-        )
-    if len(rows) == 1:
-        return "The printed line differs with JAX's numbers."
-    differ = len(rows) - same
+    compared, total = len(rows), max(len(rows), program.get("printed_total", 0))
+    differ = sum(not row["same"] for row in rows)
     verb = "differs" if differ == 1 else "differ"
-    return f"{differ:,} of {len(rows):,} printed lines {verb} with JAX's numbers."
+    if compared == total == 1:
+        return f"The printed line {verb if differ else 'is the same'} with JAX's numbers."
+    if compared == total:
+        told = (
+            f"{differ:,} of {total:,} printed lines {verb}" if differ else f"All {total:,} printed lines are the same"
+        )
+        return f"{told} with JAX's numbers."
+    lead = f"{compared:,} of {total:,} printed lines {'is' if compared == 1 else 'are'} compared"
+    if compared == 1:
+        return f"{lead}: it {verb if differ else 'is the same'} with JAX's numbers."
+    return f"{lead}: {f'{differ:,} {verb}' if differ else 'all are the same'} with JAX's numbers."
 
 
 def timing(row: Json) -> str:
     """Say in a sentence how long both sides took."""
     ratio, low, high = (numbers.number(row[key]) for key in ("ratio", "ratio_low", "ratio_high"))
     faster = "JAX"
-    if ratio < 1 and low > 0:
+    if 0 < ratio < 1 and min(low, high) > 0:
         faster, ratio, low, high = "PyTorch", 1 / ratio, 1 / high, 1 / low
     spread = f"{numbers.scientific(low)} to {numbers.scientific(high)}"
     repeats = int(row["repeats"])
@@ -217,7 +239,31 @@ def divergence(program: Json) -> str:
         return ""
     step = "" if first["step"] is None else f", step {numbers.integer(first['step'])}"
     message = f": {visible(first['message'])}" if first["message"] else ""
-    return f"First parting: {visible(first['stage'])} of {visible(first['tensor'])}{step}{message}"
+    what = "First loss of accuracy" if program["verdict"].get("outcome") == "inaccurate" else "First parting"
+    return f"{what}: {visible(first['stage'])} of {visible(first['tensor'])}{step}{message}"
+
+
+@dataclass(frozen=True)
+class Final:
+    """A final weight, ready to show: both sides' digits that agree with float64, and the rest."""
+
+    name: str
+    torch: tuple[str, str]
+    jax: tuple[str, str]
+    float64: str
+    ulps: str
+
+
+def final(program: Json, style: Callable[[str], str] = str) -> list[Final]:
+    """Format the final weights; ``style`` goes over every number."""
+    return [_final(row, style) for row in program["final"]]
+
+
+def _final(row: Json, style: Callable[[str], str]) -> Final:
+    digits = shown_digits(row)
+    torch, own = (agreeing(row[side], row["float64"], digits, style) for side in ("torch", "jax"))
+    exact, ulps = style(numbers.full(row["float64"], digits)), style(numbers.ulps(row["ulps"]))
+    return Final(visible(row["tensor"] + row["element"]), torch, own, exact, ulps)
 
 
 def shown_digits(row: Json) -> int:
@@ -231,15 +277,34 @@ def shown_digits(row: Json) -> int:
 def final_note(program: Json) -> str:
     """Say that not all final weights are listed; empty where they are, or where their number is not known."""
     listed, total = len(program["final"]), program.get("final_total", 0)
-    return f" These are the first {listed:,} of {total:,}." if listed < total else ""
+    if listed >= total:
+        return ""
+    return f"This is the first of {total:,}." if listed == 1 else f"These are the first {listed:,} of {total:,}."
 
 
-def agreeing(value: Any, reference: Any, digits: int = 9) -> tuple[str, str]:
-    """Split a value's digits into those it shares with the reference and the rest."""
-    text, other = numbers.full(value, digits), numbers.full(reference, digits)
-    shared = 0
-    while shared < min(len(text), len(other)) and text[shared] == other[shared]:
-        shared += 1
-    same_exponent = text.partition("e")[2] == other.partition("e")[2]
-    same_point = text.find(".") == other.find(".")
-    return (text[:shared], text[shared:]) if same_exponent and same_point else ("", text)
+def agreeing(value: Any, reference: Any, digits: int = 9, style: Callable[[str], str] = str) -> tuple[str, str]:
+    """Split a value's digits into those that agree with the reference, as numbers, and the rest.
+
+    They do where the two differ by less than half a unit of the last of them.
+    """
+    text = style(numbers.full(value, digits))
+    shared = _shared(numbers.number(value), numbers.number(reference), digits)
+    if shared == digits:
+        return text, ""
+    end = seen = 0
+    while seen < shared:
+        # Zeros before the first other digit only place the point.
+        seen += text[end].isdigit() and (seen > 0 or text[end] != "0")
+        end += 1
+    return text[:end], text[end:]
+
+
+def _shared(value: float, reference: float, digits: int) -> int:
+    """How many of a value's so many significant digits agree with the reference."""
+    if value == reference or (math.isnan(value) and math.isnan(reference)):
+        return digits
+    if value == 0 or not (math.isfinite(value) and math.isfinite(reference)):
+        return 0
+    gap = abs(Fraction(value) - Fraction(reference))
+    power = int(f"{value:.{digits - 1}e}".partition("e")[2])
+    return sum(2 * gap < Fraction(10) ** (power - place) for place in range(digits))

@@ -102,7 +102,7 @@ def test_an_extract_of_the_weights_is_said_to_be_one(total: int) -> None:
     document = {**sample.holding(), "programs": [made]}
     views = markdown.render(numbers.encode(document)), html.render(numbers.encode(document))
     for shown in views:
-        assert ("These are the first 1 of 40." in shown) == (total == 40)
+        assert ("This is the first of 40." in shown) == (total == 40)
     assert "| – |" in views[0]
 
 
@@ -129,7 +129,7 @@ def test_a_share_of_no_bound_is_neither_shown_nor_the_worst_of_many() -> None:
 def test_a_row_without_a_relative_figure_has_no_bound_beside_it() -> None:
     row = sample.finding("gradient", "a", ulps=None, float64_difference=None, float64_bound=None)
     cells = view.finding(row)
-    assert (cells.ulps, cells.float64, cells.bounded) == ("–", "–", False)
+    assert (cells.ulps, cells.float64, cells.relation) == ("–", "–", "")
     page = html.render(numbers.encode({**sample.holding(), "programs": [program(findings=[row])]}))
     assert "≤ –" not in page
 

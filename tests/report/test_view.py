@@ -38,7 +38,21 @@ def test_lines_that_differ_are_never_folded_and_none_is_lost() -> None:
     ],
 )
 def test_the_comparison_of_printed_lines_in_words(same: tuple[bool, ...], expected: str) -> None:
-    assert view.printed_summary(lines(*same)) == expected
+    assert view.printed_summary({"printed": lines(*same)}) == expected
+
+
+@pytest.mark.parametrize(
+    ("same", "expected"),
+    [
+        ((True,), "1 of 3 printed lines is compared: it is the same with JAX's numbers."),
+        ((False,), "1 of 3 printed lines is compared: it differs with JAX's numbers."),
+        ((True, True), "2 of 3 printed lines are compared: all are the same with JAX's numbers."),
+        ((True, False), "2 of 3 printed lines are compared: 1 differs with JAX's numbers."),
+        ((False, False), "2 of 3 printed lines are compared: 2 differ with JAX's numbers."),
+    ],
+)
+def test_printed_lines_that_are_not_compared_are_counted(same: tuple[bool, ...], expected: str) -> None:
+    assert view.printed_summary({"printed": lines(*same), "printed_total": 3}) == expected
 
 
 def test_a_finding_that_fails_says_where_and_why() -> None:
@@ -89,9 +103,15 @@ def test_a_ratio_that_is_no_number_is_not_told() -> None:
         (1e-10, 1e-11, ("", "1.00000000e-10")),
         ("NaN", 1.0, ("", "NaN")),
         (-0.5, 0.5, ("", "-0.500000000")),
+        # No digit is written alike, and seven agree.
+        (1.99999999, 2.00000001, ("1.9999999", "9")),
+        (0.0, 1e-300, ("", "0")),
+        (0.0, 0.0, ("0", "")),
+        ("Infinity", "Infinity", ("∞", "")),
+        (0.012345678, 0.012345, ("0.01234", "56780")),
     ],
 )
-def test_digits_agree_only_where_they_mean_the_same(value: Any, reference: Any, expected: tuple[str, str]) -> None:
+def test_digits_agree_where_the_numbers_do(value: Any, reference: Any, expected: tuple[str, str]) -> None:
     assert view.agreeing(value, reference) == expected
     assert "".join(expected) == numbers.full(value)
 
