@@ -57,13 +57,13 @@ def test_each_precision_is_replayed_at_that_precision(matrix: Matrix) -> None:
         assert [stage.stage for stage in cell.stages] == ["forward", "loss", "gradient", "update"]
         assert not forward.holds
         assert not gradient.holds
-        assert forward.bound_used > 1
+        assert (forward.bound_used or 0) > 1
         # Rounding to so many bits is off by half of the last one at most; a sum of three products by thrice that.
         assert 2.0 ** -(bits + 5) < (forward.relative_error or 0) < 2.0 ** -(bits - 1)
         assert (loss.relative_error or 0) > (highest.stages[1].relative_error or 0)
         # The optimizer is fed the recorded gradients: no product goes into it.
         assert update == highest.stages[3]
-    assert all(stage.bound_used < 1 and (stage.relative_error or 0) < 1e-6 for stage in highest.stages)
+    assert all((stage.bound_used or 0) < 1 and (stage.relative_error or 0) < 1e-6 for stage in highest.stages)
 
 
 def test_it_holds_where_it_does_at_the_highest(matrix: Matrix, recording: Recording) -> None:
