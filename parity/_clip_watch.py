@@ -11,6 +11,7 @@ import torch
 from torch.nn.utils import clip_grad
 
 from parity._clipping import Clipping
+from parity._errors import UnsupportedError
 from parity._inputs import to_array
 from parity._recording import Array
 
@@ -58,7 +59,10 @@ class Watch:
         @functools.wraps(original)
         def clip(parameters: Any, *args: Any, **kwargs: Any) -> Any:
             listed = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
-            self._note(original.__name__, listed, args, kwargs)
+            try:
+                self._note(original.__name__, listed, args, kwargs)
+            except UnsupportedError as error:
+                self.problem = str(error)
             return original(listed, *args, **kwargs)
 
         return clip
@@ -67,6 +71,8 @@ class Watch:
         if self.clipping:
             self.problem = "gradients are clipped twice before a step"
         given = dict(zip(("max_norm", "norm_type") if "norm" in name else ("clip_value",), args, strict=False)) | kwargs
+        if not {"max_norm", "clip_value"} & given.keys():
+            return  # PyTorch will say so
         if "norm" in name:
             self.clipping = {"max_norm": float(given["max_norm"]), "norm_type": float(given.get("norm_type", 2.0))}
         else:

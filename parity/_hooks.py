@@ -12,7 +12,7 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from parity import _supported, _trees
+from parity import _refused, _supported, _trees, _where
 from parity._clip_watch import Watch
 from parity._errors import UnsupportedError
 from parity._inputs import to_array
@@ -55,6 +55,7 @@ class Observer:
         self._steps_begun = 0
         self._evaluated = 0
         self._ends: list[float] = []
+        self._last_backward = ""
         self.stopped = False
         self._tape = Tape(self._on_backward, lambda name: self._stack.chance(name), self._on_gradients, dropout=dropout)
         self._clips = Watch(namespace)
@@ -83,8 +84,8 @@ class Observer:
     def _done(self) -> int:
         return self._seen.keeper.done if self._seen else 0
 
-    def _problem_is(self, text: str) -> None:
-        self._problem = self._problem or text
+    def _problem_is(self, error: object) -> None:
+        self._problem = self._problem or f"at step {self._done}, {error}{_where.told()}"
 
     # -- where the program is, for its printed lines
 
@@ -101,6 +102,8 @@ class Observer:
 
     def _on_call(self, call: Call) -> None:
         call.step = self._done
+        if self._seen is None:
+            call.where = _where.told()
         if not self.stopped:
             self._calls.append(call)
             self._recent.append(call)
@@ -110,9 +113,8 @@ class Observer:
             try:
                 self._differentiated.append(pass_of(value, root, seed))
             except UnsupportedError as error:
-                self._problem = f"at step {self._done}, {error}"
-            except TypeError as error:
-                self._problem = f"the loss computes in a dtype that NumPy lacks ({error})"
+                self._problem_is(error)
+            self._last_backward = "" if self._seen else _where.told()
 
     def _on_gradients(self) -> None:
         """Note which gradients ``backward()`` left, to see at the step whether they are still what it made."""
@@ -127,7 +129,7 @@ class Observer:
             try:
                 self._take_step(optimizer, [*args[1:], *kwargs.values()])
             except UnsupportedError as error:
-                self._problem = f"at step {self._done}, {error}"
+                self._problem_is(error)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._ends = [*self._ends[:1], time.perf_counter()]
@@ -136,13 +138,13 @@ class Observer:
         self._made = {}
         self._clips.clear()
         if self._problem is None and self._seen and not self.stopped:
-            state, others = optimizer_state(optimizer, self._parameters())
             assert self._module is not None
-            after = After(self._weights(), state, self._stack.buffers(self._module), others)
             try:
+                state, others = optimizer_state(optimizer, self._parameters())
+                after = After(self._weights(), state, self._stack.buffers(self._module), others)
                 self._seen.keeper.end(after, self._seen.pool.size + self._evaluated)
             except UnsupportedError as error:
-                self._problem = f"at step {self._done}, {error}"
+                self._problem_is(error)
 
     @property
     def seconds(self) -> float:
@@ -159,18 +161,19 @@ class Observer:
         return {name: to_array(parameter) for name, parameter in self._parameters().items()}
 
     def _take_step(self, optimizer: torch.optim.Optimizer, arguments: list[Any]) -> None:
-        passes = _supported.the_passes(self._differentiated, optimizer, arguments)
+        _refused.check_step(optimizer, self._optimizer, arguments, self._differentiated, self._tape.grad_called)
+        passes = _supported.the_passes(self._differentiated, optimizer)
         first = passes[0]
         seen = self._seen or self._begin(optimizer, first)
-        other = "another model, optimizer or loss is used than at step 0. Record one training at a time"
-        if optimizer is not self._optimizer or any(one.call.module is not self._module for one in passes):
-            raise UnsupportedError(other)
+        _refused.check_same_training(optimizer, self._optimizer, [one.call.module for one in passes], self._module)
         for one in passes:
-            _supported.check_alike(seen.first, one, other)
+            _supported.check_alike(seen.first, one, "another loss is taken than at step 0")
             _supported.check_modes(seen.first.call, one.call)
+            seen.note_before(one)
         parameters = self._parameters()
         groups = _supported.trained(optimizer, parameters)
-        _supported.check_settings({name: plain(group) for name, group in groups.items()}, seen.rules)
+        could = _supported.trainable(optimizer, parameters), seen.trainable
+        _supported.check_settings({name: plain(group) for name, group in groups.items()}, seen.rules, could)
         if self._done:
             _supported.check_untouched(seen.keeper.last.weights, self._weights())
             _supported.check_buffers(seen.keeper.last.buffers, first.call.buffers)
@@ -224,7 +227,7 @@ class Observer:
 
     def _begin(self, optimizer: torch.optim.Optimizer, first: Pass) -> Seen:
         module = first.call.module
-        _supported.check_optimizer(optimizer, module)
+        _refused.check_optimizer(optimizer, module, [call.module for call in self._recent])
         self._optimizer, self._module = optimizer, module
         rules = {name: plain(group) for name, group in _supported.trained(optimizer, self._parameters()).items()}
         shared = {
@@ -246,7 +249,8 @@ class Observer:
             live=live,
             initial=initial,
             initial_buffers=buffers,
-            environment=environment(str(next(module.parameters()).device)),
+            environment=environment(str(next(module.parameters()).device)) | self._lines(first),
+            trainable=_supported.trainable(optimizer, self._parameters()),
             keeper=Keeper(self._limit, After(initial, {}, buffers)),
             first=first,
             dropout=self._dropout,
@@ -256,7 +260,23 @@ class Observer:
         )
         return self._seen
 
+    def _lines(self, first: Pass) -> dict[str, str]:
+        """The program's lines that call the model, the loss's backward and the optimizer."""
+        return {
+            "model_line": first.call.where,
+            "loss_line": self._last_backward,
+            "optimizer_line": _where.told(),
+        }
+
     # -- the end
+
+    def _advice(self) -> str:
+        if not self._differentiated:
+            return "A training calls optimizer.step()"
+        return (
+            "It calls backward() and changes the weights by itself, and parity follows torch's optimizers: write the "
+            f"update as torch.optim.SGD(model.parameters(), lr=...) and optimizer.step(){self._last_backward}"
+        )
 
     def finish(self) -> Seen:
         """What was seen, once the program has ended.
@@ -267,9 +287,7 @@ class Observer:
         if self._problem is not None:
             raise UnsupportedError(f"{self._name}: {self._problem}")
         if self._seen is None:
-            raise UnsupportedError(
-                f"{self._name} ran to its end and never stepped an optimizer. A training calls optimizer.step()"
-            )
+            raise UnsupportedError(f"{self._name} ran to its end and never stepped an optimizer. {self._advice()}")
         if self._steps_begun != self._done + self.stopped:
             raise UnsupportedError(f"{self._name}: a step of the optimizer raised, and the program went on")
         if not self.stopped:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from parity._errors import UnsupportedError
 from parity._recording import Array, Tree
 from parity._trees import Path, found, paths
 
@@ -37,10 +38,23 @@ class Arguments:
 
 
 def to_array(tensor: torch.Tensor) -> Array:
-    """A tensor's values as a NumPy array of their own."""
+    """A tensor's values as a NumPy array of their own.
+
+    Raises:
+        UnsupportedError: NumPy has no such tensors.
+    """
     if tensor.layout is not torch.strided:
-        raise TypeError(f"a tensor of layout {tensor.layout}")
-    return np.array(tensor.detach().cpu().resolve_conj().resolve_neg().numpy())
+        raise UnsupportedError(
+            f"there is a tensor of layout {tensor.layout}, and a recording keeps dense ones. Make it dense: "
+            "with to_dense(), and with sparse=False for the gradients of an Embedding"
+        )
+    try:
+        return np.array(tensor.detach().cpu().resolve_conj().resolve_neg().numpy())
+    except TypeError:
+        raise UnsupportedError(
+            f"there is a tensor of {tensor.dtype}, which NumPy, and so a recording, has not. Train in float32 to have "
+            "it judged: leave out torch.autocast, bfloat16() and the like"
+        ) from None
 
 
 def taken(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tree, Arguments]:

@@ -11,7 +11,7 @@ from parity._loss import Line, Loss, Ref, refs, replaced
 from parity._recording import MSE, OWN, Part
 
 # Functions that change a tensor's shape and none of its values.
-_RESHAPING = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "contiguous", "view_as", "reshape_as", "ravel"}
+RESHAPING = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "contiguous", "view_as", "reshape_as", "ravel"}
 _SCALING = {"mul", "div", "true_divide", "neg", "multiply", "divide", "negative", "__rmul__"}
 
 
@@ -84,7 +84,7 @@ def _line(loss: Loss, ref: Any) -> Line | None:
 
 def unreshaped(loss: Loss, ref: Ref) -> Ref:
     """What ``ref`` was before it was only reshaped."""
-    while (line := _line(loss, ref)) is not None and line.name in _RESHAPING and isinstance(line.args[0], Ref):
+    while (line := _line(loss, ref)) is not None and line.name in RESHAPING and isinstance(line.args[0], Ref):
         ref = line.args[0]
     return ref
 

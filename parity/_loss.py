@@ -40,6 +40,8 @@ class Line:
     module: torch.nn.Module | None
 
     def __str__(self) -> str:
+        if self.name == "__getitem__" and len(self.args) == 2:
+            return f"{_readable(self.args[0])}[{_index(self.args[1])}]"
         given = [_readable(value) for value in self.args]
         given += [f"{key}={_readable(value)}" for key, value in self.kwargs.items() if value is not None]
         return f"{self.name}({', '.join(given)})"
@@ -169,11 +171,12 @@ def _check_outside(value: Outside, called: bool) -> None:
         if not called:
             raise UnsupportedError(
                 f"{what}, and no module's output: parity records modules that are called, as model(x), and neither "
-                "model.forward(x) nor plain tensors"
+                "model.forward(x) nor plain tensors. Call the model, or make the tensors a torch.nn.Module's parameters"
             )
         raise UnsupportedError(
             f"{what}, beside the model's output. Parity records losses of one call's output and data: compute it "
-            "inside the model and return it, or, where it is a penalty on weights, use the optimizer's weight_decay"
+            "inside the model and return it beside the output; a penalty on squared weights can be the optimizer's "
+            "weight_decay"
         )
     if value.changed:
         raise UnsupportedError(
@@ -238,6 +241,15 @@ def _plain(nested: Any) -> Any:
     if isinstance(nested, slice):
         return ("slice", nested.start, nested.stop, nested.step)
     return nested if nested is None or isinstance(nested, bool | int | float | str) else str(nested)
+
+
+def _index(value: Any) -> str:
+    if isinstance(value, tuple) and value:
+        return ", ".join(map(_index, value))
+    if isinstance(value, slice):
+        ends = ["" if end is None else _readable(end) for end in (value.start, value.stop)]
+        return ":".join(ends if value.step is None else [*ends, _readable(value.step)])
+    return "..." if value is ... else _readable(value)
 
 
 def _readable(value: Any) -> str:

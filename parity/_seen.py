@@ -109,6 +109,8 @@ class Call:
         chance: the function inside that drew random numbers, and the module that called it; empty where none did.
         evaluation: whether it is kept as one: an optimizer step was made and it had no part in it.
         lazy: whether the module had weights without a shape before it.
+        before: of a linear layer inside a model, what the model makes of its input before the layer, by name.
+        where: the program's line that called it, before the first step.
     """
 
     module: torch.nn.Module
@@ -121,6 +123,8 @@ class Call:
     chance: str = ""
     evaluation: bool = False
     lazy: bool = False
+    before: tuple[str, ...] = ()
+    where: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -195,6 +199,7 @@ class Seen:
     dropout: bool
     rules: dict[str, dict[str, Any]]
     learning_rates: dict[str, list[float]]
+    trainable: set[str] = dataclasses.field(default_factory=set)
     clipping: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pool: BatchPool = dataclasses.field(default_factory=BatchPool)
     passes: list[list[tuple[Loss, Arguments, tuple[int, ...] | None]]] = dataclasses.field(default_factory=list)
@@ -202,6 +207,15 @@ class Seen:
     losses: list[Any] = dataclasses.field(default_factory=list)
     evaluations: list[Evaluation] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+
+    def note_before(self, one: Pass) -> None:
+        """Say what the model makes of its input before its linear layer, which JAX is fed as data."""
+        beginning = "What the model makes of its input before its linear layer"
+        if one.layer and one.call.before and not any(note.startswith(beginning) for note in self.notes):
+            self.notes.append(
+                f"{beginning} ({', '.join(one.call.before)}) is PyTorch's on both sides: JAX is fed the result as "
+                "data, and what is judged is the training of the layer."
+            )
 
     def place(self, passes: Sequence[Pass], limit: float) -> bool:
         """Take up what a step is fed: one backward pass, or several whose gradients add up. Was there room?"""

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from parity import _trees
+from parity._errors import UnsupportedError
 from parity._inputs import taken, to_array, to_tree
-from parity._recording import Array
+from parity._known import RESHAPING
+from parity._recording import Array, Tree
 from parity._seen import Call
 from parity._tape import Tape
 
@@ -22,6 +24,8 @@ _BY_MODE = (
 )
 
 
+# Modules that hand on the values that they are given.
+_SAME_VALUES = {"Flatten", "Unflatten", "Identity"}
 _UNSHAPED = (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer)
 
 
@@ -40,6 +44,9 @@ class Stack:
         self._model: Call | None = None
         self._place = 0
         self._layer: torch.nn.Module | None = None
+        self._shell = False  # whether the model that is called comes to one linear layer inside it
+        self._inner: list[Call] = []
+        self._before: tuple[str, ...] = ()
         self._last: dict[str, Array] = {}
 
     def enter(self, module: torch.nn.Module, args: Any) -> None:
@@ -49,29 +56,46 @@ class Stack:
             self._place = len(self._modules)
             self._layer = only_layer(module)
             lazy = any(isinstance(each, _UNSHAPED) for each in _tensors(module))
-            buffers = {} if lazy else self.buffers(module)
-            self._model = Call(module, 0, buffers=buffers, modes=_modes(module), lazy=lazy)
-            self._tape.off = self._layer is None or self._layer is module
+            self._model = Call(module, 0, modes=_modes(module), lazy=lazy)
+            self._shell = self._layer not in (None, module)
+            self._tape.off = not self._shell
+            try:
+                self._model.buffers = {} if lazy else self.buffers(module)
+            except UnsupportedError as error:
+                self._on_problem(f"in {type(module).__name__}, {error}")
+            self._inner, self._tape.before = [], {} if self._shell else None
         elif self._model is None:
             self._tape.module = module
+        elif module is self._layer:
+            made = (name for name in self._tape.before or () if name not in RESHAPING | _SAME_VALUES)
+            self._before, self._tape.before = tuple(made) or ("forward",), None
+        elif self._tape.before is not None and not any(True for _ in module.children()):
+            self._tape.before[type(module).__name__] = None
+            self._tape.inside = True
 
-    def leave(self, module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """A module has returned, or raised."""
+    def leave(self, module: torch.nn.Module, args: Any, kwargs: Any, *returned: Any) -> None:
+        """A module has returned, or raised: then PyTorch leaves the keywords out and gives ``None`` as the output."""
+        output = returned[0] if returned else None
         self._modules.pop()
+        self._tape.inside = False
         call, outermost = self._model, self._model is not None and len(self._modules) < self._place
         if outermost:
-            self._model, self._tape.off = None, False
+            self._model, self._tape.off, self._tape.before = None, False, None
         elif call is None:
             self._tape.module = self._modules[-1] if self._modules else None
         if output is None or call is None:
             return
         try:
             if outermost:
-                self._take(call, args, kwargs, output, shell=self._layer not in (None, module))
+                self._take(call, args, kwargs, output, shell=self._shell)
+                for inner in self._inner:
+                    inner.before = inner.before if _changed(call.inputs, inner.inputs) else ()
             elif module is self._layer:
-                self._take(Call(module, 0, chance=call.chance), args, kwargs, output, shell=False)
-        except TypeError as error:
-            self._on_problem(f"{type(module).__name__} computes in a dtype that NumPy lacks ({error})")
+                inner = Call(module, 0, chance=call.chance, before=self._before)
+                self._inner.append(inner)
+                self._take(inner, args, kwargs, output, shell=False)
+        except UnsupportedError as error:
+            self._on_problem(f"in {type(module).__name__}, {error}")
 
     def _take(self, call: Call, args: Any, kwargs: Any, output: Any, *, shell: bool) -> None:
         outputs = to_tree(output)
@@ -81,7 +105,7 @@ class Stack:
             args, kwargs = (kwargs["input"],), {}  # its one argument, by whatever way it came
         call.inputs, call.arguments = taken(call.module, args, kwargs)
         call.outputs = outputs
-        self._tape.returned(call, output, shell=shell)
+        self._tape.returned(call, output, shell=self._shell)
         self._on_call(call)
 
     def chance(self, function: str) -> None:
@@ -108,8 +132,14 @@ def _tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers()
 
 
+def _changed(outer: Tree, inner: Tree) -> bool:
+    """Whether a layer was given other values than the model about it, in whatever shape."""
+    flat = [leaf.reshape(-1) for leaf in _trees.leaves(outer)]
+    return inner is not None and not any(_trees.same_array(leaf, inner.reshape(-1)) for leaf in flat)
+
+
 def only_layer(module: torch.nn.Module) -> torch.nn.Module | None:
-    """The linear layer that owns all parameters of ``module``, where there is one and no buffer beside it."""
+    """The linear layer that owns all parameters of ``module``, where there is one."""
     own = {id(parameter) for parameter in module.parameters()}
     for inner in module.modules():
         if isinstance(inner, torch.nn.Linear) and own == {id(parameter) for parameter in inner.parameters()}:

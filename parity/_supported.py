@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,12 @@ from parity._errors import UnsupportedError
 from parity._inputs import constants
 from parity._recording import MSE, Array
 from parity._seen import Call, Pass
-from parity._words import count
+
+_CYCLED = dict.fromkeys(("momentum", "betas"), ": OneCycleLR and CyclicLR leave it with cycle_momentum=False")
 
 
-def the_passes(
-    differentiated: Sequence[Pass], optimizer: torch.optim.Optimizer, arguments: Sequence[Any]
-) -> Sequence[Pass]:
+def the_passes(differentiated: Sequence[Pass], optimizer: torch.optim.Optimizer) -> Sequence[Pass]:
     """The backward passes whose gradients a step uses."""
-    if any(argument is not None for argument in arguments):
-        raise UnsupportedError("optimizer.step() is given a closure; call backward() before step() instead")
-    if not differentiated:
-        raise UnsupportedError(
-            "backward() was not called on a loss since the last step. Call it once before every optimizer.step()"
-        )
     # What was differentiated before the gradients were last cleared is gone.
     moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     cleared = [index for index, one in enumerate(differentiated) if not one.uncleared & moved]
@@ -106,25 +99,6 @@ def _lines(one: Pass) -> str:
     return ", ".join(line.name for line in one.loss.lines) or "what the model returned"
 
 
-def check_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
-    """The optimizer must train the model, nothing else, and from the start."""
-    if isinstance(model, torch.jit.ScriptModule):
-        raise UnsupportedError(
-            "the model is a scripted module, whose weights cannot be copied into a float64 run. Train the module that "
-            "torch.jit.script() was given"
-        )
-    owned = {id(parameter) for parameter in model.parameters()}
-    used = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    name = type(model).__name__
-    if used - owned:
-        raise UnsupportedError(
-            f"the optimizer holds {count(len(used - owned), 'parameter')} that no recorded module owns: the loss was "
-            f"taken of {name}, which has {len(owned)} of its own. Give the optimizer that model's parameters() alone"
-        )
-    if any(state and float(state.get("step", 1)) > 0 for state in optimizer.state.values()):
-        raise UnsupportedError("the optimizer starts with a state of its own. Record a training from its start")
-
-
 def trained(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
 ) -> Mapping[str, Mapping[str, Any]]:
@@ -136,17 +110,36 @@ def trained(
     return found
 
 
-def check_settings(now: Mapping[str, Mapping[str, Any]], at_start: Mapping[str, Mapping[str, Any]]) -> None:
-    """The same parameters train, and only the learning rate may change on the way."""
-    if now.keys() != at_start.keys():
-        changed = ", ".join(sorted(now.keys() ^ at_start.keys()))
-        raise UnsupportedError(f"{changed} is frozen or freed on the way. Record the stretches one by one")
+def trainable(optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]) -> set[str]:
+    """The names of the parameters that the optimizer holds and that are not frozen."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return {name for name, parameter in parameters.items() if parameter.requires_grad and id(parameter) in held}
+
+
+def check_settings(
+    now: Mapping[str, Mapping[str, Any]],
+    at_start: Mapping[str, Mapping[str, Any]],
+    trainable: tuple[Collection[str], Collection[str]],
+) -> None:
+    """The same parameters train, and only the learning rate may change on the way.
+
+    ``trainable`` are the names of those that could be trained, now and at the start.
+    """
+    if changed := sorted(now.keys() ^ at_start.keys()):
+        names = ", ".join(changed)
+        if all(name in some for name in changed for some in trainable):
+            first, here = ("no gradient", "one") if changed[0] in now else ("a gradient", "none")
+            raise UnsupportedError(
+                f"{names} had {first} at step 0 and {here} now: the loss does not use the same parameters at every "
+                "step. Let it use them all, those that are to have no say times 0"
+            )
+        raise UnsupportedError(f"{names} is frozen or freed on the way. Record the stretches one by one")
     for name, settings in at_start.items():
         for key, value in settings.items():
             if now[name][key] != value:
                 raise UnsupportedError(
                     f"the optimizer's {key} changes from {value!r} to {now[name][key]!r}. "
-                    "Keep it constant; the learning rate may change"
+                    f"Keep it constant; the learning rate may change{_CYCLED.get(key, '')}"
                 )
 
 
@@ -173,7 +166,7 @@ def check_gradients(made: Mapping[int, tuple[torch.Tensor, int]], trained: Mappi
             raise UnsupportedError(
                 f"the gradient of {name} is changed between backward() and optimizer.step(), by the program or by what "
                 "it calls. Parity follows what backward(), torch.nn.utils.clip_grad_norm_ and clip_grad_value_ do: put "
-                "the change into the loss"
+                "the change into the loss or the optimizer's settings"
             )
 
 
@@ -202,5 +195,6 @@ def check_untouched(after_last_step: Mapping[str, Array], now: Mapping[str, Arra
     for name, values in now.items():
         if not np.array_equal(after_last_step[name], values, equal_nan=True):
             raise UnsupportedError(
-                f"{name} was changed since the last step, outside the optimizer. Parity follows what optimizers do"
+                f"{name} was changed since the last step, outside the optimizer. Parity follows what optimizers do: "
+                "load and change weights before the first step or after the last"
             )

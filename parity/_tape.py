@@ -98,12 +98,16 @@ class Tape(TorchFunctionMode):
         self._numbers = itertools.count()
         self.off = False  # inside the model, where nothing is noted
         self.module: torch.nn.Module | None = None  # the innermost module outside the model, such as a loss
+        self.before: dict[str, None] | None = None  # what was called in the model before its one linear layer
+        self.inside = False  # in a module that stands in ``before`` itself
+        self.grad_called = False  # torch.autograd.grad, since the last step
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = _name(func)
         if name == "backward":
             return self._backward(func, args, kwargs)
+        self.grad_called |= func is torch.autograd.grad
         chance = _chance.draws(name, args, kwargs)
         if chance and chance.dropout and not self._dropout:
             func, args, kwargs = _chance.without_dropout(func, name, args, kwargs)
@@ -111,7 +115,10 @@ class Tape(TorchFunctionMode):
         if chance:
             self._on_chance(chance.name)
         if self.off or not self._values or not self._derives(args, kwargs):
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
+            if self.before is not None and not self.inside and isinstance(out, torch.Tensor):
+                self.before[name.strip("_")] = None
+            return out
         # Taken before the function runs: it may change its arguments.
         noted = self._noted(args), self._noted(kwargs)
         out = func(*args, **kwargs)
@@ -135,7 +142,7 @@ class Tape(TorchFunctionMode):
 
     def forget(self) -> None:
         """Let go of all that was noted."""
-        self._values = WeakIdKeyDictionary()
+        self._values, self.grad_called = WeakIdKeyDictionary(), False
 
     def _put(self, tensor: torch.Tensor, value: Any) -> None:
         self._values[tensor] = (value, version_of(tensor))

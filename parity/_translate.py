@@ -36,9 +36,9 @@ def port(recording: Recording) -> Port:
         UnsupportedError: a part is of another kind, named in the message, or the loss would broadcast its arguments.
     """
     # A module is told to be one linear layer by a squared error of its output: with another loss, that is the obstacle.
-    _require("loss", recording.loss, MSE)
-    _require("model", recording.model, LINEAR)
-    _require("optimizer", recording.optimizer, SGD)
+    _require("loss", recording, MSE)
+    _require("model", recording, LINEAR)
+    _require("optimizer", recording, SGD)
     if recording.clipping:
         raise UnsupportedError(
             f"the gradients are clipped {_clipping.told(recording.clipping)}, which parity cannot port by itself. "
@@ -76,14 +76,16 @@ def _layout(use_bias: bool) -> dict[str, str]:
     return {"weight": "kernel.T", "bias": "bias"} if use_bias else {"weight": "kernel.T"}
 
 
-def _require(role: str, part: Part, kind: str) -> None:
+def _require(role: str, recording: Recording, kind: str) -> None:
+    part: Part = getattr(recording, role)
     if part.type != kind:
+        where = recording.environment.get(f"{role}_line", "")
         made_of = " then ".join(str(line) for line in part.settings.get("operations", ()))
         called = f"{part.type} ({made_of})" if part.type == OWN else f"a {part.type}"
         raise UnsupportedError(
             f"the {role} is {called}, which parity cannot port by itself; it ports "
             f"{LINEAR.replace('modules.linear.', '')} with {MSE.replace('modules.loss.', '')} and "
-            f"{SGD.replace('sgd.', '')}. {_BRING_YOUR_OWN}"
+            f"{SGD.replace('sgd.', '')}. {_BRING_YOUR_OWN}{where}"
         )
 
 

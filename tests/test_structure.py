@@ -28,6 +28,7 @@ ROOMS = [
     "_output",
     "_content",
     "_recording",
+    "_where",
     "_inputs",
     "_chance",
     "_tape",
@@ -39,6 +40,7 @@ ROOMS = [
     "_seen",
     "_passes",
     "_supported",
+    "_refused",
     "_stack",
     "_hooks",
     "_thresholds",
@@ -146,7 +148,7 @@ def test_rooms_import_only_from_rooms_before_them() -> None:
 def test_torch_is_imported_in_its_own_rooms_only() -> None:
     allowed = {
         *("_arbiter", "_hooks", "_inputs", "_known", "_loss", "_measure", "_passes", "_run_program", "_seen"),
-        *("_clip_watch", "_stack", "_supported", "_tape", "programs", "bench"),
+        *("_clip_watch", "_refused", "_stack", "_supported", "_tape", "_where", "programs", "bench"),
     }
     found = {
         path.relative_to(ROOT / "parity").parts[0].removesuffix(".py")

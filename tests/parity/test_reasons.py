@@ -69,7 +69,7 @@ REFUSED = {
     "plain tensors": (plain_tensors, r"no module's output: .* nor plain tensors"),
     "a penalty on weights": (
         train(linear, lambda model: F.mse_loss(model(X), Y) + model.weight.square().sum()),
-        "beside the model's output.* where it is a penalty on weights, use the optimizer's weight_decay",
+        "beside the model's output.* a penalty on squared weights can be the optimizer's weight_decay",
     ),
     "weights made in the training": (
         train(lambda: torch.nn.LazyLinear(1)),

@@ -283,10 +283,10 @@ def _vector(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     ("loss", "message"),
     [
         (_noisy, "at step 0, the loss draws random numbers (dropout)"),
-        (_changing(), "at step 1, another model, optimizer or loss is used than at step 0"),
-        (_changing(), "Record one training at a time: cross_entropy is given"),
+        (_changing(), "at step 1, another loss is taken than at step 0"),
+        (_changing(), "than at step 0: cross_entropy is given"),
         (_rebuilt(), "the loss is tanh, cross_entropy, and relu, cross_entropy at first"),
-        (_penalised, "where it is a penalty on weights, use the optimizer's weight_decay"),
+        (_penalised, "a penalty on squared weights can be the optimizer's weight_decay"),
         (_several, "one loss is taken of several models (Sequential)"),
         (_through_view, "the loss cannot be followed: a tensor was changed in place through a view of it"),
         (_vector, "backward() is called on a tensor of shape (9, 3)"),
