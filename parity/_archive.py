@@ -23,7 +23,7 @@ import numpy as np
 from parity._errors import OutputError, RecordingError
 
 FORMAT = "parity recording"
-VERSION = 2
+VERSION = 3
 _HEADER = "header"
 # Beyond this many bytes, packing weights and gradients tighter takes minutes and saves little.
 _COMPRESSED = 2**26

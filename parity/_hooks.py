@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import time
 from types import TracebackType
 from typing import Any
@@ -17,12 +16,14 @@ from parity._clip_watch import Watch
 from parity._errors import UnsupportedError
 from parity._inputs import to_array
 from parity._passes import pass_of
-from parity._recording import Array, Evaluation, PrintedLine
+from parity._reads import Reads
+from parity._recording import Array, Evaluation
 from parity._seen import Call, Pass, Seen, environment, gradients, joined, module_part, optimizer_state, part, plain
 from parity._stack import Stack
 from parity._tape import Tape
 from parity._thinning import After, Keeper
 from parity._words import count
+from parity._written import Written
 
 _LEFT_OUT = "Evaluations of the model were left out where they would take more than an eighth of the memory limit."
 
@@ -57,7 +58,15 @@ class Observer:
         self._ends: list[float] = []
         self._last_backward = ""
         self.stopped = False
-        self._tape = Tape(self._on_backward, lambda name: self._stack.chance(name), self._on_gradients, dropout=dropout)
+        self._tape = Tape(
+            self._on_backward,
+            lambda name: self._stack.chance(name),
+            self._on_gradients,
+            lambda *read: self._reads.on_read(*read),
+            dropout=dropout,
+        )
+        self._reads = Reads(self._tape, lambda: self.done)
+        self.written = Written(self._reads)
         self._clips = Watch(namespace)
         self._stack = Stack(self._tape, self._on_call, self._problem_is)
 
@@ -81,27 +90,23 @@ class Observer:
             handle.remove()
 
     @property
-    def _done(self) -> int:
+    def done(self) -> int:
+        """How many steps were made."""
         return self._seen.keeper.done if self._seen else 0
 
     def _problem_is(self, error: object) -> None:
-        self._problem = self._problem or f"at step {self._done}, {error}{_where.told()}"
+        self._problem = self._problem or f"at step {self.done}, {error}{_where.told()}"
 
-    # -- where the program is, for its printed lines
+    # -- the program's printed lines
 
-    def at(self, text: str) -> PrintedLine:
-        """``text`` with the present place in the training; evaluations are counted as calls until :meth:`settle`."""
-        return PrintedLine(text, self._done, self._done + bool(self._differentiated), len(self._calls))
-
-    def settle(self, line: PrintedLine) -> PrintedLine:
-        """``line`` with its evaluations counted, now that it is known which calls were training steps."""
-        done = sum(call.evaluation for call in self._calls[: line.evaluations])
-        return dataclasses.replace(line, evaluations=done)
+    def evaluations(self) -> dict[int, int]:
+        """The place of each call that is kept as an evaluation, by its identity."""
+        return {id(call): place for place, call in enumerate(call for call in self._calls if call.evaluation)}
 
     # -- the hooks
 
     def _on_call(self, call: Call) -> None:
-        call.step = self._done
+        call.step = self.done
         if self._seen is None:
             call.where = _where.told()
         if not self.stopped:
@@ -111,7 +116,9 @@ class Observer:
     def _on_backward(self, value: Any, root: torch.Tensor, seed: Any) -> None:
         if self._problem is None and not self.stopped:
             try:
-                self._differentiated.append(pass_of(value, root, seed))
+                made = pass_of(value, root, seed)
+                self._differentiated.append(made)
+                self._reads.backward(value, root, made.loss.seed)
             except UnsupportedError as error:
                 self._problem_is(error)
             self._last_backward = "" if self._seen else _where.told()
@@ -149,7 +156,7 @@ class Observer:
     @property
     def seconds(self) -> float:
         """What the training took, from the end of its first step to that of its last, scaled to all steps."""
-        return (self._ends[-1] - self._ends[0]) * self._done / (self._done - 1) if self._done > 1 else 0.0
+        return (self._ends[-1] - self._ends[0]) * self.done / (self.done - 1) if self.done > 1 else 0.0
 
     # -- one step
 
@@ -174,7 +181,7 @@ class Observer:
         groups = _supported.trained(optimizer, parameters)
         could = _supported.trainable(optimizer, parameters), seen.trainable
         _supported.check_settings({name: plain(group) for name, group in groups.items()}, seen.rules, could)
-        if self._done:
+        if self.done:
             _supported.check_untouched(seen.keeper.last.weights, self._weights())
             _supported.check_buffers(seen.keeper.last.buffers, first.call.buffers)
         if not seen.place(passes, self._limit / 2):
@@ -187,10 +194,11 @@ class Observer:
         seen.keeper.begin(joined([one.predictions for one in passes]), made)
         for name, group in groups.items():
             seen.learning_rates[name].append(float(group["lr"]))
+        self._reads.stepped([one.call for one in passes], sum(seen.pool.batches[seen.batch_of_step[-1]].parts))
         self._clear(passes)
 
     def _stop(self, seen: Seen) -> None:
-        if not self._done:
+        if not self.done:
             raise UnsupportedError(
                 f"the first batch takes more than half the memory limit of {self._limit:,.0f} bytes. Record with a "
                 "larger memory_limit"
@@ -199,7 +207,7 @@ class Observer:
         self._clear([])
         self._calls = [call for call in self._calls if call.evaluation]
         seen.notes.append(
-            f"The recording ends after {count(self._done, 'step')}: the batches seen until then take half the memory "
+            f"The recording ends after {count(self.done, 'step')}: the batches seen until then take half the memory "
             f"limit of {self._limit:,.0f} bytes. What is judged is the training up to there."
         )
 
@@ -242,6 +250,7 @@ class Observer:
                 f"{type(module).__name__} and its optimizer cannot be copied for the float64 run: {error}"
             ) from None
         initial, buffers = self._weights(), first.call.buffers
+        self._reads.begin(module)
         self._seen = Seen(
             model=module_part(module),
             loss=first.part,
@@ -288,7 +297,7 @@ class Observer:
             raise UnsupportedError(f"{self._name}: {self._problem}")
         if self._seen is None:
             raise UnsupportedError(f"{self._name} ran to its end and never stepped an optimizer. {self._advice()}")
-        if self._steps_begun != self._done + self.stopped:
+        if self._steps_begun != self.done + self.stopped:
             raise UnsupportedError(f"{self._name}: a step of the optimizer raised, and the program went on")
         if not self.stopped:
             self._clear([])

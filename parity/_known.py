@@ -53,6 +53,15 @@ def _without_factor(loss: Loss) -> tuple[int | None, float]:
     return (ref.number if whole else None), loss.seed * float(factor)
 
 
+def scaling(name: str, function: Any, args: Any, inner: Any) -> float | None:
+    """What an operation multiplies ``inner``, one of its arguments, with; ``None`` where that is not all it does."""
+    constant = all(value is inner or isinstance(value, int | float) for value in args)
+    if name not in _SCALING or not constant or (name.startswith(("div", "true_div")) and args[0] is not inner):
+        return None
+    one = torch.tensor(1.0, dtype=torch.float64)
+    return float(function(*(one if value is inner else value for value in args)))
+
+
 def _mse_operands(
     input: Any,
     target: Any,

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax import tree
 
-from parity._recording import PrintedLine, Recording
+from parity import _trees
+from parity._lines import NUMBER, Number, PrintedLine, Source
+from parity._recording import Recording
 from parity._replay import Replay
 
-# A number that is not a plain integer: counters and sizes are the program's own and stay as they are.
-_NUMBER = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?|[-+]?\b(?:inf|nan)\b")
-# Tensors with more elements than this are not searched for a printed number: chance would find one.
-_SEARCHED = 64
+# What two ways to work out the same float64 number may differ by, relative to it.
+_SAME = 2.0**-48
 
 
 class Line(NamedTuple):
     """A printed line of PyTorch and its counterpart.
 
-    ``jax`` is ``None`` where a number in the line is no loss, weight or prediction: there is nothing to compare.
+    ``jax`` is ``None`` where it is not known of every number in the line where it came from, or where the JAX side has
+    no such number: there is nothing to compare.
     """
 
     torch: str
@@ -39,61 +39,113 @@ def side_by_side(recording: Recording, replay: Replay) -> tuple[Line, ...]:
 
 
 def _rewrite(line: PrintedLine, recording: Recording, replay: Replay) -> str | None:
-    """The line with each number exchanged, once it is known which recorded value it is."""
-    pairs = list(_values(line, recording, replay))
+    """The line with each number exchanged, where the source of every one is known."""
+    known = [place for number in line.numbers for place in range(number.start, number.end)]
+    if any(not set(range(*match.span())) & set(known) for match in NUMBER.finditer(line.text)):
+        return None
     pieces, end = [], 0
-    for match in _NUMBER.finditer(line.text):
-        number = _counterpart(match.group(), pairs)
-        if number is None:
+    for number in line.numbers:
+        text: str | None = line.text[number.start : number.end]
+        if number.source is not None:
+            text = _exchanged(number, line.text, recording, replay)
+        if text is None:
             return None
-        pieces += [line.text[end : match.start()], number]
-        end = match.end()
+        pieces += [line.text[end : number.start], text]
+        end = number.end
     return "".join([*pieces, line.text[end:]])
 
 
-def _values(line: PrintedLine, recording: Recording, replay: Replay) -> Iterator[tuple[Any, Any]]:
-    """Values of PyTorch that the line may show, the likeliest first, each with JAX's."""
-    if 0 < line.losses <= recording.steps:  # a loss that no step followed has no counterpart
-        pair = recording.observed.losses[line.losses - 1], replay.free.losses[line.losses - 1]
-        yield pair
-        if scale := recording.loss.settings.get("scale"):  # the program may print what it has before it scales it
-            yield pair[0] / scale, pair[1] / scale
-    if line.evaluations:
-        place = line.evaluations - 1
-        yield from _elements(recording.evaluations[place].outputs, replay.evaluations[place])
+def _exchanged(number: Number, line: str, recording: Recording, replay: Replay) -> str | None:
+    assert number.source is not None
+    pair = _values(number.source, recording, replay)
+    text = line[number.start : number.end]
+    return None if pair is None else counterpart(text, number.style, *pair)
+
+
+def _values(source: Source, recording: Recording, replay: Replay) -> tuple[Any, Any] | None:
+    """The number in PyTorch's recording and in the JAX replay; ``None`` where one of them has none."""
+    if source.kind == "loss":
+        if not 0 <= source.first <= source.last < recording.steps:
+            return None
+        sides = tuple(_losses(source, losses, recording) for losses in (recording.observed.losses, replay.free.losses))
+        return sides[0], sides[1]
+    found = _tensors(source, recording, replay)
+    if found is None or np.shape(found[0]) != np.shape(found[1]) or source.index >= np.size(found[0]):
+        return None
+    torch, jax = (np.ravel(tensor)[source.index] for tensor in found)
+    if (source.factor, source.divisor) == (1.0, 1.0):
+        return torch, jax
+    return tuple(float(value) * source.factor / source.divisor for value in (torch, jax))  # type: ignore[return-value]
+
+
+def _losses(source: Source, losses: Any, recording: Recording) -> Any:
+    steps = range(source.first, source.last + 1)
+    if len(steps) == 1 and (source.factor, source.divisor, source.weighted) == (1.0, 1.0, False):
+        return losses[source.first]
+    rows = (sum(recording.batches[recording.batch_of_step[step]].parts) if source.weighted else 1 for step in steps)
+    return sum(float(losses[step]) * n for step, n in zip(steps, rows, strict=True)) * source.factor / source.divisor
+
+
+def _tensors(source: Source, recording: Recording, replay: Replay) -> tuple[Any, Any] | None:
+    if source.kind == "evaluation":
+        if source.first >= len(replay.evaluations):
+            return None
+        outputs = recording.evaluations[source.first].outputs, replay.evaluations[source.first]
+        return _leaf(source, *outputs)
+    read_after = source.kind in ("weights", "buffers")
+    if read_after and source.first == 0:
+        initial = (recording.initial, replay.initial), (recording.initial_buffers, replay.initial_buffers)
+        torch, jax = initial[source.kind == "buffers"]
+        return (torch[source.name], jax[source.name]) if source.name in torch and source.name in jax else None
+    step = source.first - read_after
+    row = int(np.searchsorted(recording.kept, step))
     # A step whose tensors were left out of the recording has none to show.
-    row = int(np.searchsorted(recording.kept, line.step - 1))
-    if line.step and (row == len(recording.kept) or recording.kept[row] != line.step - 1):
-        return
-    for name, initial in recording.initial.items():
-        if line.step:
-            yield from _elements(recording.observed.weights[name][row], replay.free.weights[name][row])
-        else:
-            yield from _elements(initial, replay.initial[name])
+    if row == len(recording.kept) or recording.kept[row] != step:
+        return None
+    sides = (getattr(side, source.kind) for side in (recording.observed, replay.free))
+    if source.kind == "predictions":
+        return _leaf(source, *(side[row] for side in sides))
+    torch, jax = sides
+    return (torch[source.name][row], jax[source.name][row]) if source.name in torch and source.name in jax else None
 
 
-def _elements(torch: Any, jax: Any) -> Iterator[tuple[Any, Any]]:
-    """Element beside element of two trees; none of an array that is too large, or that the port gives otherwise."""
-    for a, b in zip(tree.leaves(torch), tree.leaves(jax), strict=False):
-        if np.size(a) <= _SEARCHED and np.shape(a) == np.shape(b):
-            yield from zip(np.ravel(a), np.ravel(b), strict=True)
+def _leaf(source: Source, torch: Any, jax: Any) -> tuple[Any, Any] | None:
+    pairs = [_trees.leaves(side) for side in (torch, jax)]
+    return None if source.leaf >= min(map(len, pairs)) else (pairs[0][source.leaf], pairs[1][source.leaf])
 
 
-def _counterpart(text: str, pairs: list[tuple[Any, Any]]) -> str | None:
-    for torch, jax in pairs:
-        for write in _formats(text):
-            if write(torch) == text:
-                return write(jax)
-    return None
+def counterpart(text: str, style: str, torch: Any, jax: Any) -> str | None:
+    """What stands for ``text``, which PyTorch's number was written as, where that is JAX's number.
+
+    ``None`` where ``text`` is not how PyTorch's number is written.
+    """
+    if style == "numpy":  # what tells a number from all others, or eight digits of each in an array
+        shortest = [str(np.asarray(value)[()]) for value in (torch, jax)]
+        if text == shortest[0] or float(text) == float(shortest[0]):
+            return text if float(torch) == float(jax) else shortest[1]
+        style = ""
+    if not _fits(text, written(text, style, torch)):
+        return None
+    return text if float(torch) == float(jax) else written(text, style, jax)
 
 
-def _formats(text: str) -> Iterator[Any]:
-    """The ways in which a number of this look may have been written."""
-    mantissa, _, exponent = text.lower().partition("e")
-    decimals = len(mantissa.partition(".")[2])
-    sign = "+" if text.startswith("+") else ""
-    yield lambda value: f"{float(value):{sign}.{decimals}{'e' if exponent else 'f'}}"
-    yield lambda value: repr(float(value))  # what .item() prints
-    yield lambda value: str(np.asarray(value)[()])
-    digits = len(re.sub(r"\D", "", mantissa).lstrip("0"))
-    yield lambda value: f"{float(value):{sign}.{max(digits, 1)}g}"
+def _fits(text: str, expected: str) -> bool:
+    if text == expected:
+        return True
+    # In full digits, the program's own order of operations shows in the last one.
+    full = len(re.sub(r"\D", "", text)) >= 15
+    return full and math.isclose(float(text), float(expected), rel_tol=_SAME)
+
+
+def written(text: str, style: str, value: Any) -> str:
+    """``value`` in a style; where that is by PyTorch's look, as many digits as ``text`` has."""
+    decimals = len(re.split("[eE]", text)[0].partition(".")[2])
+    if style == "repr":
+        return repr(float(value))
+    if style == "round":
+        return repr(round(float(value), decimals))
+    if style:
+        return format(float(value), style).strip().rstrip("%")
+    if text.endswith(".") and float(value).is_integer():
+        return f"{float(value):.0f}."
+    return f"{float(value):.{decimals or 4}{'e' if 'e' in text else 'f'}}"

@@ -8,9 +8,11 @@ import numpy as np
 
 from parity import _arbiter, _clipping, _run_program
 from parity._hooks import Observer
-from parity._recording import PrintedLine, Recording, fresh_state
+from parity._lines import PrintedLine
+from parity._recording import Recording, fresh_state
 from parity._run_program import Program
 from parity._seen import Seen
+from parity._written import Span, settled
 
 
 def record(
@@ -58,16 +60,17 @@ def record(
         (3, (3, 1, 2))
     """
     name, source = _run_program.describe(program)
-    printed: list[PrintedLine] = []
+    printed: list[tuple[str, int, list[Span]]] = []
     namespace = getattr(program, "__globals__", None)
     with Observer(name, dropout=dropout, memory_limit=memory_limit, namespace=namespace) as observer:
 
         def on_line(text: str) -> None:
             if not observer.stopped:
-                printed.append(observer.at(text))
+                printed.append((text, observer.done, observer.written.line(text)))
 
-        _run_program.run(program, on_line, seed=seed, argv=argv)
+        _run_program.run(program, on_line, observer.written.write, seed=seed, argv=argv)
     seen = observer.finish()
+    evaluations = observer.evaluations()
     rates = {name: np.array(values, np.float64) for name, values in seen.learning_rates.items()}
     observed, starts = seen.keeper.finish(
         np.array(seen.losses), lambda key, name, like: fresh_state(key, seen.rules[name], rates[name][0], like)
@@ -90,7 +93,7 @@ def record(
         arbiter_locked=locked,
         arbiter_free=free,
         evaluations=tuple(seen.evaluations),
-        printed=tuple(observer.settle(line) for line in printed),
+        printed=tuple(PrintedLine(text, step, settled(spans, evaluations)) for text, step, spans in printed),
         environment={
             **seen.environment,
             "seconds": observer.seconds,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity import _archive, _content, _trees
+from parity._lines import PrintedLine
 from parity._words import count
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -96,16 +97,6 @@ class Evaluation:
     step: int
     inputs: Tree
     outputs: Tree
-
-
-@dataclasses.dataclass(frozen=True)
-class PrintedLine:
-    """A line the program printed, and how far the training was: steps made, losses taken, evaluations made."""
-
-    text: str
-    step: int
-    losses: int
-    evaluations: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +248,7 @@ class Recording:
             arbiter_locked=_first(self.arbiter_locked, steps, rows),
             arbiter_free=_first(self.arbiter_free, steps, rows),
             evaluations=tuple(one for one in self.evaluations if one.step <= steps),
-            printed=tuple(line for line in self.printed if line.step <= steps and line.losses <= steps),
+            printed=tuple(line for line in self.printed if line.last_step <= steps),
             thinned=None if whole else kept,
             starts=None
             if whole or starts is None

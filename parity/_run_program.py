@@ -13,7 +13,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,23 @@ class _LineSink(io.RawIOBase):
             self.write(b"\n")
 
 
+class _Output(io.TextIOWrapper):
+    """A text stream that tells what is written to it, and by which frame."""
+
+    def __init__(self, sink: _LineSink, on_write: Callable[[str, FrameType], None]) -> None:
+        super().__init__(io.BufferedWriter(sink), encoding="utf-8", line_buffering=True)
+        self._on_write = on_write
+
+    def write(self, text: str) -> int:
+        if isinstance(text, str):
+            self._on_write(text, sys._getframe(1))
+        return super().write(text)
+
+
 @contextlib.contextmanager
-def _output_to(on_line: Callable[[str], None]) -> Iterator[None]:
+def _output_to(on_line: Callable[[str], None], on_write: Callable[[str, FrameType], None]) -> Iterator[None]:
     sink = _LineSink(on_line)
-    stream = io.TextIOWrapper(io.BufferedWriter(sink), encoding="utf-8", line_buffering=True)
+    stream = _Output(sink, on_write)
     try:
         with contextlib.redirect_stdout(stream):
             yield
@@ -129,14 +142,21 @@ def describe(program: Program) -> tuple[str, str]:
         raise ProgramError(f"{path} is not a Python script: it is not UTF-8 text") from None
 
 
-def run(program: Program, on_line: Callable[[str], None], *, seed: int | None = None, argv: Sequence[str] = ()) -> None:
-    """Run ``program`` to its end; ``on_line`` is given each line it prints.
+def run(
+    program: Program,
+    on_line: Callable[[str], None],
+    on_write: Callable[[str, FrameType], None] = lambda *_: None,
+    *,
+    seed: int | None = None,
+    argv: Sequence[str] = (),
+) -> None:
+    """Run ``program`` to its end; ``on_line`` is given each line it prints, ``on_write`` each text before.
 
     Raises:
         ProgramError: it raised, or exited with another status than 0; its own traceback is attached.
     """
     name, _ = describe(program)
-    with _torch_put_back(seed), _output_to(on_line):
+    with _torch_put_back(seed), _output_to(on_line, on_write):
         try:
             if callable(program):
                 program()

@@ -111,6 +111,7 @@ class Call:
         lazy: whether the module had weights without a shape before it.
         before: of a linear layer inside a model, what the model makes of its input before the layer, by name.
         where: the program's line that called it, before the first step.
+        used: the step that it alone was the forward pass of.
     """
 
     module: torch.nn.Module
@@ -125,6 +126,7 @@ class Call:
     lazy: bool = False
     before: tuple[str, ...] = ()
     where: str = ""
+    used: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

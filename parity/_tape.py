@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -69,6 +71,9 @@ class Lost:
     reason: str
 
 
+# Functions that turn a tensor into Python's numbers, a NumPy array or text.
+_READING = {"item", "tolist", "__float__", "numpy", "__repr__", "__format__"}
+
 Value = Output | Outside | Item | Lost
 
 
@@ -80,6 +85,7 @@ class Tape(TorchFunctionMode):
             was given.
         on_chance: called with the name of each function that draws random numbers.
         on_gradients: called after ``backward()`` has run.
+        on_read: called where a tensor is turned into numbers or text, with the arguments, the result and the frame.
         dropout: whether dropout stays on.
     """
 
@@ -88,12 +94,13 @@ class Tape(TorchFunctionMode):
         on_backward: Callable[[Any, Any, Any], None],
         on_chance: Callable[[str], None],
         on_gradients: Callable[[], None] = lambda: None,
+        on_read: Callable[[Any, Any, FrameType], None] = lambda *_: None,
         *,
         dropout: bool = True,
     ) -> None:
         super().__init__()
         self._on_backward, self._on_chance, self._dropout = on_backward, on_chance, dropout
-        self._on_gradients = on_gradients
+        self._on_gradients, self._on_read = on_gradients, on_read
         self._values: Any = WeakIdKeyDictionary()
         self._numbers = itertools.count()
         self.off = False  # inside the model, where nothing is noted
@@ -107,6 +114,10 @@ class Tape(TorchFunctionMode):
         name = _name(func)
         if name == "backward":
             return self._backward(func, args, kwargs)
+        if name in _READING and not self.off:
+            out = func(*args, **kwargs)
+            self._on_read(args, out, sys._getframe(1))
+            return out
         self.grad_called |= func is torch.autograd.grad
         chance = _chance.draws(name, args, kwargs)
         if chance and chance.dropout and not self._dropout:
@@ -139,6 +150,10 @@ class Tape(TorchFunctionMode):
             return Outside(tensor, version_of(tensor))
         value, version = entry
         return value if version_of(tensor) == version else Lost("a tensor was changed in place through a view of it")
+
+    def known(self) -> list[tuple[torch.Tensor, Any]]:
+        """Every tensor of which something is known, with what that is."""
+        return [(tensor, self.value(tensor)) for tensor in list(self._values)]
 
     def forget(self) -> None:
         """Let go of all that was noted."""

@@ -252,8 +252,8 @@ class Verdict:
             )
         if unknown:
             told.append(
-                f"{_lines(unknown, len(self.printed), 'was', 'were')} not compared: not every number there is a "
-                "recorded loss, weight or prediction."
+                f"{_lines(unknown, len(self.printed), 'was', 'were')} not compared: of a number there it is not known "
+                "where it came from."
             )
         return told
 

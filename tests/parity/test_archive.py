@@ -70,7 +70,7 @@ def test_another_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(_archive, "VERSION", 99)
     recording.save(tmp_path / "new.npz")
     monkeypatch.undo()
-    with pytest.raises(parity.RecordingError, match=r"of version 99; this parity reads .* of version 2"):
+    with pytest.raises(parity.RecordingError, match=r"of version 99; this parity reads .* of version 3"):
         Recording.load(tmp_path / "new.npz")
 
 

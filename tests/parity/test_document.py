@@ -18,7 +18,8 @@ import pytest
 import parity
 from parity import Verdict
 from parity._bounds import Bounds
-from parity._recording import Batch, Evaluation, Part, PrintedLine, Recording, Trace
+from parity._lines import Number, PrintedLine, Source
+from parity._recording import Batch, Evaluation, Part, Recording, Trace
 from parity.report import numbers
 from tests.parity.torch_programs import regression, small
 
@@ -107,7 +108,9 @@ def test_printed_weights_are_looked_up_at_their_step(thinned: Verdict, honest: V
     weight = float(honest.recording.observed.weights["weight"][6, 0, 0])
 
     def line(step: int) -> Any:
-        printed = (PrintedLine(f"w {weight:.6f}", step, 0, 0),)
+        text = f"w {weight:.6f}"
+        source = Source("weights", "weight", step, step)
+        printed = (PrintedLine(text, step, (Number(2, len(text), source, ".6f"),)),)
         recording = dataclasses.replace(thinned.recording, printed=printed)
         return dataclasses.replace(thinned, recording=recording).printed[0].jax
 
@@ -122,8 +125,12 @@ def test_printed_predictions_may_be_trees(honest: Verdict) -> None:
     inputs: Any = {"x": a}
     outputs: Any = {"logits": a, "score": b}
     evaluation = Evaluation(12, inputs, outputs)
+    numbers = (
+        Number(0, 6, Source("evaluation", leaf=1), ".4f"),
+        Number(11, 17, Source("evaluation", leaf=0), ".4f"),
+    )
     recording = dataclasses.replace(
-        honest.recording, evaluations=(evaluation,), printed=(PrintedLine("7.5432 and 1.2346", 12, 0, 1),)
+        honest.recording, evaluations=(evaluation,), printed=(PrintedLine("7.5432 and 1.2346", 12, numbers),)
     )
     for own, expected in [
         ({"logits": a + 1, "score": b + 1}, "8.5432 and 2.2346"),

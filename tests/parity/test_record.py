@@ -103,9 +103,10 @@ def test_evaluations_and_printed_lines_know_their_place() -> None:
     verdict = parity.check(program)
     recording = verdict.recording
     assert [evaluation.step for evaluation in recording.evaluations] == [1, 2, 3]
-    assert [(line.step, line.losses, line.evaluations) for line in recording.printed] == [
-        (1, 1, 0), (1, 1, 1), (2, 2, 1), (2, 2, 2), (3, 3, 2), (3, 3, 3), (3, 3, 3)
-    ]  # fmt: skip
+    assert [line.step for line in recording.printed] == [1, 1, 2, 2, 3, 3, 3]
+    sources = [number.source for line in recording.printed for number in line.numbers]
+    kinds = [(source.kind, source.first) if source else () for source in sources]
+    assert kinds == [("loss", 0), ("evaluation", 0), ("loss", 1), ("evaluation", 1), ("loss", 2), ("evaluation", 2)]
     assert recording.printed[-1].text == "no newline at the end"
     assert all(line.jax is not None for line in verdict.printed)
     for evaluation, answer in zip(recording.evaluations, verdict.replay.evaluations, strict=True):
@@ -131,8 +132,9 @@ def test_lines_printed_between_passes_and_after_an_idle_backward() -> None:
 
     verdict = parity.check(program)
     assert verdict.ok, str(verdict)
-    assert [line.losses for line in verdict.recording.printed] == [1, 1, 1, 2, 2, 2, 3]
-    assert len(verdict.printed) == 7
+    assert [line.step for line in verdict.recording.printed] == [0, 0, 0, 1, 1, 1, 2]
+    # A part of a step's loss is none, and a loss that no step follows has no counterpart.
+    assert [line.jax for line in verdict.printed] == [None] * 7
 
 
 def test_modules_beside_the_script_are_found_and_forgotten(tmp_path: Path) -> None:

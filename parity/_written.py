@@ -1,0 +1,123 @@
+"""What a program writes to its output, piece by piece, with the origin of the numbers in it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
+from typing import NamedTuple
+
+from parity._averages import Averages
+from parity._lines import NUMBER, Number
+from parity._print_call import OWN, Origin, Piece, pieces
+from parity._reads import Reads, Shown
+
+
+class Span(NamedTuple):
+    """A number in a text, where it begins and ends, and its origin."""
+
+    start: int
+    end: int
+    origin: Origin
+    style: str = ""
+
+
+class Written:
+    """Follows what is written, as text, and hands out the lines as they become whole.
+
+    Args:
+        reads: what left torch until now.
+    """
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads, self._averages = reads, Averages(reads)
+        self._call: tuple[int, int] | None = None
+        self._arguments: deque[list[Piece] | None] = deque()
+        self._text = ""
+        self._spans: list[Span] = []
+        self._lines: deque[tuple[str, list[Span]]] = deque()
+
+    def write(self, text: str, frame: FrameType) -> None:
+        """``text`` is written by ``frame``; it never raises, since it runs inside the program."""
+        try:
+            spans = list(self._found(text, frame))
+        except Exception:
+            spans, self._call = [], None
+        if text.strip():
+            self._reads.texts.clear()
+        start = len(self._text)
+        self._spans += [one._replace(start=start + one.start, end=start + one.end) for one in spans]
+        self._text += text
+        while (end := self._text.find("\n")) >= 0:
+            self._lines.append((self._text[:end], [one for one in self._spans if one.end <= end]))
+            rest = (one for one in self._spans if one.start > end)
+            self._spans = [one._replace(start=one.start - end - 1, end=one.end - end - 1) for one in rest]
+            self._text = self._text[end + 1 :]
+
+    def line(self, text: str) -> list[Span]:
+        """The known numbers of a line that has come out; none where it came by another way than through text."""
+        if not self._lines and self._text == text:  # the last line, without an end
+            return self._spans
+        if self._lines and self._lines[0][0] == text:
+            return self._lines.popleft()[1]
+        return []
+
+    def _found(self, text: str, frame: FrameType) -> Iterator[Span]:
+        call = id(frame), frame.f_lasti
+        if call != self._call or not self._arguments:
+            self._call = call
+            place = itertools.count()
+            shown = pieces(frame, self._reads, lambda value: self._averages.of(value, (*call, next(place))))
+            self._arguments = deque(_writes(shown))
+        argument = self._arguments.popleft() if self._arguments else [Piece(None)]
+        return self._aligned(text, argument or [])
+
+    def _aligned(self, text: str, argument: Sequence[Piece]) -> Iterator[Span]:
+        """The pieces laid on the text that they came to."""
+        pattern = "".join("(.*?)" if piece.text is None else f"({re.escape(piece.text)})" for piece in argument)
+        match = re.compile(pattern, re.DOTALL).fullmatch(text)
+        if match is None:
+            argument, match = [Piece(None)], re.compile("(.*)", re.DOTALL).fullmatch(text)
+        assert match is not None
+        for group, piece in enumerate(argument, 1):
+            start, end = match.span(group)
+            spans = list(self._by_texts(text, start, end)) if piece.text is None else []
+            yield from spans or _numbered(text, start, end, piece.origins, piece.style)
+
+    def _by_texts(self, text: str, start: int, end: int) -> Iterator[Span]:
+        """The numbers of tensors that were turned into text since something was written, in their order."""
+        for known, origins, style in self._reads.texts:
+            place = text.find(known, start, end) if known else -1
+            if place >= 0:
+                start = place + len(known)
+                yield from _numbered(text, place, start, origins, style)
+
+
+def _writes(shown: list[list[Piece]] | None) -> Iterator[list[Piece] | None]:
+    """What ``print`` writes one after the other: its arguments, with separators between them and after the last."""
+    for place, argument in enumerate(shown or [[Piece(None)]]):
+        if place:
+            yield None
+        yield argument
+    if shown is not None:
+        yield None
+
+
+def _numbered(text: str, start: int, end: int, origins: Sequence[Origin] | None, style: str) -> Iterator[Span]:
+    numbers = list(NUMBER.finditer(text, start, end))
+    if origins is not None and len(numbers) == len(origins):
+        for number, origin in zip(numbers, origins, strict=True):
+            if origin is not None:
+                yield Span(*number.span(), origin, style)
+
+
+def settled(spans: Sequence[Span], evaluations: Mapping[int, int]) -> tuple[Number, ...]:
+    """Numbers as a recording keeps them, now that it is known which calls of the model were evaluations."""
+    numbers = []
+    for start, end, origin, style in spans:
+        source = origin.source(evaluations) if isinstance(origin, Shown) else None
+        if origin == OWN or source is not None:
+            numbers.append(Number(start, end, source, style))
+    return tuple(numbers)
