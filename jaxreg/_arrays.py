@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxreg._checks import is_array
 from jaxreg._errors import ArgumentError
+from jaxreg._traced import is_tracer
 
 Array = Any
 
@@ -38,14 +39,27 @@ def as_array(name: str, value: Any) -> Array:
     elif hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise ArgumentError(f"{name} is sparse, got {type(value).__name__}; write {name}.toarray()")
     elif hasattr(value, "detach") and hasattr(value, "cpu"):
-        value = _of_tensor(value)
+        value = _of_tensor(name, value)
     elif hasattr(value, "dtypes") and hasattr(value, "columns"):
         value = _of_frame(name, value)
     elif hasattr(value, "dtype") and hasattr(value, "array") and hasattr(value, "index"):
         value = _numbers(f"{name} ({value.name})" if value.name is not None else name, _plain(value))
     else:
         value = _of_anything(name, value)
+        if is_array(value):
+            return _real(name, value)
     return _native(name, value)
+
+
+def as_known(name: str, value: Any) -> Any:
+    """Return ``value``, which must be known before a training is traced.
+
+    Raises:
+        ArgumentError: it is traced itself.
+    """
+    if is_tracer(value):
+        raise ArgumentError(f"{name} must be known before the program is traced, got {value}; hand it in from outside")
+    return value
 
 
 def as_weights(value: Any) -> Array:
@@ -55,7 +69,7 @@ def as_weights(value: Any) -> Array:
         ArgumentError: as :func:`as_array`, or one is negative, or all are 0: a weighted mean then means nothing.
     """
     weights = as_array("weights", value)
-    if isinstance(weights, jax.core.Tracer):
+    if is_tracer(weights):
         return weights
     held = np.asarray(weights)
     bad = np.argwhere(held < 0)  # NaN is no argument that is wrong: it spreads, as in a loop by hand
@@ -77,7 +91,7 @@ def _native(name: str, value: Any) -> Array:
     array = np.asarray(value)
     if array.dtype.kind == "c":
         _real(name, array)
-    if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.floating):
+    if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.number):
         array = _numbers(name, array)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
@@ -90,10 +104,15 @@ def _refuse_masked(name: str, value: Any) -> None:
         raise ArgumentError(f"{name} is masked{_place(np.argwhere(mask)[0])}; fill it or leave the row out")
 
 
-def _of_tensor(value: Any) -> Any:
-    """A PyTorch tensor's numbers; NumPy has no bfloat16, which float32 holds exactly."""
-    value = value.detach().cpu()
-    return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+def _of_tensor(name: str, value: Any) -> Any:
+    """A PyTorch tensor's numbers; PyTorch's own conversion knows no bfloat16."""
+    try:
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            return np.asarray(jnp.from_dlpack(value.contiguous()))
+        return value.resolve_conj().resolve_neg().numpy()
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise ArgumentError(f"{name} is a tensor that has no plain numbers: {error}") from error
 
 
 def _of_frame(name: str, frame: Any) -> Array:
@@ -112,8 +131,14 @@ def _plain(series: Any) -> Any:
 def _of_anything(name: str, value: Any) -> Any:
     try:
         return np.asarray(value)
+    except jax.errors.TracerArrayConversionError:  # traced numbers in a list
+        return jnp.asarray(value)
     except ValueError as error:
         raise ArgumentError(f"{name} must have rows of one length: {error}") from None
+    except (TypeError, RuntimeError) as error:
+        if hasattr(value, "__dlpack__"):
+            return jnp.from_dlpack(value)
+        raise ArgumentError(f"{name} must hold numbers, got {type(value).__name__}: {error}") from error
 
 
 def _numbers(name: str, values: Any) -> Array:

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Int32
 
 from jaxreg._errors import ArgumentError
+from jaxreg._traced import is_staged
 from jaxreg.torch_random import Generator
 
 # Row numbers of PyTorch's orders that are drawn and held at once: 64 MiB of them. A longer training draws a part, hands
@@ -98,6 +99,11 @@ def check(rows: int, batch_size: Any, shuffle: Any, drop_last: Any, global_gener
         return None
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ArgumentError(f"batch_size must be an integer of at least 1, or None, got {batch_size!r}")
+    if isinstance(shuffle, Generator) and is_staged():
+        raise ArgumentError(
+            "shuffle is a Generator, which draws on the host: under jax.jit it would draw once, as the program is "
+            "traced, and every call would take those orders again; give a JAX key, or train outside of jax.jit"
+        )
     if not isinstance(shuffle, Generator | None):
         shuffle = _key(shuffle)
     return Batches(rows, int(batch_size), drop_last, shuffle, global_generator)

@@ -82,6 +82,11 @@ def is_mean(request: Request) -> bool:
     return _reduction_of(request.loss) == "mean"
 
 
+def is_squared(request: Request) -> bool:
+    """Whether the loss is the mean or the sum of squared errors."""
+    return _reduction_of(request.loss) is not None
+
+
 def _reduction_of(loss: Callable[..., Any]) -> str | None:
     """The reduction of :func:`mse_loss` that a loss is, ``None`` where it is another."""
     if loss is mse_loss:
@@ -100,6 +105,11 @@ def _reduction_of(loss: Callable[..., Any]) -> str | None:
 def _not_reduced(request: Request) -> str:
     """Why the data cannot be summed up before the training; empty where it can."""
     model = request.model
+    if request.is_traced:
+        return (
+            "it is traced, by jax.jit, jax.vmap or jax.grad, and how this plan goes on depends on numbers that are not "
+            "known then; plan='stepwise', which 'auto' takes, can be traced"
+        )
     if type(model) not in (Linear, nnx.Linear):
         return f"the model must be one linear layer, got {type(model).__name__}"
     if model.dtype not in (None, model.param_dtype) or model.dot_general is not jax.lax.dot_general:
@@ -110,6 +120,8 @@ def _not_reduced(request: Request) -> str:
         return "the loss must be jaxreg.mse_loss, with reduction 'mean' or 'sum'"
     if request.lowered or model.precision not in (None, "highest", jax.lax.Precision.HIGHEST, "float32"):
         return "products were asked for at another precision than full float32"
+    if not isinstance(request.optimizer, PyTorchSGD) and request.draws:
+        return "the optimizer draws random numbers, and would draw others in float64"
     if not request.fits:
         return (
             f"inputs must have shape (rows, {model.in_features}) and targets (rows, {model.out_features}), "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -14,8 +13,9 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxreg import _batches
-from jaxreg._arrays import as_array, as_weights
+from jaxreg import _batches, _least_squares
+from jaxreg._arrays import as_array, as_known, as_weights
+from jaxreg._calls import Told, check_loss
 from jaxreg._choice import choose
 from jaxreg._errors import ArgumentError
 from jaxreg._linear import Linear
@@ -135,7 +135,7 @@ def fit(
     _check_choices(record, epochs, optimizer)
     check_model(model)
     data, statistics, rows = as_data(inputs, targets, weights)
-    check_weighted(loss, None if data is None else data.weights)
+    check_loss(loss, None if data is None else data.weights)
     batches = _batches.check(rows, batch_size, shuffle, drop_last, global_generator)
     steps = int(epochs) * (1 if batches is None else batches.steps)
     request = Request(
@@ -152,11 +152,11 @@ def fit(
     )
     plan = choose(plan, request)
     request.check_room(plan, steps)
-    with full_precision(precision):
+    with full_precision(precision), Told(targets):
         outcome = run(plan, request)
     trace = Trace(_plain(outcome.gradients), _plain(outcome.weights)) if record else _NOTHING
     trained = functools.partial(_with, _shell(model), outcome.params, outcome.rest)
-    return FitResult(trained, outcome.losses, trace, plan, steps, request.at)
+    return FitResult(trained, outcome.losses, trace, plan, steps, request.at, _least_squares.watch(request, outcome))
 
 
 def _plain(kept: Any) -> Any:
@@ -228,15 +228,6 @@ def check_epochs(epochs: Any) -> None:
         raise ArgumentError(f"epochs must be an integer of at least 0, got {epochs!r}")
 
 
-def check_weighted(loss: Callable[..., Any], weights: Any) -> None:
-    """Refuse weights that the loss would not know what to do with."""
-    if weights is None or loss is mse_loss:
-        return
-    known = inspect.signature(loss).parameters
-    if "weights" not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        raise ArgumentError(f"weights are for a loss that takes weights=..., such as jaxreg.mse_loss, got {loss!r}")
-
-
 def check_model(model: Any) -> None:
     """Refuse what is no module, or has nothing to train."""
     if not isinstance(model, nnx.Module):
@@ -280,7 +271,7 @@ def as_steps(at: Any, steps: int) -> np.ndarray[Any, Any] | None:
                 "at=np.geomspace(1, steps, 100).astype(int) - 1"
             )
         return None
-    asked = np.asarray(at)
+    asked = np.asarray(as_known("at", at))
     if asked.ndim != 1 or not (asked.size == 0 or np.issubdtype(asked.dtype, np.integer)):
         raise ArgumentError(f"at must be a sequence of step numbers, got {at!r}")
     if asked.size and not (asked.min() >= 0 and asked.max() < steps):

@@ -14,15 +14,17 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from jaxreg import _choice, _sweep_run
-from jaxreg._arrays import as_array, as_weights
+from jaxreg._arrays import as_array, as_known, as_weights
+from jaxreg._calls import Told, check_loss
 from jaxreg._errors import ArgumentError
-from jaxreg._fit import as_steps, check_epochs, check_model, check_optimizer, check_weighted
+from jaxreg._fit import as_steps, check_epochs, check_model, check_optimizer
 from jaxreg._groups_result import GroupsResult
 from jaxreg._losses import mse_loss
 from jaxreg._many import repeated
 from jaxreg._plans.stepwise import Data
 from jaxreg._precision import full_precision, is_full
 from jaxreg._request import Request
+from jaxreg._traced import is_tracer
 
 Array = np.ndarray[Any, Any]
 # How much larger than the groups' own rows what is laid out for them may be, before they are parted by size.
@@ -104,7 +106,7 @@ def fit_groups(
     results: list[Any] = []
     chosen = plan
     for members, data in parts:
-        check_weighted(loss, data.weights)
+        check_loss(loss, data.weights)
         request = Request(
             model=model,
             data=Data(*(None if leaf is None else leaf[0] for leaf in data)),
@@ -127,7 +129,7 @@ def fit_groups(
             choices=[],
             groups=data,
         )
-        with full_precision(precision):
+        with full_precision(precision), Told(targets):
             results.append(_sweep_run.run(chosen, request, many))
     order = np.argsort(np.concatenate([members for members, _ in parts]))
     params, rest, losses = jax.tree.map(lambda *leaves: _joined(leaves, order), *results)
@@ -154,14 +156,40 @@ def _parted(inputs: Any, targets: Any, weights: Any, groups: Any) -> tuple[Array
         count, rows = arrays["inputs"].shape[:2]
         data = Data(arrays["inputs"], arrays["targets"], arrays.get("weights"))
         return np.arange(count), np.full(count, rows), [(np.arange(count), data)]
-    of_row = np.asarray(groups)
+    of_row = _labels_of(groups)
     if of_row.shape != arrays["inputs"].shape[:1]:
         raise ArgumentError(f"groups must hold one label a row, {arrays['inputs'].shape[0]}, got shape {of_row.shape}")
     labels, number, sizes = np.unique(of_row, return_inverse=True, return_counts=True)
-    return labels, sizes, list(_padded({n: np.asarray(a) for n, a in arrays.items()}, number, sizes))
+    if not any(map(is_tracer, arrays.values())):
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    return labels, sizes, list(_padded(arrays, number, sizes))
 
 
-def _padded(arrays: dict[str, Array], number: Array, sizes: Array) -> Iterator[tuple[Array, Data]]:
+def _labels_of(groups: Any) -> Array:
+    """Each row's label, of a kind that can be sorted."""
+    labels = np.asarray(as_known("groups", groups))
+    missing = np.flatnonzero(_is_missing(labels) | np.ma.getmaskarray(groups))
+    if missing.size:
+        raise ArgumentError(f"groups have a missing label at row {missing[0]}; name it, or leave the row out")
+    if labels.dtype.kind != "O":
+        return labels
+    kinds = sorted({type(label).__name__ for label in labels.ravel().tolist()})
+    if len(kinds) > 1 and set(kinds) - {"int", "float", "bool"}:
+        raise ArgumentError(f"groups must hold labels of one kind, which can be sorted, got {' and '.join(kinds)}")
+    return labels
+
+
+def _is_missing(labels: Array) -> Any:
+    if labels.dtype.kind in "fcMm":
+        return np.isnan(labels) if labels.dtype.kind in "fc" else np.isnat(labels)
+    if labels.dtype.kind != "O":
+        return np.zeros(labels.shape, bool)
+    names = ("NoneType", "NAType", "NaTType")
+    lost = [type(x).__name__ in names or (isinstance(x, float) and x != x) for x in labels.ravel().tolist()]
+    return np.reshape(lost, labels.shape)
+
+
+def _padded(arrays: dict[str, Any], number: Array, sizes: Array) -> Iterator[tuple[Array, Data]]:
     """Groups of like size, their rows side by side and filled up with rows of weight 0."""
     longest = np.full(len(sizes), sizes.max())
     if longest.sum() > _ROOM * sizes.sum():
@@ -176,8 +204,9 @@ def _padded(arrays: dict[str, Array], number: Array, sizes: Array) -> Iterator[t
         inputs, targets = (_blank(arrays[name][rows], filled) for name in ("inputs", "targets"))
         weights = np.ones(rows.shape, np.float32) if "weights" not in arrays else arrays["weights"][rows]
         plain = bool(filled.all()) and "weights" not in arrays
-        yield members, Data(inputs, targets, None if plain else np.where(filled, weights, 0).astype(weights.dtype))
+        yield members, Data(inputs, targets, None if plain else _blank(weights, filled))
 
 
-def _blank(rows: Array, filled: Array) -> Array:
-    return np.where(filled.reshape(*filled.shape, *[1] * (rows.ndim - 2)), rows, 0).astype(rows.dtype)
+def _blank(rows: Any, filled: Array) -> Any:
+    where: Any = np.where if isinstance(rows, np.ndarray) else jax.numpy.where
+    return where(filled.reshape(*filled.shape, *[1] * (rows.ndim - 2)), rows, rows.dtype.type(0)).astype(rows.dtype)

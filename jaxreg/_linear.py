@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from jaxreg._arrays import as_array
 from jaxreg._checks import check_count, check_dtype
 from jaxreg._errors import ArgumentError
 from jaxreg._precision import full_precision
@@ -120,7 +121,8 @@ class Linear(nnx.Linear):
         """Apply the layer to the last axis.
 
         Args:
-            inputs: shape ``(..., in_features)``, any number of leading axes.
+            inputs: shape ``(..., in_features)``, any number of leading axes; whatever holds numbers, as
+                :func:`jaxreg.fit` takes it.
             out_sharding: as in :class:`flax.nnx.Linear`.
 
         Returns:
@@ -129,7 +131,8 @@ class Linear(nnx.Linear):
         Raises:
             ArgumentError: the last axis does not have ``in_features`` elements, or the inputs are not floating.
         """
-        shape = jnp.shape(inputs)
+        inputs = as_array("inputs", inputs)
+        shape = inputs.shape
         if not shape or shape[-1] != self.in_features:
             hint = "; for one feature, write inputs.reshape(-1, 1)" if self.in_features == 1 else ""
             raise ArgumentError(

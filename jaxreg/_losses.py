@@ -9,10 +9,24 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxreg._arrays import as_array, as_weights
 from jaxreg._checks import is_number
 from jaxreg._errors import ArgumentError
 
 Reduction = Literal["mean", "sum", "none"]
+
+
+class ShapeError(ArgumentError):
+    """Predictions and targets have as many elements in other shapes; how to give targets theirs depends on their kind.
+
+    Attributes:
+        said: what is wrong.
+        wanted: the shape that the targets must have.
+    """
+
+    def __init__(self, said: str, wanted: tuple[int, ...], fix: str = "targets.reshape({})") -> None:
+        super().__init__(f"{said}; write {fix.format(wanted)}")
+        self.said, self.wanted = said, wanted
 
 
 def _check_shapes(predictions: jax.Array, targets: jax.Array) -> None:
@@ -23,23 +37,20 @@ def _check_shapes(predictions: jax.Array, targets: jax.Array) -> None:
         together = jnp.broadcast_shapes(predictions.shape, targets.shape)
     except ValueError:
         raise ArgumentError(message) from None
+    message += f". PyTorch would broadcast them to {together} and train the wrong thing without an error"
     if predictions.size == targets.size:
-        fix = f"write targets.reshape({predictions.shape})"
-    else:
-        fix = f"if that is what you mean, broadcast both to {together} first"
-    raise ArgumentError(
-        f"{message}. PyTorch would broadcast them to {together} and train the wrong thing without an error; {fix}"
-    )
+        raise ShapeError(message, predictions.shape)
+    raise ArgumentError(f"{message}; if that is what you mean, broadcast both to {together} first")
 
 
 def _difference(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Predictions less targets, of one shape and a real floating dtype."""
-    predictions, targets = jnp.asarray(predictions), jnp.asarray(targets)
+    predictions, targets = (
+        jnp.asarray(as_array(name, value)) for name, value in (("predictions", predictions), ("targets", targets))
+    )
     _check_shapes(predictions, targets)
     dtypes = [predictions.dtype, targets.dtype]
-    if not any(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes) or any(
-        jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes
-    ):
+    if not any(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
         raise ArgumentError(
             f"predictions and targets must be real, and one of them floating, got {dtypes[0]} and {dtypes[1]}; write "
             "predictions.astype(jnp.float32)"
@@ -49,9 +60,7 @@ def _difference(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
 
 def _spread(weights: ArrayLike, values: jax.Array) -> jax.Array:
     """The weights, one for each element of ``values``."""
-    weights = jnp.asarray(weights)
-    if jnp.issubdtype(weights.dtype, jnp.complexfloating):
-        raise ArgumentError(f"weights must be real, got {weights.dtype}")
+    weights = jnp.asarray(as_weights(weights))
     shape = values.shape
     per_leading_axes = shape[: weights.ndim] == weights.shape
     per_axis = weights.ndim == len(shape) and all(w in (1, n) for w, n in zip(weights.shape, shape, strict=True))
@@ -112,14 +121,15 @@ def mse_loss(
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the element by element values.
         weights: how much each sample counts: shape ``(rows,)``, more of the predictions' leading axes, all of them, or
             1 in place of some. The mean is then :math:`\sum w (p - t)^2 / \sum w`, the sum of the weights taken over
-            all elements, as ``torch.nn.functional.mse_loss(..., weight=)`` has it.
+            all elements, as ``torch.nn.functional.mse_loss(..., weight=)`` has it. Numbers of at least 0, not all of
+            them 0; NaN spreads.
 
     Returns:
         A scalar, or an array of the arguments' shape for ``"none"``. The unit is that of the targets, squared.
 
     Raises:
         ArgumentError: the shapes differ (even where they would broadcast), both arguments are integers or one is
-            complex, the weights do not fit, or ``reduction`` is unknown.
+            complex, what is given holds no numbers, the weights do not fit, or ``reduction`` is unknown.
 
     Example:
         >>> import jax.numpy as jnp

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxreg import _reduction
+from jaxreg import _optax, _reduction
 from jaxreg._checks import is_array
 from jaxreg._plans import compressed, reduced, spectral
 from jaxreg._plans.stepwise import Data, one_step
+from jaxreg._traced import is_tracer
 
 Array = np.ndarray[Any, Any]
 # Numbers that the trainings worked out side by side may have between them.
@@ -71,8 +72,8 @@ def spread(tree: Any) -> Any:
 
 
 def _is_free(leaf: Any) -> bool:
-    """Whether an array may go anywhere: it was not put on a device on purpose."""
-    return not (is_array(leaf) and leaf.committed)
+    """Whether an array may go anywhere: it was not put on a device on purpose, and is no part of another program."""
+    return not is_tracer(leaf) and not (is_array(leaf) and leaf.committed)
 
 
 @functools.partial(jax.jit, static_argnames=("dtype",))
@@ -143,7 +144,7 @@ def by_reduction(
 @functools.partial(jax.jit, static_argnames=("rule",))
 def started(trainings: Trainings, rule: Rule) -> Any:
     """The optimizers' states before the first step."""
-    return jax.vmap(lambda t: rule.optimizer(t.values).init(t.params))(trainings)
+    return jax.vmap(lambda t: _optax.begin(rule.optimizer(t.values), t.params))(trainings)
 
 
 @functools.partial(jax.jit, static_argnames=("rule", "count"))
@@ -195,7 +196,7 @@ def to_the_end(
         pieces.append(np.asarray(losses))
         if (np.asarray(lost) | (left == 0)).all():
             break
-    return trainings.params, np.concatenate(pieces, 1)
+    return _optax.trained(trainings.params, state), np.concatenate(pieces, 1)
 
 
 def put(all_: Any, some: Any, where: Array) -> Any:

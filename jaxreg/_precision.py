@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from jaxreg._errors import ArgumentError
+
 
 def full_precision(precision: str | None = None) -> contextlib.AbstractContextManager[Any]:
     """Return a context that traces matrix products at ``precision``, else at JAX's own setting, else at full float32.
@@ -14,7 +16,13 @@ def full_precision(precision: str | None = None) -> contextlib.AbstractContextMa
     JAX's default on TPU is one bfloat16 pass and on recent GPUs TF32; PyTorch's is float32. A setting the user made
     (``jax.default_matmul_precision`` or ``JAX_DEFAULT_MATMUL_PRECISION``) is a choice and stands.
     """
-    context: contextlib.AbstractContextManager[Any] = jax.default_matmul_precision(_chosen(precision))
+    try:
+        context: contextlib.AbstractContextManager[Any] = jax.default_matmul_precision(_chosen(precision))
+    except ValueError:
+        raise ArgumentError(
+            "precision must be one that jax.default_matmul_precision takes, such as 'default', 'high', 'highest', "
+            f"'bfloat16', 'tensorfloat32' or 'float32', or None, got {precision!r}"
+        ) from None
     return context
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxreg import _optax, _traced
 from jaxreg._batches import Batches
 from jaxreg._checks import is_array
 from jaxreg._linear import Linear
@@ -42,6 +43,20 @@ class Request:
     record: frozenset[str]
     at: np.ndarray[Any, Any] | None
     lowered: bool
+
+    @functools.cached_property
+    def is_traced(self) -> bool:
+        """Whether it is part of a larger program that JAX traces."""
+        if _traced.none_is_going_on():
+            return False
+        root = None if self.statistics is None else self.statistics.root
+        return _traced.reaches(self.data, root, self.split[1:], self.optimizer, self.loss)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the optimizer draws random numbers."""
+        leaves, structure = jax.tree.flatten(self.split[1])
+        return _optax.draws(self.optimizer, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
 
     @functools.cached_property
     def split(self) -> tuple[Any, Any, Any]:

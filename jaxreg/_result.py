@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxreg._traced import is_tracer
+
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
@@ -37,6 +39,7 @@ class FitResult:
         plan: name of the plan that ran.
         steps: number of optimizer steps made.
         at: the steps that ``losses`` and ``trace`` are of, counted from 0; ``None`` for all.
+        watch: what works out :attr:`shortfall`; ``None`` where it is not known.
     """
 
     trained: Callable[[], nnx.Module]
@@ -45,32 +48,50 @@ class FitResult:
     plan: str
     steps: int
     at: np.ndarray[Any, Any] | None = None
+    watch: Callable[[], str] | None = None
 
     @functools.cached_property
     def model(self) -> nnx.Module:
         """The trained model, a new object; the one passed in is as it was."""
         return self.trained()
 
+    @functools.cached_property
+    def shortfall(self) -> str:
+        """A sentence where a linear layer stopped far from the least squares of its data, else nothing.
+
+        Far is where it explains less of the targets' variance than they do by more than a hundredth of it. It is worked
+        out when it is first asked for, from the data, if they are there still: of up to 8 MiB they are kept. Where the
+        optimizer decays the weights the least squares are not what it makes for, and nothing is said.
+        """
+        return "" if self.watch is None else self.watch()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the data, which are not the result's own; what they say of it is worked out before."""
+        return {**self.__dict__, "shortfall": self.shortfall, "watch": None}
+
     def __repr__(self) -> str:
         return f"FitResult({self._summary()})"
 
     def _summary(self) -> str:
-        losses = np.asarray(self.losses)
         text = f"{self.steps:,} step{'' if self.steps == 1 else 's'}, plan {self.plan!r}"
+        if is_tracer(self.losses):
+            return f"{text}, loss known when the traced program runs"
+        losses = np.asarray(self.losses)
         if not losses.size:
             return text
         first, last = f"{losses[0]:.6g}", f"{losses[-1]:.6g}"
         text += f", loss {last}" if first == last else f", loss {first} to {last}"
         bad = np.flatnonzero(~np.isfinite(losses))
         if not bad.size:
-            return text
+            return f"{text}; {self.shortfall}" if self.shortfall else text
         step = bad[0] if self.at is None else self.at[bad[0]]
         advice = "try a smaller learning rate" if step else "look for inf and NaN in the data and the initial weights"
         return f"{text}; not finite from step {step:,} on: {advice}"
 
     def _repr_html_(self) -> str:
         """The summary and the loss over the steps, as a notebook shows it."""
-        return f"<p>{html.escape(self._summary())}</p>{_loss_curve(np.asarray(self.losses, np.float64))}"
+        losses = np.empty(0) if is_tracer(self.losses) else np.asarray(self.losses, np.float64)
+        return f"<p>{html.escape(self._summary())}</p>{_loss_curve(losses)}"
 
 
 def _loss_curve(losses: np.ndarray[Any, np.dtype[np.float64]], width: int = 480, height: int = 120) -> str:

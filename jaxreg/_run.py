@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg import _choice, _home, _reduction
+from jaxreg import _choice, _home, _optax, _reduction
 from jaxreg._checks import is_array, is_number
 from jaxreg._modes import as_in
 from jaxreg._plans import batched, compressed, escape, minibatch, reduced, small, spectral, stepwise, tail
@@ -220,7 +220,7 @@ def _compressed(request: Request) -> Outcome:
 def _continued(request: Request, outcome: Outcome, overflow: _Overflow) -> Outcome:
     """The outcome with what a loop in the model's dtype does from where it could overflow."""
     params, (graph, _, rest) = _cast(request, overflow.params), request.split
-    shapes = jax.eval_shape(request.optimizer.init, params)
+    shapes = jax.eval_shape(functools.partial(_optax.begin, request.optimizer), params)
     later = tail.run(
         params,
         rest,

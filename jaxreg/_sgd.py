@@ -38,6 +38,14 @@ class PyTorchSGD(optax.GradientTransformationExtraArgs):
 
     settings: Settings
 
+    def __reduce__(self) -> Any:
+        """Made again of its settings: what Optax makes are functions that cannot be pickled."""
+        return _made, tuple(self.settings)
+
+
+def _made(rate: Any, momentum: Any, dampening: Any, decay: Any, nesterov: Any, maximize: Any) -> Any:
+    return sgd(rate, momentum, dampening=dampening, weight_decay=decay, nesterov=nesterov, maximize=maximize)
+
 
 def _wide(array: jax.Array) -> jax.Array:
     """In the format that PyTorch computes in: float32 for the 16-bit ones, whose results alone are rounded to 16."""

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxreg import _reduction
+from jaxreg import _reduction, _traced
 from jaxreg._arrays import as_array, as_weights
 from jaxreg._errors import ArgumentError
 
@@ -64,9 +64,14 @@ class SufficientStatistics:
             weights: shape ``(rows,)``, of each row's squared error; at least 0.
 
         Raises:
-            ArgumentError: shapes or dtypes that do not go together; a negative weight.
+            ArgumentError: shapes or dtypes that do not go together; a negative weight; it is traced.
         """
         arrays = _checked(inputs, targets, weights)
+        if _traced.reaches(arrays):
+            raise ArgumentError(
+                "statistics are summed up outside of jax.jit, jax.vmap and jax.grad, and a training on them runs "
+                "there; inside of them give jaxreg.fit the data themselves"
+            )
         weight = None if arrays[2] is None else float(np.sum(np.asarray(arrays[2], np.float64)))
         shape = np.shape(arrays[1])
         dtype = np.result_type(arrays[0].dtype, arrays[1].dtype)

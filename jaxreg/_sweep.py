@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,11 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from jaxreg import _choice, _many, _sgd, _sweep_run
+from jaxreg._arrays import as_array, as_known
+from jaxreg._calls import Told, check_loss
 from jaxreg._checks import is_number
 from jaxreg._errors import ArgumentError
-from jaxreg._fit import as_data, as_steps, check_epochs, check_model, check_weighted
+from jaxreg._fit import as_data, as_steps, check_epochs, check_model
 from jaxreg._linear import Linear
 from jaxreg._losses import mse_loss
 from jaxreg._modes import Settings
@@ -97,11 +100,11 @@ def sweep(
     which, choices = _targets(each, targets)
     data, statistics, _ = as_data(inputs, choices[0], weights)
     for other in choices[1:]:
-        if np.shape(other) != np.shape(choices[0]):
-            raise ArgumentError(f"targets must have one shape, got {np.shape(choices[0])} and {np.shape(other)}")
+        if other.shape != choices[0].shape:
+            raise ArgumentError(f"targets must have one shape, got {choices[0].shape} and {other.shape}")
     if statistics is not None or data is None:
         raise ArgumentError("statistics hold one set of targets; a sweep needs inputs and targets themselves")
-    check_weighted(loss, data.weights)
+    check_loss(loss, data.weights)
     own = [{name: value for name, value in one.items() if name not in _OWN} for one in each]
     # What is no number, a schedule say, decides the plan, whichever training has it.
     deciding = next((one for one in own if not all(map(_is_plain, one.values()))), own[0])
@@ -119,7 +122,7 @@ def sweep(
     )
     plan = _choice.choose(plan, request, len(each))
     request.check_room(plan, request.epochs, len(each))
-    with full_precision(precision):
+    with full_precision(precision), Told(targets):
         starts = _starts(request, [one.get("seed") for one in each])
         params, rest, losses = _sweep_run.run(plan, request, _sweep_run.Many(own, optimizer, starts, which, choices))
     return SweepResult(tuple(each), losses, params, plan, int(epochs), request.at, copy.copy(model), rest)
@@ -128,13 +131,12 @@ def sweep(
 def _listed(settings: Any, optimizer: Callable[..., Any]) -> list[dict[str, Any]]:
     """One dictionary for each training, its names and values checked as far as they can be."""
     if isinstance(settings, Mapping):
-        lists = [list(v) if isinstance(v, Sequence | np.ndarray | range) and not isinstance(v, str) else [v]
-                 for v in settings.values()]  # fmt: skip
+        lists = [_values_of(name, value) for name, value in settings.items()]
         each = [dict(zip(settings, values, strict=True)) for values in itertools.product(*lists)]
     else:
-        each = [dict(one) for one in settings]
+        each = [_one(one) for one in settings]
     for one in each:
-        one.update({name: value.item() for name, value in one.items() if _is_scalar_array(value)})
+        one.update({name: _known(name, value) for name, value in one.items() if name != "targets"})
     if not each:
         raise ArgumentError("settings are empty: give a dictionary of lists, or a list of dictionaries")
     if any(one.keys() != each[0].keys() for one in each):
@@ -157,11 +159,29 @@ def _is_plain(value: Any) -> bool:
     return is_number(value) or isinstance(value, bool | np.bool_)
 
 
-def _is_scalar_array(value: Any) -> bool:
-    """Whether a number came as an array, whose value is known."""
-    if type(value) in (float, int):
-        return False
-    return isinstance(value, jax.Array | np.ndarray) and value.ndim == 0 and not isinstance(value, jax.core.Tracer)
+def _one(settings: Any) -> dict[str, Any]:
+    if not isinstance(settings, Mapping):
+        raise ArgumentError(
+            "settings must be a dictionary of lists or a list of dictionaries (of a pandas frame its "
+            f'.to_dict("records")), got {settings!r} in the list'
+        )
+    return dict(settings)
+
+
+def _values_of(name: str, value: Any) -> list[Any]:
+    """The values that a setting takes: those of a sequence, or along the first axis of whatever holds an array."""
+    if isinstance(value, Sequence | range):
+        return [value] if isinstance(value, str) else list(value)
+    if not hasattr(value, "__array__") or not np.ndim(value) or hasattr(value, "columns"):
+        return [value]
+    return list(as_array(name, value if name == "targets" else as_known(name, value)))
+
+
+def _known(name: str, value: Any) -> Any:
+    """A setting's value, as a plain number where one array holds it."""
+    if type(value) in (float, int) or not hasattr(value, "__array__") or isinstance(value, np.generic):
+        return value
+    return as_array(name, as_known(name, value)).item() if np.ndim(value) == 0 else value
 
 
 def _targets(each: list[dict[str, Any]], targets: Any) -> tuple[np.ndarray[Any, Any], list[Any]]:
@@ -169,7 +189,7 @@ def _targets(each: list[dict[str, Any]], targets: Any) -> tuple[np.ndarray[Any, 
     if "targets" not in each[0]:
         if targets is None:
             raise ArgumentError("targets are missing: give them as an argument or among the settings")
-        return np.zeros(len(each), np.int32), [targets]
+        return np.zeros(len(each), np.int32), [as_array("targets", targets)]
     if targets is not None:
         raise ArgumentError("targets came twice, as an argument and among the settings")
     found: dict[int, int] = {}
@@ -177,13 +197,18 @@ def _targets(each: list[dict[str, Any]], targets: Any) -> tuple[np.ndarray[Any, 
     choices = list({id(one["targets"]): one["targets"] for one in each}.values())
     for number, one in enumerate(each):
         one["targets"] = int(which[number])
-    return which, choices
+    return which, [as_array("targets", choice) for choice in choices]
 
 
 def _starts(request: Request, seeds: list[Any]) -> Any:
     """The parameters that each training starts from, a tree like the model's with a leading axis."""
-    if seeds[0] is None:
-        return _many.repeated(request.split[1], len(seeds))
+    named = np.array([seed is not None for seed in seeds])
+    own = _many.repeated(request.split[1], len(seeds))
+    if not named.any():
+        return own
+    for seed in seeds:
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
+            raise ArgumentError(f"seed must be an integer, or None for the model's own weights, got {seed!r}")
     model = request.model
     if type(model) is not Linear:
         raise ArgumentError(f'settings have a "seed", from which only a jaxreg.Linear is drawn, got {type(model)}')
@@ -198,6 +223,8 @@ def _starts(request: Request, seeds: list[Any]) -> Any:
         )
         return nnx.state(layer, nnx.Param)
 
-    different, back = np.unique(np.asarray(seeds), return_inverse=True)
+    different, back = np.unique([0 if seed is None else int(seed) for seed in seeds], return_inverse=True)
     states = jax.jit(jax.vmap(drawn))(jnp.asarray(different))
-    return jax.tree.map(lambda leaf: leaf[back], states)
+    return jax.tree.map(
+        lambda new, old: jnp.where(named.reshape(-1, *[1] * (old.ndim - 1)), new[back], old), states, own
+    )

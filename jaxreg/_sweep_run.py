@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64
 
-from jaxreg import _choice, _home, _many, _reduction
+from jaxreg import _choice, _home, _many, _optax, _reduction
 from jaxreg._checks import is_number
 from jaxreg._many import Rule, Trainings
 from jaxreg._modes import Settings, as_in
@@ -94,7 +94,8 @@ def _stepwise(request: Request, many: Many) -> tuple[Any, Any, Any]:
         left = np.full(len(members), request.epochs)
         state = _many.started(trainings, rule)
         done = _many.advance(trainings, own_rest, state, left, data, rule=rule, count=request.epochs)
-        params, rest = _many.put((params, rest), (done[0], done[1]), members)
+        ends = _optax.trained(done[0], done[2])
+        params, rest = _many.put((params, rest), (ends, done[1]), members)
         losses = losses.at[members].set(done[3][:, _at(request)].astype(losses.dtype))
     return params, rest, losses
 

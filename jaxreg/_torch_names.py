@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxreg._arrays import as_array
 from jaxreg._checks import check_dtype
 from jaxreg._errors import ArgumentError
 
@@ -87,15 +88,8 @@ def _walk(module: nnx.Module, name: str, path: str) -> Iterator[Parameter]:
 
 
 def as_numpy(value: Any, what: str) -> Array:
-    """A NumPy array of an array of any library that speaks NumPy's or DLPack's protocol."""
-    try:
-        return np.asarray(value)
-    except TypeError:  # PyTorch's own conversion knows no bfloat16
-        pass
-    try:
-        return np.asarray(jnp.from_dlpack(value))
-    except (TypeError, AttributeError) as error:
-        raise ArgumentError(f"{what} must be an array, got {type(value).__name__}") from error
+    """A NumPy array of whatever holds numbers, trained tensors and those of 16 bits too."""
+    return np.asarray(as_array(what, value))
 
 
 def raise_mismatches(what: str, mismatches: list[str]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 from jaxtyping import Float64
 
+from jaxreg import _optax
 from jaxreg._plans.reduced import coefficients, params, start, within
 from jaxreg._plans.stepwise import laid_out
 
@@ -22,7 +22,7 @@ def solve(
     kernel: Any,
     bias: Any,
     *,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     structure: Any,
     steps: int,
     record: frozenset[str],
@@ -54,25 +54,33 @@ def solve(
     def step(carry: Any, number: jax.Array) -> tuple[Any, Any]:
         trained, state, reach = carry
         at = lax.rem(number, len(products))
-        now = coefficients(trained)
-        against = jnp.concatenate([now, fixed])
-        seen = lax.dynamic_index_in_dim(products, at, keepdims=False) @ against
-        squares = jnp.maximum(jnp.sum(against * seen), 0.0)
+        crossed = lax.dynamic_index_in_dim(products, at, keepdims=False)
+
+        def errors(trained: Any) -> tuple[jax.Array, jax.Array]:
+            against = jnp.concatenate([coefficients(trained), fixed])
+            seen = crossed @ against
+            return seen, jnp.maximum(jnp.sum(against * seen), 0.0)
+
+        seen, squares = errors(trained)
         gradients = params(2 * scale[at] * seen[:-outputs], structure)
-        updates, state = optimizer.update(gradients, state, trained)
-        moved = optax.apply_updates(trained, updates)
-        reach = jnp.maximum(reach, jnp.sum(now**2))
+        moved, state = _optax.advance(
+            optimizer, trained, state, gradients, scale[at] * squares, lambda other: scale[at] * errors(other)[1]
+        )
+        reach = jnp.maximum(reach, jnp.sum(coefficients(trained) ** 2))
         traced = (gradients if "gradients" in record else None, moved if "weights" in record else None)
         return (moved, state, reach), (squares, *traced)
 
     begun = params(start(kernel, bias), structure)
-    (trained, _, reach), (squares, *traced) = lax.scan(
-        step, (begun, optimizer.init(begun), jnp.zeros(())), jnp.arange(steps), unroll=laid_out(steps, products[0])
+    (trained, state, reach), (squares, *traced) = lax.scan(
+        step,
+        (begun, _optax.begin(optimizer, begun), jnp.zeros(())),
+        jnp.arange(steps),
+        unroll=laid_out(steps, products[0]),
     )
     # Of the largest of each, wherever it was: it is asked once, and one that could overflow is run again.
     columns = products.shape[1]
     size = jnp.sqrt(jnp.max(jnp.sum(products.reshape(-1, columns**2)[:, :: columns + 1], 1)))
     over = ~within(size, jnp.max(squares, initial=0.0), reach, largest)
     losses = squares * scale[lax.rem(jnp.arange(steps), len(products))]
-    found = jax.tree.map(lambda leaf: leaf.astype(dtype), (trained, (losses, *traced)))
+    found = jax.tree.map(lambda leaf: leaf.astype(dtype), (_optax.trained(trained, state), (losses, *traced)))
     return *found, over

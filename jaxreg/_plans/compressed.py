@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
+from jaxreg import _optax
 from jaxreg._plans.reduced import Problem, coefficients, params, too_large
 from jaxreg._plans.stepwise import laid_out
 
@@ -17,7 +17,7 @@ from jaxreg._plans.stepwise import laid_out
 def steps(
     problem: Problem,
     *,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     structure: Any,
     epochs: int,
     record: frozenset[str],
@@ -41,16 +41,15 @@ def steps(
         over = too_large(problem, value / problem.scale, coefficients(trained), largest)
         first = jnp.minimum(first, jnp.where(over, number, epochs))
         kept = jax.tree.map(lambda old, new: jnp.where(number <= first, new, old), kept, (trained, state))
-        updates, state = optimizer.update(gradients, state, trained)
-        moved = optax.apply_updates(trained, updates)
+        moved, state = _optax.advance(optimizer, trained, state, gradients, value, objective)
         traced = (gradients if "gradients" in record else None, moved if "weights" in record else None)
         return (moved, state, (first, kept)), (value, *traced)
 
     start = params(problem.start, structure)
-    state = optimizer.init(start)
+    state = _optax.begin(optimizer, start)
     carry = (start, state, (jnp.asarray(epochs), (start, state)))
-    (trained, _, overflow), kept = lax.scan(step, carry, jnp.arange(epochs), unroll=laid_out(epochs, problem))
-    return trained, kept, overflow
+    (trained, state, overflow), kept = lax.scan(step, carry, jnp.arange(epochs), unroll=laid_out(epochs, problem))
+    return _optax.trained(trained, state), kept, overflow
 
 
 solve = functools.partial(jax.jit, static_argnames=("optimizer", "structure", "epochs", "record", "largest"))(steps)

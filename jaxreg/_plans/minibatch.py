@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
+from jaxreg import _optax
 from jaxreg._batches import Batches, permutation
 from jaxreg._plans.stepwise import Data, Loss, Outcome, laid_out, one_step
 
@@ -20,7 +20,7 @@ def run(
     data: Data,
     *,
     graph: Any,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     loss: Loss,
     epochs: int,
     record: frozenset[str],
@@ -48,12 +48,13 @@ def run(
             cut=cut,
         )
         kept.append(jax.tree.map(lambda leaf, end=count * batches.steps: leaf[:end], new) if count < length else new)
+    params = _optax.trained(params, state)
     return Outcome(params, rest, *(jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept) if in_parts else kept[0]))
 
 
 @functools.partial(jax.jit, static_argnames=("optimizer",))
-def _initial_state(params: Any, optimizer: optax.GradientTransformation) -> Any:
-    return optimizer.init(params)
+def _initial_state(params: Any, optimizer: Any) -> Any:
+    return _optax.begin(optimizer, params)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "optimizer", "loss", "epochs", "record", "cut"))
@@ -66,7 +67,7 @@ def _train(
     count: Any,
     *,
     graph: Any,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     loss: Loss,
     epochs: int,
     record: frozenset[str],
@@ -113,7 +114,7 @@ def _train(
         nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(epoch, carry, at)[1])
         return lax.cond(at[0] < count, epoch, lambda carry, _: (carry, nothing), carry, at)
 
-    carry = (params, rest, optimizer.init(params) if state is None else state)
+    carry = (params, rest, _optax.begin(optimizer, params) if state is None else state)
     each = (jnp.arange(epochs, dtype=jnp.int32), None if is_key else order)
     carry, kept = lax.scan(epoch if count is None else epoch_in_count, carry, each)
     return *carry, jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), kept)

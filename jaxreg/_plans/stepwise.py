@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import optax
 from flax import nnx
 from jax import lax
+
+from jaxreg import _optax
+from jaxreg._calls import objective_value
 
 Loss = Callable[..., jax.Array]
 
@@ -44,9 +46,7 @@ class Outcome(NamedTuple):
     weights: Any
 
 
-def one_step(
-    graph: Any, optimizer: optax.GradientTransformation, loss: Loss, record: frozenset[str]
-) -> Callable[[Any, Data], tuple[Any, Any]]:
+def one_step(graph: Any, optimizer: Any, loss: Loss, record: frozenset[str]) -> Callable[[Any, Data], tuple[Any, Any]]:
     """The step that every training repeats.
 
     It takes what the last one left (parameters, the rest of the model's state, the optimizer's state) and data, and
@@ -55,17 +55,17 @@ def one_step(
 
     def objective(params: Any, rest: Any, data: Data) -> tuple[jax.Array, Any]:
         model = nnx.merge(graph, params, rest, copy=True)  # variables of this trace, so that the model may change them
-        weighted = loss if data.weights is None else functools.partial(loss, weights=data.weights)
-        value = weighted(model(data.inputs), data.targets)
-        return value, nnx.split(model, nnx.Param, ...)[2]
+        return objective_value(loss, model, data), nnx.split(model, nnx.Param, ...)[2]
 
     def step(carry: Any, data: Data) -> tuple[Any, Any]:
         params, rest, state = carry
         (value, rest), gradients = jax.value_and_grad(objective, has_aux=True)(params, rest, data)
-        updates, state = optimizer.update(gradients, state, params)
-        params = optax.apply_updates(params, updates)
-        kept = (gradients if "gradients" in record else None, params if "weights" in record else None)
-        return (params, rest, state), (value, *kept)
+        before = carry[1]
+        moved, state = _optax.advance(
+            optimizer, params, state, gradients, value, lambda other: objective(other, before, data)[0]
+        )
+        kept = (gradients if "gradients" in record else None, moved if "weights" in record else None)
+        return (moved, rest, state), (value, *kept)
 
     return step
 
@@ -77,15 +77,15 @@ def run(
     data: Data,
     *,
     graph: Any,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     loss: Loss,
     epochs: int,
     record: frozenset[str],
 ) -> Outcome:
     """Train on the whole batch, ``epochs`` times. ``params`` and ``rest`` are a split NNX model's states."""
     step = one_step(graph, optimizer, loss, record)
-    carry = (params, rest, optimizer.init(params))
-    (params, rest, _), kept = lax.scan(
+    carry = (params, rest, _optax.begin(optimizer, params))
+    (params, rest, state), kept = lax.scan(
         lambda carry, _: step(carry, data), carry, None, length=epochs, unroll=laid_out(epochs, data)
     )
-    return Outcome(params, rest, *kept)
+    return Outcome(_optax.trained(params, state), rest, *kept)

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 
+from jaxreg import _optax
 from jaxreg._plans.stepwise import Data, Loss, Outcome, one_step
 
 # Steps of one call, and how many calls a training may take from where it could overflow to where all is NaN. One that
@@ -25,7 +25,7 @@ def _some(
     data: Data,
     *,
     graph: Any,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     loss: Loss,
     count: int,
     record: frozenset[str],
@@ -43,7 +43,7 @@ def run(
     data: Data,
     *,
     graph: Any,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     loss: Loss,
     steps: int,
     record: frozenset[str],
@@ -55,8 +55,9 @@ def run(
         pieces.append(kept)
         if bool(lost):
             break
+    params = _optax.trained(carry[0], carry[2])
     losses, gradients, weights = jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
-    return Outcome(carry[0], carry[1], losses, gradients, weights)
+    return Outcome(params, carry[1], losses, gradients, weights)
 
 
 def _counts(steps: int) -> Iterator[int]:

@@ -170,7 +170,7 @@ def test_integers(name: str) -> None:
 
 
 def test_complex_numbers_are_refused() -> None:
-    with pytest.raises(jaxreg.ArgumentError, match=r"must be real, and one of them floating, got complex64"):
+    with pytest.raises(jaxreg.ArgumentError, match=r"predictions must hold real numbers, got complex64"):
         jaxreg.l1_loss(jnp.array([1j]), jnp.array([1.0]))
 
 
