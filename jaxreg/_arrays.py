@@ -125,7 +125,9 @@ def _of_frame(name: str, frame: Any) -> Array:
 def _plain(series: Any) -> Any:
     """A column's values: a category's are those it stands for, and what is missing is ``None``."""
     values = np.asarray(series)
-    return np.asarray(series.astype(object).where(series.notna(), None)) if values.dtype.kind == "O" else values
+    if values.dtype.kind != "O" and (isinstance(series.dtype, np.dtype) or series.notna().all()):
+        return values
+    return np.asarray(series.astype(object).where(series.notna(), None))
 
 
 def _of_anything(name: str, value: Any) -> Any:

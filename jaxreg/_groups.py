@@ -168,7 +168,8 @@ def _parted(inputs: Any, targets: Any, weights: Any, groups: Any) -> tuple[Array
 def _labels_of(groups: Any) -> Array:
     """Each row's label, of a kind that can be sorted."""
     labels = np.asarray(as_known("groups", groups))
-    missing = np.flatnonzero(_is_missing(labels) | np.ma.getmaskarray(groups))
+    masked = np.ma.getmaskarray(groups) if isinstance(groups, np.ma.MaskedArray) else False
+    missing = np.flatnonzero(_is_missing(labels) | masked)
     if missing.size:
         raise ArgumentError(f"groups have a missing label at row {missing[0]}; name it, or leave the row out")
     if labels.dtype.kind != "O":

@@ -23,6 +23,8 @@ _KEPT = 1 << 23
 _FAR = 0.01
 # Multiplications that a result may cost to be shown.
 _MOST = 1e10
+# A variance that is this share of the targets' squares, or less, is none: it is what their sums were rounded by.
+_ROUNDED = 2.0**-40
 # How far the first loss of float32 may be from that of float64, relatively, if the data are the ones it is of.
 _SAME = 2.0**-10
 
@@ -129,15 +131,15 @@ def _said(design: Array, targets: Array, ones: Array | None, end: Array, advice:
     size = np.sqrt(np.sum(design**2, 0))
     size = np.where(size > 0, size, 1.0)
     best = np.linalg.lstsq(design / size, targets, rcond=None)[0] / size[:, None]
-    total = np.sum(targets**2, 0)
+    squares = total = np.sum(targets**2, 0)
     if ones is not None:
         total = np.sum((targets - np.outer(ones, ones @ targets) / (ones @ ones)) ** 2, 0)
     left, least = (np.sum((design @ found - targets) ** 2, 0) for found in (end, best))
-    known = total > 0
+    known = total > _ROUNDED * squares
     short = np.where(known, (left - least) / np.where(known, total, 1.0), 0.0)
     if not np.isfinite(left).all() or not short.max(initial=0.0) > _FAR:
         return ""
     worst = int(short.argmax())
     of = f" of output {worst}" if len(total) > 1 else ""
-    mine, theirs = (f"{1 - squares[worst] / total[worst]:.4g}" for squares in (left, least))
+    mine, theirs = (f"{1 - errors[worst] / total[worst]:.4g}" for errors in (left, least))
     return f"far from the least squares: R²{of} is {mine}, theirs {theirs}{advice}"

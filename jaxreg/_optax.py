@@ -150,7 +150,8 @@ class _Told:
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, JaxregError):
             raise ArgumentError(
-                f"the optimizer's {self._method} fails with the model's parameters: {type(error).__name__}: {error}. A "
+                f"the optimizer's {self._method} fails with the model's parameters: {type(error).__name__}: "
+                f"{str(error).rstrip('.')}. A "
                 "step hands it the gradients of the whole batch, its state, the parameters, and by name value, grad, "
                 "value_fn, obj_fn and grad_fn; one that wants more, or the gradients of each row, cannot be trained "
                 "with here"
