@@ -51,6 +51,8 @@ _BROAD, _PALE, _THIN, _DASH = 6, 0.45, 1.8, [5, 3]
 _STROKE = _BROAD / HEIGHT
 _DISTANCES = ["as trained", "in float64", "rounding bound as trained"]
 _FLOOR_LABEL = "exactly equal"
+# A distance below this is drawn at it: there must be floats below for what is exactly equal.
+_LEAST_DISTANCE = 1e-200
 _MOST_TENSORS = 4
 _MOST_LABELS = 6
 _LEGEND = alt.Legend(
@@ -223,10 +225,12 @@ def _distance(rows: list[Row], tensor: str) -> dict[str, Any]:
         if key != "bound" or numbers.number(row[key]) > 0
     ]
     long = [row for row in long if math.isfinite(row["value"])]
-    positive = [min(max(row["value"], axes.SMALLEST), axes.LARGEST) for row in long if row["value"] > 0]
+    positive = [min(max(row["value"], _LEAST_DISTANCE), axes.LARGEST) for row in long if row["value"] > 0]
     low = math.floor(math.log10(min(positive, default=1e-8)))
     high = max(math.ceil(math.log10(max(positive, default=1e-7))), low + 1)
-    floor, domain = 10.0 ** (low - 1), [10.0 ** (low - 1.7), 10.0**high]
+    # Room for words below all distances.
+    room = max(1.0, (high - low) / 12)
+    floor, domain = 10.0 ** (low - room), [10.0 ** (low - 1.7 * room), 10.0**high]
     for row in long:
         # A logarithmic axis has no zero, and exactly equal is the most common distance of all.
         row["shown"] = min(max(row["value"], 10.0**low), 10.0**high) if row["value"] > 0 else floor

@@ -136,7 +136,7 @@ def templates(package: str) -> jinja2.Environment:
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     environment = templates("parity.report")
-    environment.filters.update(visible=visible, integer=numbers.integer)
+    environment.filters.update(visible=visible, integer=numbers.integer, typeset=numbers.typeset)
     environment.globals.update(
         printed=view.printed,
         printed_summary=view.printed_summary,
@@ -149,7 +149,7 @@ def _environment() -> jinja2.Environment:
         matrix_rows=lambda program: grid.rows(program, numbers.typeset),
         matrix_stages=grid.stages,
         matrix_note=grid.note,
-        timing=view.timing,
+        timing=lambda row: view.timing(row, numbers.typeset),
         divergence=view.divergence,
         final_weights=lambda program: view.final(program, numbers.typeset),
         final_note=view.final_note,

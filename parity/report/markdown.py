@@ -71,7 +71,7 @@ def _program(program: Json) -> list[str]:
     if program["final"]:
         parts.append(_final(program))
     if program["timing"] is not None:
-        parts.append(view.timing(program["timing"]))
+        parts.append(view.timing(program["timing"], numbers.typeset))
     return parts + _images(program)
 
 

@@ -62,6 +62,7 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
     off = _OFF.get(row["off"] or "", "")
     where = "" if row["holds"] else "" if row["step"] is None else f"step {numbers.integer(row['step'])}"
     used = row["bound_used"]
+    shares = {side: _share(used[side], row["within"][side], row["unbounded"]) for side in ("torch", "jax")}
     return Finding(
         stage=visible(row["stage"]),
         tensor=visible(row["tensor"]),
@@ -70,8 +71,8 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
         float64=ZERO if row["zero"] else write(row["float64_difference"]),
         float64_bound=write(row["float64_bound"]),
         relation=_relation(row["float64_difference"], row["float64_bound"]),
-        used={side: style(_share(used[side], row["within"][side], row["unbounded"])) for side in ("torch", "jax")},
-        fill={side: _fill(used[side]) for side in ("torch", "jax")},
+        used={side: style(share) for side, share in shares.items()},
+        fill={side: 0.0 if share == numbers.NOTHING else _fill(used[side]) for side, share in shares.items()},
         within={side: bool(row["within"][side]) for side in ("torch", "jax")},
         same_program=row["same_program"],
         compared=row.get("compared", True),
@@ -151,8 +152,6 @@ def warnings(program: Json) -> list[str]:
 
 
 def _fill(fraction: Any) -> float:
-    if fraction is None:
-        return 0.0
     # NaN compares false with everything: it fills the bar, as what is not known to be inside is not inside.
     value = numbers.number(fraction)
     return round(value, 4) if 0 <= value <= 1 else 1.0
@@ -212,20 +211,18 @@ def printed_summary(program: Json) -> str:
     return f"{lead}: {f'{differ:,} {verb}' if differ else 'all are the same'} with JAX's numbers."
 
 
-def timing(row: Json) -> str:
-    """Say in a sentence how long both sides took."""
+def timing(row: Json, style: Callable[[str], str] = str) -> str:
+    """Say in a sentence how long both sides took; ``style`` goes over every number."""
     ratio, low, high = (numbers.number(row[key]) for key in ("ratio", "ratio_low", "ratio_high"))
     faster = "JAX"
     if 0 < ratio < 1 and min(low, high) > 0:
         faster, ratio, low, high = "PyTorch", 1 / ratio, 1 / high, 1 / low
-    spread = f"{numbers.scientific(low)} to {numbers.scientific(high)}"
-    repeats = int(row["repeats"])
-    times = f"{numbers.scientific(ratio)} times as fast ({spread} over {numbers.count(repeats, 'repeat')})"
-    return (
-        f"{_steps(row['steps'])} PyTorch {numbers.duration(row['torch_seconds'])} and JAX "
-        f"{numbers.duration(row['jax_seconds'])}{f': {faster} is {times}' if math.isfinite(ratio) else ''}; "
-        f"compiling JAX's training took {numbers.duration(row['compile_seconds'])}, once."
-    )
+    ratio_told, low_told, high_told = (style(numbers.scientific(each)) for each in (ratio, low, high))
+    spread = f"{low_told} to {high_told} over {numbers.count(int(row['repeats']), 'repeat')}"
+    times = f": {faster} is {ratio_told} times as fast ({spread})" if math.isfinite(ratio) else ""
+    torch, own, once = (style(numbers.duration(row[f"{each}_seconds"])) for each in ("torch", "jax", "compile"))
+    steps = style(_steps(row["steps"]))
+    return f"{steps} PyTorch {torch} and JAX {own}{times}; compiling JAX's training took {once}, once."
 
 
 def _steps(steps: Any) -> str:

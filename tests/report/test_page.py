@@ -39,6 +39,11 @@ function measure(window, page) {
       excess: Math.max(0, ...[...figure.querySelectorAll("svg")].map((svg) => box(svg).right - box(figure).right)),
       words: figure.querySelector(".drawing").textContent,
     })),
+    names: [...page.querySelectorAll(".matrix tbody th, .matrix td code, .final tbody th code")].map((name) => {
+      const range = page.createRange();
+      range.selectNodeContents(name);
+      return [name.textContent, range.getClientRects().length];
+    }),
     headline: page.querySelector("h1")?.textContent ?? "",
     scripts: page.scripts.length,
     images: page.images.length,
@@ -125,6 +130,13 @@ def test_the_page_does_not_scroll_sideways(light: Visit, frame: str) -> None:
 @pytest.mark.parametrize("frame", [f"{name} {width}" for name in ("holding", "failing") for width in (NARROW, WIDE)])
 def test_the_stage_table_fits_without_scrolling(light: Visit, frame: str) -> None:
     assert light.results[frame]["tables"] == [0, 0]
+
+
+@pytest.mark.parametrize("frame", [f"{name} {width}" for name in ("holding", "failing") for width in (NARROW, WIDE)])
+def test_no_name_is_broken_into_letters(light: Visit, frame: str) -> None:
+    names = light.results[frame]["names"]
+    assert len(names) >= 4
+    assert [name for name, lines in names if lines > 1 + len(name) / 6] == []
 
 
 def test_code_stands_side_by_side_or_stacks(light: Visit) -> None:

@@ -58,7 +58,7 @@ def lasts(shown: str, seconds: Any) -> bool:
     """Whether a text says this time."""
     if minutes := re.fullmatch(r"([\d,]+) min (\d+) s", shown):
         return abs(60 * int(minutes[1].replace(",", "")) + int(minutes[2]) - number(seconds)) <= 0.5
-    size, unit = shown.split(" ")
+    size, _, unit = shown.rpartition(" ")
     return stands_for(size, number(seconds) / _UNITS[unit])
 
 
@@ -176,6 +176,9 @@ def test_the_stage_table(
             if relative is not None:
                 assert relation == ("≤" if relative[1] <= relative[2] else ">")
                 assert stands_for(limit, bound)
+        widths = [float(each) for each in re.findall(r'<span style="width:(.*?)%"></span>', show(program))]
+        filled = [min(share, 1.0) for share in own.values() if share is not None and share >= 5e-5]
+        assert name != "page" or widths == pytest.approx([100 * share for share in filled], abs=0.01)
         told = [*cells, *(side.strip() for side in sides.split(" / "))]
         assert [(each, value) for each, value in zip(told, expected, strict=True) if not stands_for(each, value)] == []
         assert held.startswith("–" if difference is None else ("✓", "✅"))
@@ -246,7 +249,7 @@ def test_the_matrix(values: tuple[float, float], compared: bool) -> None:
 
 _TIMING = re.compile(
     r"(?P<steps>\S+) steps? takes? PyTorch (?P<torch_seconds>.+?) and JAX (?P<jax_seconds>.+?)"
-    r"(?:: (?P<who>\w+) is (?P<ratio>\S+) times as fast \((?P<ratio_low>\S+) to (?P<ratio_high>\S+) over "
+    r"(?:: (?P<who>\w+) is (?P<ratio>.+?) times as fast \((?P<ratio_low>.+?) to (?P<ratio_high>.+?) over "
     r"(?P<repeats>\S+) repeats?\))?; compiling JAX's training took (?P<compile_seconds>.+?), once\."
 )
 seconds = st.floats(0, 1e9) | st.floats(1e-9, 1e3) | st.sampled_from([0.0, 5e-324, 119.6])
