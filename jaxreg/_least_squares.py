@@ -40,7 +40,7 @@ class Watch:
         start: kernel and bias before the training; the bias may be ``None``.
         end: its parameters after it, in the order of their names.
         dtype: of the parameters.
-        first: the loss before the first step over all rows, where it was kept.
+        losses: of all rows, the one before the first step first, where that was kept; else ``None``.
         advice: what brings it nearer.
     """
 
@@ -50,7 +50,7 @@ class Watch:
     start: tuple[Any, Any]
     end: Any
     dtype: Any
-    first: Any
+    losses: Any
     advice: str
 
     def __call__(self) -> str:
@@ -81,11 +81,26 @@ class Watch:
         data = self.data()
         if data is not None and all(leaf is None or is_array(leaf) for leaf in data):
             return True
-        return self.first is not None and bool(abs(float(self.first) - loss) <= _SAME * loss)
+        return self.losses is not None and bool(abs(float(np.asarray(self.losses)[0]) - loss) <= _SAME * loss)
 
 
-def watch(request: Request, outcome: Any) -> Watch | None:
-    """What says how far the training stopped from the least squares; ``None`` where it does not make for them."""
+def watch(request: Request, outcome: Any) -> Callable[[], str] | None:
+    """What says how far the training stopped from the least squares; ``None`` where it does not make for them.
+
+    For small data this is worked out later too: it takes a tenth of a small training.
+    """
+    if request.layer is None:
+        return None
+    if request.data is not None and _size(request.data) <= _KEPT:
+        return lambda: watched() if (watched := _watch(request, outcome)) else ""
+    return _watch(request, outcome)
+
+
+def _size(data: Data) -> int:
+    return data.inputs.nbytes + data.targets.nbytes + (0 if data.weights is None else data.weights.nbytes)
+
+
+def _watch(request: Request, outcome: Any) -> Watch | None:
     optimizer = request.optimizer
     is_sgd = isinstance(optimizer, PyTorchSGD)
     if is_sgd and not (type(optimizer.settings.weight_decay) is float and optimizer.settings.weight_decay == 0.0):
@@ -103,13 +118,13 @@ def watch(request: Request, outcome: Any) -> Watch | None:
         start=request.layer,
         end=outcome.params,
         dtype=request.dtype,
-        first=losses[0] if is_kept else None,
+        losses=losses if is_kept else None,  # to look into an array of JAX's takes as long as a small training
         advice="; more epochs, another learning rate or inputs of one scale bring it there" if is_sgd else "",
     )
 
 
 def _held(data: Data | None) -> Callable[[], Data | None]:
-    if data is None or sum(leaf.nbytes for leaf in data if leaf is not None) <= _KEPT:
+    if data is None or _size(data) <= _KEPT:
         return lambda: data
     references = [leaf if leaf is None else weakref.ref(leaf) for leaf in data]
 
