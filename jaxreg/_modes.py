@@ -16,6 +16,7 @@ schemes*, Found. Comput. Math. 15, 2015, section 4, write the same recurrence.)
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -46,9 +47,20 @@ def as_in(dtype: Any, rate: Any, momentum: Any, dampening: Any, decay: Any, nest
 
     Each is a number, or an array of as many as there are trainings.
     """
+    given = (rate, momentum, dampening, decay, nesterov, maximize)
+    if all(type(value) in (float, bool) for value in given):
+        return _plain_as_in(dtype, *given)
+    return _as_in(dtype, *given)
+
+
+def _as_in(dtype: Any, rate: Any, momentum: Any, dampening: Any, decay: Any, nesterov: Any, maximize: Any) -> Settings:
     rounded, wide = dtype.type, np.float64
     kept = wide(rounded(1 - dampening))
     return Settings(wide(rounded(rate)), wide(rounded(momentum)), 1 - kept, wide(rounded(decay)), nesterov, maximize)
+
+
+# Plain numbers, which one training after the other is given.
+_plain_as_in = functools.lru_cache(maxsize=256, typed=True)(_as_in)
 
 
 class Left(NamedTuple):
