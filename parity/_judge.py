@@ -260,7 +260,7 @@ def _find(case: Case, lost: Array) -> Finding:
         finite=finite,
     )
     if finding.holds:
-        return _with_loss_of_accuracy(finding, case, wide, size)
+        return _with_loss_of_accuracy(finding, case, seen, size)
     row = int(bad[0])
     column = int(np.flatnonzero(~(torch_ok & jax_ok & same)[row])[0])
     values = {name: float(array[row, column]) for name, array in wide.items()}
@@ -268,12 +268,12 @@ def _find(case: Case, lost: Array) -> Finding:
     return dataclasses.replace(finding, message=_explain(finding, values))
 
 
-def _with_loss_of_accuracy(finding: Finding, case: Case, wide: dict[str, Array], size: float | None) -> Finding:
+def _with_loss_of_accuracy(finding: Finding, case: Case, seen: dict[str, Array], size: float | None) -> Finding:
     """The finding, which does not hold where a side has lost half of the digits that the other keeps, in one step."""
     if case.stage not in ("forward", "loss", "gradient") or size is None:
         return finding
     by_row = case.stage == "gradient"
-    lost = _accuracy_loss.find(wide["torch"], wide["jax"], wide["torch64"], size, case.torch.dtype, by_row=by_row)
+    lost = _accuracy_loss.find(seen["torch"], seen["jax"], seen["torch64"], size, case.torch.dtype, by_row=by_row)
     if lost is None:
         return finding
     return dataclasses.replace(
