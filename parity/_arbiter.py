@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from parity import _chance, _clip_watch, _trees
+from parity import _chance, _clip_watch, _trees, _where
 from parity._errors import ParityError, UnsupportedError
 from parity._inputs import tensors_of, to_array, to_tree
 from parity._recording import Array, Starts, Trace, Tree
@@ -119,6 +119,7 @@ def _in_double(seen: Seen) -> Iterator[None]:
         raise UnsupportedError(
             f"{type(seen.live[0]).__name__} trained, but fails when it is run again in float64: "
             f"{type(error).__name__}: {first}. Make its tensors in the dtype of its inputs or weights"
+            f"{_where.told_of(error)}"
         ) from error
     finally:
         torch.set_default_dtype(dtype)

@@ -10,6 +10,8 @@ import numpy as np
 from parity._reads import Read, Reads, Shown
 
 _EPSILON = 2.0**-52
+# Losses that are looked at in all, so that a program that prints at every step is not slowed down.
+_MOST = 5_000_000
 
 
 class _Run:
@@ -30,10 +32,10 @@ class _Run:
             self.first, self.values = step, []
         self.values[step - self.first :] = [value]
 
-    def fitting(self, value: float, rows: dict[int, int]) -> Iterator[tuple[int, bool, float]]:
+    def fitting(self, value: float, rows: dict[int, int], most: int) -> Iterator[tuple[int, bool, float]]:
         """How many of the last losses, whether each counts as its rows, and what their sum is divided by."""
-        losses = np.array(self.values[::-1])
-        sizes = np.array([rows.get(step, 0) for step in range(self.end - 1, self.first - 1, -1)])
+        losses = np.array(self.values[-most:][::-1])
+        sizes = np.array([rows.get(step, 0) for step in range(self.end - 1, self.end - 1 - len(losses), -1)])
         lengths = np.arange(1, len(losses) + 1)
         for weighted, terms, counts in ((False, losses, lengths), (True, losses * sizes, np.cumsum(sizes))):
             sums, roundings = np.cumsum(terms), lengths * _EPSILON * np.cumsum(np.abs(terms))
@@ -57,6 +59,7 @@ class Averages:
         self._reads = reads
         self._runs: dict[float, _Run] = {}
         self._shown: dict[Any, int] = {}
+        self._searched = 0
 
     def of(self, value: float, place: Any) -> Shown | None:
         """What ``value`` is, printed at this place of the program; ``None`` where that is not known."""
@@ -64,10 +67,13 @@ class Averages:
         since, self._shown[place] = self._shown.get(place, 0), self._reads.done()
         if not np.isfinite(value) or value == 0:
             return None
-        fits = [(run, *fit) for run in self._runs.values() for fit in run.fitting(value, self._reads.rows)]
-        if len({(run.end - length, run.end, run.factor) for run, length, *_ in fits}) > 1:
-            fits = [fit for fit in fits if fit[0].end - fit[1] == since]
-        if not fits:
+        rows, runs = self._reads.rows, list(self._runs.values())
+        expected = ((run, run.end - since) for run in runs if run.first <= since < run.end)
+        fits = [(run, *fit) for run, length in expected for fit in run.fitting(value, rows, length) if fit[0] == length]
+        if not fits and self._searched < _MOST:
+            self._searched += sum(len(run.values) for run in runs)
+            fits = [(run, *fit) for run in runs for fit in run.fitting(value, rows, len(run.values))]
+        if len({(run.end - length, run.end, run.factor) for run, length, *_ in fits}) != 1:
             return None
         run, length, weighted, divisor = fits[0]
         return Shown(Read("loss", "", run.end - length, run.end - 1, 0, run.factor, weighted), 1.0, divisor)
@@ -80,4 +86,5 @@ class Averages:
                 self._runs.setdefault(read.factor, _Run(read.factor)).add(read.first, value)
             elif read.first == self._reads.done():
                 later.append((read, value))
-        self._reads.read_losses = later
+        self._reads.read_losses.clear()
+        self._reads.read_losses.extend(later)

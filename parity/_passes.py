@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from parity._errors import UnsupportedError
 from parity._inputs import to_array
 from parity._known import described, scaled, squared_error, unreshaped
 from parity._loss import Loss, Ref, loss_of
@@ -22,22 +23,30 @@ def pass_of(value: Any, root: torch.Tensor, seed: Any) -> Pass:
     Raises:
         UnsupportedError: the loss is not one of one call's output.
     """
-    loss = loss_of(value, root, seed, layers=True)
-    layer = isinstance(loss.call.module, torch.nn.Linear)
-    error = _error_of(loss) if layer else None
-    if error is None:
+    loss = _of_layer(value, root, seed)
+    error = None if loss is None else _error_of(loss)
+    layer = error is not None
+    if loss is None or error is None:
         loss = loss_of(value, root, seed)
         error = _error_of(loss)
     worth = to_array(loss.value).reshape(()) * 1
     worth = worth if loss.seed == 1.0 else (worth * loss.seed).astype(worth.dtype)
     left = [p for p in loss.call.module.parameters() if p.grad is not None and bool(p.grad.any())]
     targets = loss.arrays()
-    layer = layer and error is not None
     predictions = loss.call.outputs
     if layer and error is not None:
         predictions = predictions.reshape(error[1])
     part = error[0] if error is not None else described(loss)
     return Pass(loss, part, layer, predictions, targets, worth, frozenset(map(id, left)))
+
+
+def _of_layer(value: Any, root: torch.Tensor, seed: Any) -> Loss | None:
+    """The loss as one of what a linear layer inside the model gave; ``None`` where it is none of one call of it."""
+    try:
+        loss = loss_of(value, root, seed, layers=True)
+    except UnsupportedError:
+        return None
+    return loss if isinstance(loss.call.module, torch.nn.Linear) else None
 
 
 def _error_of(loss: Loss) -> tuple[Part, tuple[int, ...]] | None:

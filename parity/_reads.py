@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from parity._tape import Item, Output, Tape
 _MOVING = RESHAPING | {"__getitem__", "detach", "clone", "cpu", "data", "T", "mT", "transpose", "permute", "select"}
 _LARGEST = 4096  # elements of a tensor that are followed
 _KEPT = 100_000  # numbers that are remembered
+_WAITING = 1000  # texts that may be printed yet, and tensors that may be the model's
+_OPEN = 16  # numbers of which backward() will tell whether they are the loss
 
 
 @dataclasses.dataclass(eq=False)
@@ -81,16 +84,17 @@ class Reads:
     def __init__(self, tape: Tape, done: Callable[[], int]) -> None:
         self._tape, self.done = tape, done
         self.sites: dict[tuple[Any, int], tuple[Any, list[Shown | None]]] = {}
-        self.texts: list[tuple[str, list[Shown | None], str]] = []
+        self.texts: deque[tuple[str, list[Shown | None], str]] = deque(maxlen=_WAITING)
         self._floats: dict[int, tuple[float, Shown]] = {}
         self._arrays: dict[int, tuple[Any, list[Shown | None]]] = {}
         self._losses: Any = WeakIdKeyDictionary()
-        self._pending: list[tuple[Any, Read]] = []
-        self._unplaced: list[tuple[torch.Tensor, list[Read]]] = []
+        # Each of these keeps tensors alive.
+        self._pending: deque[tuple[Any, Read]] = deque(maxlen=_OPEN)
+        self._unplaced: deque[tuple[torch.Tensor, list[Read]]] = deque(maxlen=_WAITING)
         self._module: torch.nn.Module | None = None
         self._of_step: list[Read] = []
         self._backwards = 0
-        self.read_losses: list[tuple[Read, float]] = []
+        self.read_losses: deque[tuple[Read, float]] = deque(maxlen=_KEPT)
         self.rows: dict[int, int] = {}
 
     # -- what the tape sees
@@ -99,6 +103,8 @@ class Reads:
     def on_read(self, args: Sequence[Any], out: Any, frame: FrameType) -> None:
         """A tensor was turned into Python's numbers, an array or text."""
         tensor = args[0]
+        if tensor.numel() > _LARGEST:
+            return
         found: list[Shown | None] = [None if read is None else Shown(read) for read in self._of(tensor)]
         if isinstance(out, str):
             alone = len(args) > 1 and tensor.dim() == 0
@@ -107,6 +113,8 @@ class Reads:
         self.sites[frame.f_code, frame.f_lasti] = out, found
         if isinstance(out, np.ndarray):
             self._arrays[id(out)] = weakref.ref(out), found
+            if len(self._arrays) > _WAITING:
+                self._arrays.pop(next(iter(self._arrays)))
             return
         for value, shown in zip(_flat(out), found, strict=False):
             if isinstance(value, float) and shown is not None:
@@ -157,7 +165,7 @@ class Reads:
         for tensor, reads in self._unplaced:
             for read, known in zip(reads, self._placed(tensor, 0) or (), strict=False):
                 read.kind, read.name, read.index = known.kind, known.name, known.index
-        self._unplaced = []
+        self._unplaced.clear()
 
     @_quietly
     def stepped(self, calls: Sequence[Any], rows: int) -> None:
@@ -165,7 +173,8 @@ class Reads:
         if len(calls) == 1:
             calls[0].used = self.done()
         self.rows[self.done()] = rows
-        self._pending, self._of_step, self._backwards = [], [], 0
+        self._pending.clear()
+        self._of_step, self._backwards = [], 0
 
     # -- what a tensor is
 

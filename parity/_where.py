@@ -35,6 +35,16 @@ def own_frame() -> FrameType | None:
     return None
 
 
+def told_of(error: BaseException) -> str:
+    """The same of an error: where the program was when it was raised."""
+    trace, found = error.__traceback__, ""
+    while trace is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith(("<", *_LIBRARIES)):
+            found = _line(trace.tb_frame, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
 def told() -> str:
     """A sentence that names the line of the program that is running; empty where there is none."""
     if torch.compiler.is_compiling():  # a hook that is compiled with the model has no frames to look at
@@ -42,6 +52,10 @@ def told() -> str:
     frame = own_frame()
     if frame is None:
         return ""
-    file, line = frame.f_code.co_filename, frame.f_lineno
+    return _line(frame, frame.f_lineno)
+
+
+def _line(frame: FrameType, line: int) -> str:
+    file = frame.f_code.co_filename
     text = linecache.getline(file, line, frame.f_globals).strip()
     return f". In {Path(file).name}, line {line}" + (f": {text}" if text else "")

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from parity._averages import Averages
 from parity._lines import NUMBER, Number
-from parity._print_call import OWN, Origin, Piece, pieces
+from parity._look import OWN, Origin
+from parity._print_call import Piece, pieces
 from parity._reads import Reads, Shown
 
 

@@ -43,6 +43,7 @@ ROOMS = [
     "_supported",
     "_reads",
     "_averages",
+    "_look",
     "_print_call",
     "_written",
     "_refused",
@@ -153,7 +154,7 @@ def test_rooms_import_only_from_rooms_before_them() -> None:
 def test_torch_is_imported_in_its_own_rooms_only() -> None:
     allowed = {
         *("_arbiter", "_hooks", "_inputs", "_known", "_loss", "_measure", "_passes", "_run_program", "_seen"),
-        *("_clip_watch", "_print_call", "_reads", "_refused", "_stack", "_supported", "_tape", "_where"),
+        *("_clip_watch", "_look", "_print_call", "_reads", "_refused", "_stack", "_supported", "_tape", "_where"),
         *("programs", "bench"),
     }
     found = {

@@ -89,6 +89,8 @@ def comment(program: Json) -> str:
         parts.append(f"> {escape(parting)}")
     if verdict["ok"]:
         parts += [escape(sentence) for sentence in verdict["sentences"]]
+    else:
+        parts += [escape(fact["value"]) for fact in program["facts"] if fact["label"] == "Note"]
     if program["findings"]:
         parts.append(_findings(view.findings(fold.by_stage(program["findings"]), style=numbers.typeset)))
         parts += map(escape, view.notes(fold.by_stage(program["findings"])))

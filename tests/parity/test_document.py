@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 import tracemalloc
 import types
@@ -20,7 +21,7 @@ from parity import Verdict
 from parity._bounds import Bounds
 from parity._lines import Number, PrintedLine, Source
 from parity._recording import Batch, Evaluation, Part, Recording, Trace
-from parity.report import numbers
+from parity.report import html, markdown, numbers, text
 from tests.parity.torch_programs import regression, small
 
 SCHEMA = json.loads(files("parity.report").joinpath("schema.json").read_text())
@@ -93,6 +94,19 @@ def test_what_was_left_out_is_said(thinned: Verdict) -> None:
     assert "Tensors are kept of the first 3 steps, every 5th and the last." in told
     facts = _valid(thinned)["facts"]
     assert {"label": "Note", "value": thinned.recording.notes[0]} in facts
+
+
+def test_a_note_stands_in_every_view(thinned: Verdict) -> None:
+    """Such as that what comes before the linear layer is fed as data; also where the sides part."""
+    note = "What the model makes of its input (BatchNorm1d) is fed as data."
+    recording = dataclasses.replace(thinned.recording, notes=(note,))
+    document = dataclasses.replace(thinned, recording=recording).to_dict()
+    parted = {**document, "verdict": {**document["verdict"], "ok": False}}
+    assert note in document["verdict"]["sentences"]
+    for program in (document, parted):
+        page = re.sub("<[^>]*>", "", html.fragment(program))
+        for shown in (text.table(program), markdown.comment(program).replace("\\", ""), page):
+            assert note in " ".join(shown.split())
 
 
 def test_where_not_finite_is_told_by_the_step_and_not_the_row(thinned: Verdict) -> None:

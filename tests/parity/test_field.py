@@ -123,6 +123,17 @@ class Own(torch.optim.Optimizer):
         loss(MSE, "model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))" + SGD),
         f"the model is a torch.nn.modules.container.Sequential, which {NOT_PORTED}.*: loss = F.mse_loss",
     ),
+    "one layer that is called twice": (
+        loss(
+            "F.mse_loss(model(y), y)",
+            module("self.linear(self.linear(t))", "self.linear = torch.nn.Linear(1, 1)") + SGD,
+        ),
+        f"the model is a __main__.Model, which {NOT_PORTED}",
+    ),
+    "one layer whose weight is used beside it": (
+        loss(MSE, module("self.linear(t) + self.linear.weight.sum()") + SGD),
+        f"the model is a __main__.Model, which {NOT_PORTED}",
+    ),
     "functional linear": (
         loss(MSE, module("F.linear(t, self.w)", "self.w = torch.nn.Parameter(torch.zeros(1, 3))") + SGD),
         f"the model is a __main__.Model, which {NOT_PORTED}",
@@ -318,6 +329,15 @@ class Own(torch.optim.Optimizer):
         loss(MSE + " + 0.1 * model.weight.abs().sum()"),
         "compute it inside the model and return it beside the output; a penalty on squared weights can be",
     ),
+    "NumPy inside the model": (
+        loss(
+            MSE,
+            "import numpy\n"
+            + module("self.linear(t) + F.linear(torch.from_numpy(numpy.ones((8, 3), 'f')), self.linear.weight)")
+            + SGD,
+        ),
+        r"fails when it is run again in float64: RuntimeError.* Make its tensors in the dtype.*: return self\.linear",
+    ),
     "a scripted module": (
         loss(MSE, "model = torch.jit.script(torch.nn.Linear(3, 1))" + SGD),
         "the model is a scripted module",
@@ -389,3 +409,11 @@ def test_an_error_of_the_program_is_the_programs_own(tmp_path: Path) -> None:
     with pytest.raises(parity.ProgramError, match="train raised ZeroDivisionError") as error:
         record(tmp_path, module("t / (1 // 0)") + "model(x)")
     assert "parity" not in error.value.program_traceback
+
+
+def test_a_call_that_pytorch_refuses_is_refused_by_pytorch(tmp_path: Path) -> None:
+    text = loss(MSE).replace("optimizer.step", "torch.nn.utils.clip_grad_norm_(model.parameters())\n    optimizer.step")
+    with pytest.raises(parity.ProgramError, match="train raised TypeError") as error:
+        record(tmp_path, text)
+    assert "max_norm" in error.value.program_traceback
+    assert "KeyError" not in error.value.program_traceback
