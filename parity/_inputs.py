@@ -49,7 +49,8 @@ def to_array(tensor: torch.Tensor) -> Array:
             "with to_dense(), and with sparse=False for the gradients of an Embedding"
         )
     try:
-        return np.array(tensor.detach().cpu().resolve_conj().resolve_neg().numpy())
+        with torch._C.DisableTorchFunction():  # it is parity that reads, not the program
+            return np.array(tensor.detach().cpu().resolve_conj().resolve_neg().numpy())
     except TypeError:
         raise UnsupportedError(
             f"there is a tensor of {tensor.dtype}, which NumPy, and so a recording, has not. Train in float32 to have "
