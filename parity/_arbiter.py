@@ -118,12 +118,17 @@ def _in_double(seen: Seen) -> Iterator[None]:
         first = str(error).strip().partition("\n")[0]
         raise UnsupportedError(
             f"{type(seen.live[0]).__name__} trained, but fails when it is run again in float64: "
-            f"{type(error).__name__}: {first}. Make its tensors in the dtype of its inputs or weights"
-            f"{_where.told_of(error)}"
+            f"{type(error).__name__}: {first}. {_advice(error)}{_where.told_of(error)}"
         ) from error
     finally:
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, RuntimeError | TypeError):
+        return "Make its tensors in the dtype of its inputs or weights"
+    return "Parity calls the model again on each batch: nothing may be used up by a call"
 
 
 def _dtype(seen: Seen) -> torch.dtype:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from parity import _trees
@@ -46,6 +48,7 @@ class Stack:
         self._layer: torch.nn.Module | None = None
         self._shell = False  # whether the model that is called comes to one linear layer inside it
         self._inner: list[Call] = []
+        self._random: Any = None
         self._before: tuple[str, ...] = ()
         self._last: dict[str, Array] = {}
 
@@ -64,6 +67,7 @@ class Stack:
             except UnsupportedError as error:
                 self._on_problem(f"in {type(module).__name__}, {error}")
             self._inner, self._tape.before = [], {} if self._shell else None
+            self._random = _random_states()
         elif self._model is None:
             self._tape.module = module
         elif module is self._layer:
@@ -79,6 +83,8 @@ class Stack:
         self._modules.pop()
         self._tape.inside = False
         call, outermost = self._model, self._model is not None and len(self._modules) < self._place
+        if outermost and call is not None and self._random != _random_states():
+            self.chance("Python's or NumPy's random")
         if outermost:
             self._model, self._tape.off, self._tape.before = None, False, None
         elif call is None:
@@ -112,8 +118,9 @@ class Stack:
         """A function draws random numbers; inside the model that is noted with the module that calls it."""
         if self._model is not None and not self._model.chance and not self._model.lazy:
             names = {id(module): name for name, module in self._model.module.named_modules()}
-            name = names.get(id(self._modules[-1]), "")
-            where = f"{name} ({type(self._modules[-1]).__name__})" if name else type(self._modules[-1]).__name__
+            inner = self._modules[-1] if len(self._modules) >= self._place else self._model.module
+            name = names.get(id(inner), "")
+            where = f"{name} ({type(inner).__name__})" if name else type(inner).__name__
             self._model.chance = f"{where}, by {function},"
 
     def buffers(self, module: torch.nn.Module) -> dict[str, Array]:
@@ -125,6 +132,14 @@ class Stack:
             kept[name] = last if last is not None and _trees.same_array(last, values) else values
             self._last[key] = kept[name]
         return kept
+
+
+def _random_states() -> Any:
+    """Where the generators are that torch does not know; they are no part of a model that is compiled."""
+    if torch.compiler.is_compiling():
+        return None
+    kind, key, *rest = np.random.get_state()
+    return random.getstate(), kind, key.tobytes(), rest  # type: ignore[attr-defined]
 
 
 def _tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:

@@ -55,6 +55,18 @@ model = Model()
 """
 
 
+OWN_OPTIMIZER = """
+class Own(torch.optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self):
+        for p in self.param_groups[0]["params"]:
+            p -= 0.1 * p.grad
+"""
+TWO = "self.a, self.b = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)"
+
 JUDGED = {
     "average by hand": loss("((model(x) - y) ** 2).sum() / (2 * len(x))"),
     "called by keyword": loss("F.mse_loss(model(input=x), y)"),
@@ -93,6 +105,36 @@ for _ in range(3):
     + "    plan.step()\n",
 }
 
+# What a refusal advises, for models that parity records and does not port by itself.
+RECORDED = {
+    "a branch that counts zero": loss(
+        MSE,
+        module("self.a(t) + (t.sum() > 0) * self.b(t)", TWO) + SGD,
+    ),
+    "a penalty that the model returns": loss(
+        "F.mse_loss((made := model(x))[0], y) + 0.1 * made[1]",
+        module("(self.linear(t), self.linear.weight.abs().sum())") + SGD,
+    ),
+    "two models in one": loss(
+        MSE, module("self.b(self.a(t))", "self.a, self.b = torch.nn.Linear(3, 3), torch.nn.Linear(3, 1)") + SGD
+    ),
+    "a judge alone": loss(
+        "model(torch.cat([x, maker(x).detach()])).mean()", LINEAR + "maker = torch.nn.Linear(3, 3)\n" + SGD
+    ),
+    "a maker alone": loss(
+        "F.linear(maker(x), judge).mean()",
+        "maker, judge = torch.nn.Linear(3, 3), torch.ones(1, 3)\noptimizer = torch.optim.Adam(maker.parameters())\n",
+    ),
+    "a network that was not cleared to None": loss(MSE).replace("zero_grad()", "zero_grad(set_to_none=False)"),
+    "an optimizer of one's own": loss(MSE, OWN_OPTIMIZER + LINEAR + "optimizer = Own(model.parameters())\n"),
+}
+
+
+@pytest.mark.parametrize("what", RECORDED)
+def test_the_advice_can_be_followed(what: str, tmp_path: Path) -> None:
+    assert record(tmp_path, RECORDED[what]).steps == 3
+
+
 NOT_PORTED = "parity cannot port by itself.* Write the JAX side yourself"
 OWN_LOSS = "the loss is a loss of its own"
 REFUSED = {
@@ -106,17 +148,7 @@ REFUSED = {
         f"torch.optim.rmsprop.RMSprop, which {NOT_PORTED}",
     ),
     "an optimizer of one's own": (
-        """
-class Own(torch.optim.Optimizer):
-    def __init__(self, params):
-        super().__init__(params, {"lr": 0.1})
-
-    @torch.no_grad()
-    def step(self):
-        for p in self.param_groups[0]["params"]:
-            p -= 0.1 * p.grad
-"""
-        + optimizer("Own(model.parameters())"),
+        OWN_OPTIMIZER + optimizer("Own(model.parameters())"),
         f"the optimizer is a __main__.Own, which {NOT_PORTED}",
     ),
     "several layers": (
@@ -337,6 +369,14 @@ class Own(torch.optim.Optimizer):
             + SGD,
         ),
         r"fails when it is run again in float64: RuntimeError.* Make its tensors in the dtype.*: return self\.linear",
+    ),
+    "a call that uses something up": (
+        loss(MSE, module("self.a(t) + next(self.turns) * self.b(t)", "self.turns = iter([0, 1, 1]); " + TWO) + SGD),
+        "fails when it is run again in float64: StopIteration.* nothing may be used up by a call.*: return self",
+    ),
+    "Python's random in the model": (
+        loss(MSE, "import random\n" + module("self.a(t) + random.random() * self.b(t)", TWO) + SGD),
+        "Model, by Python's or NumPy's random, draws random numbers in the training.* draw them outside the model",
     ),
     "a scripted module": (
         loss(MSE, "model = torch.jit.script(torch.nn.Linear(3, 1))" + SGD),
