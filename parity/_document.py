@@ -192,13 +192,25 @@ def _rate(recording: Recording) -> str:
     groups: dict[str, list[str]] = {}
     for name, rates in recording.learning_rates.items():
         own = {key: value for key, value in recording.rules[name].items() if key not in recording.optimizer.settings}
-        rate = f"{rates[0]:g}" if (rates == rates[0]).all() else f"{rates[0]:g} to {rates[-1]:g}, changing"
+        rate = f"{rates[0]:g}" if (rates == rates[0]).all() else _changing(rates)
         groups.setdefault(", ".join([rate, *(f"{key}={value!r}" for key, value in own.items())]), []).append(name)
     if recording.frozen:
         groups["frozen"] = list(recording.frozen)
     if len(groups) == 1:
         return next(iter(groups))
     return "; ".join(_some([f"{', '.join(_some(names))}: {rule}" for rule, names in groups.items()]))
+
+
+def _changing(rates: Array) -> str:
+    """The first and the last of learning rates that change; the least and the largest where those two are alike."""
+    ends = (float(rates[0]), float(rates[-1]))
+    returns = ends[0] == ends[1]
+    if returns:
+        ends = (float(rates.min()), float(rates.max()))
+    # As many digits as tell the two apart.
+    digits = next((each for each in range(6, 17) if f"{ends[0]:.{each}g}" != f"{ends[1]:.{each}g}"), 17)
+    first, last = (f"{each:.{digits}g}" for each in ends)
+    return f"between {first} and {last}, changing" if returns else f"{first} to {last}, changing"
 
 
 def _shape(array: Array) -> str:

@@ -82,11 +82,13 @@ def specs(program: Json) -> dict[str, dict[str, Any]]:
     """
     # The page, the Markdown and the images each ask for the same charts, which take a quarter of a second to build.
     series, ok = program["series"], program["verdict"]["ok"]
+    if program["verdict"].get("outcome") == "not judged":
+        ok = None
     key = json.dumps(["specs", series, ok])
     return cast(dict[str, dict[str, Any]], json.loads(drawn.once(key, lambda: _specs(series, ok))))
 
 
-def _specs(series: Json, ok: bool) -> str:
+def _specs(series: Json, ok: bool | None) -> str:
     charts: dict[str, dict[str, Any]] = {}
     if loss := drawable(series["loss"], "torch", "jax"):
         charts["loss"] = _loss(loss, ok)
@@ -169,7 +171,7 @@ def finish(
     return {**spec, "data": {"values": list(rows)}}
 
 
-def _loss(rows: list[Row], ok: bool) -> dict[str, Any]:
+def _loss(rows: list[Row], ok: bool | None) -> dict[str, Any]:
     values = titles.both(rows)
     log = axes.is_log(values)
     x = axes.steps(rows)
@@ -182,7 +184,7 @@ def _loss(rows: list[Row], ok: bool) -> dict[str, Any]:
     return finish(layers, rows, title, "The loss over the steps, of PyTorch and of JAX.")
 
 
-def _weights(rows: list[Row], ok: bool) -> dict[str, Any]:
+def _weights(rows: list[Row], ok: bool | None) -> dict[str, Any]:
     for row in rows:
         row["tensor"] = visible(row["tensor"])
     values = titles.both(rows)
@@ -291,7 +293,7 @@ def _distance_layers(x: alt.X, y: alt.Y, floor: float, first: int, kinds: list[s
     ]
 
 
-def _data(points: list[Row], data: Json, ok: bool) -> dict[str, Any]:
+def _data(points: list[Row], data: Json, ok: bool | None) -> dict[str, Any]:
     lines = drawable(data["lines"], "x", "torch", "jax")
     seen = [row["y"] for row in points] + titles.both(lines)
     x = axes.across("x", visible(data["x_label"]), [row["x"] for row in [*points, *lines]])

@@ -87,7 +87,7 @@ def comment(program: Json) -> str:
     parts += _causes(program)
     if parting := view.divergence(program):
         parts.append(f"> {escape(parting)}")
-    if verdict["ok"]:
+    if program["first_divergence"] is None:
         parts += [escape(sentence) for sentence in verdict["sentences"]]
     else:
         parts += [escape(fact["value"]) for fact in program["facts"] if fact["label"] == "Note"]
@@ -186,7 +186,7 @@ def _environment(environment: Json) -> str:
         "Packages": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
         "Devices": f"PyTorch: {environment['devices']['torch']}, JAX: {environment['devices']['jax']}",
         "Precision": environment["precision"],
-        "Threads": ", ".join(f"{name}: {count}" for name, count in environment["threads"].items()),
+        "Threads, cores": ", ".join(f"{name}: {count}" for name, count in environment["threads"].items()),
     }
     lines = [f"| {label} | {escape(value)} |" for label, value in rows.items() if value]
     return "\n".join(["| | |", "| --- | --- |", *lines])

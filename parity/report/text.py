@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from parity.report import fold, grid, numbers, view
@@ -17,6 +18,8 @@ from parity.report.plain import visible
 
 _PYTORCH, _JAX, _GOOD, _BAD = "dark_orange", "cyan", "green", "bold magenta"
 _DEFAULT_WIDTH = 80
+# The least room for a column whose cells may be folded.
+_LEAST = 7
 
 
 def renderable(program: Mapping[str, Any]) -> RenderableType:
@@ -94,27 +97,48 @@ def _causes(program: Mapping[str, Any]) -> list[Text]:
     return lines
 
 
-def _findings(program: Mapping[str, Any]) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    grid.add_column("stage", no_wrap=True)
-    grid.add_column("tensor", overflow="fold", min_width=7)
+class _Fitting:
+    """A table where all of its cells have room; else the same in lines, so that no number is cut."""
+
+    def __init__(self, table: Table, lines: Sequence[Text], folds: str) -> None:
+        """``folds`` is the heading of the column that may be folded."""
+        self._table, self._lines = table, lines
+        widths = [_LEAST if column.header == folds else _width(column) for column in table.columns]
+        self._least = sum(widths) + 2 * (len(widths) - 1)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width >= self._least:
+            yield self._table
+        else:
+            yield from self._lines
+
+
+def _width(column: Column) -> int:
+    words = [column.header, *column.cells]
+    return max(cell_len(line) for word in words for line in str(word).split("\n"))
+
+
+def _findings(program: Mapping[str, Any]) -> _Fitting:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("tensor", overflow="fold", min_width=_LEAST)
     for title in ("largest\ndiff.", "ULPs", "float64\ndiff."):
-        grid.add_column(title, justify="right", no_wrap=True)
-    grid.add_column("bound used\ntorch / jax", justify="right", no_wrap=True)
-    grid.add_column("holds", no_wrap=True)
-    previous = None
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("bound used\ntorch / jax", justify="right", no_wrap=True)
+    table.add_column("holds", no_wrap=True)
+    previous, lines = None, []
     for cells in view.shown(program, digits=2):
-        grid.add_row(
-            Text("" if cells.stage == previous else cells.stage),
-            Text(cells.tensor),
-            Text(cells.difference),
-            Text(cells.ulps),
-            Text(cells.float64, style="" if cells.same_program else _BAD),
-            _used(cells),
-            (_mark(cells.holds) if cells.compared else _nothing()) + Text(f" {cells.where}" if cells.where else ""),
-        )
+        held = (_mark(cells.holds) if cells.compared else _nothing()) + Text(f" {cells.where}" if cells.where else "")
+        float64 = Text(cells.float64, style="" if cells.same_program else _BAD)
+        row = (Text(cells.tensor), Text(cells.difference), Text(cells.ulps), float64, _used(cells), held)
+        table.add_row(Text("" if cells.stage == previous else cells.stage), *row)
         previous = cells.stage
-    return grid
+        lines += [
+            held + Text(f" {cells.stage}, {cells.tensor}"),
+            Text(f"  largest diff. {cells.difference}, {cells.ulps} ULPs, float64 diff. ") + float64,
+            Text("  bound used, torch / jax: ") + _used(cells),
+        ]
+    return _Fitting(table, lines, "tensor")
 
 
 def _used(cells: view.Finding) -> Text:
@@ -122,21 +146,25 @@ def _used(cells: view.Finding) -> Text:
     return Text(" / ").join(Text(cells.used[side], style="" if cells.within[side] else _BAD) for side in sides)
 
 
-def matrix(rows: list[grid.Row], stages: list[str]) -> Table:
+def matrix(rows: list[grid.Row], stages: list[str]) -> RenderableType:
     """Build the table of platforms and precisions."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in ("platform", "precision", *stages):
         table.add_column(title, overflow="fold")
+    lines = []
     for row in rows:
         cells = [_mark(cell.holds) + Text(f" {cell.used}\n  {cell.error}") for cell in row.cells]
+        told = [Text(f"  {name} ") + _mark(cell.holds) + Text(f" {cell.told}") for name, cell in _named(stages, row)]
         if row.failure:
-            cells = [_nothing() for _ in stages]
+            cells, told = [_nothing() for _ in stages], []
         table.add_row(Text(row.platform), Text(row.precision), *cells)
-    failures = {row.failure for row in rows if row.failure}
-    if failures:
-        table.caption = Text("\n".join(sorted(failures)), style="dim")
-        table.caption_justify = "left"
-    return table
+        lines += [Text(f"{row.platform}, {row.precision}"), *told]
+    failures = [Text("\n".join(sorted({row.failure for row in rows if row.failure})), style="dim")]
+    return Group(_Fitting(table, lines, ""), *(failures if failures[0] else []))
+
+
+def _named(stages: list[str], row: grid.Row) -> list[tuple[str, grid.Cell]]:
+    return list(zip(stages, row.cells, strict=True))
 
 
 def _printed(rows: list[Mapping[str, Any]]) -> Table:

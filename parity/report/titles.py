@@ -9,8 +9,13 @@ from typing import Any
 Json = Mapping[str, Any]
 
 
-def title(what: str, together: str, apart: str, ok: bool, lie_together: bool) -> str:
-    """What is to be seen: the lines lie together, or part by rounding alone, or it is asked where they part."""
+def title(what: str, together: str, apart: str, ok: bool | None, lie_together: bool) -> str:
+    """What is to be seen: the lines lie together, or part by rounding alone, or it is asked where they part.
+
+    Nothing is said where it is not known whether the two are the same training: ``ok`` is ``None``.
+    """
+    if ok is None:
+        return what
     if not ok:
         return f"{what}: {apart}"
     return f"{what}: {together}" if lie_together else f"{what}: the two sides part by rounding alone"

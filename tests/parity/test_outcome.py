@@ -76,6 +76,7 @@ def test_no_view_has_a_number_or_a_tick_where_nothing_was_compared(nothing: Verd
     line = next(line for line in text.table(told).splitlines() if line.startswith("loss"))
     assert line.split() == ["loss", "loss", "–", "–", "–", "–", "/", "–", "–"]
     assert "| loss | loss | – | – | – | – / – | – |" in markdown.comment(told)
+    assert "any port would pass" in markdown.comment(told)
     for shown in (html.render(document), html.fragment(told), markdown.render(document), text.table(told)):
         assert "Not judged: there is no finite loss" in " ".join(shown.split())
         assert "neither side has a finite number there" in " ".join(shown.split())

@@ -6,11 +6,13 @@ import json
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import parity
+from parity import _document
 from parity._words import count
 from parity.report import charts, fold, html, markdown, numbers, text, view
 from tests.report import sample
@@ -38,6 +40,25 @@ def with_losses(jax: float, ok: bool = True) -> sample.Document:
 )
 def test_a_chart_claims_no_more_than_it_shows(jax: float, ok: bool, title: str) -> None:
     assert charts.specs(with_losses(jax, ok))["loss"]["title"] == title
+
+
+def test_a_chart_asks_nothing_where_nothing_was_judged() -> None:
+    made = with_losses(0.1, ok=False)
+    made["verdict"]["outcome"] = "not judged"
+    assert charts.specs(made)["loss"]["title"] == "Loss"
+
+
+@pytest.mark.parametrize(
+    ("rates", "told"),
+    [
+        ([0.1, 0.2], "0.1 to 0.2, changing"),
+        ([0.1, 0.5, 0.1], "between 0.1 and 0.5, changing"),
+        ([0.1, 0.1000001], "0.1 to 0.1000001, changing"),
+        ([0.1, 0.1 + 2**-56], "0.10000000000000001 to 0.10000000000000002, changing"),
+    ],
+)
+def test_learning_rates_that_change_are_told_apart(rates: list[float], told: str) -> None:
+    assert _document._changing(np.array(rates)) == told
 
 
 def test_a_chart_says_nothing_of_lines_that_it_has_not() -> None:

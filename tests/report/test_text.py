@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import unicodedata
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
-from parity.report import text
+from parity.report import numbers, text, view
+from parity.report.numbers import encode
 from tests.report import sample
 from tests.report.conftest import MAKERS
 from tests.report.sample import Document
@@ -25,6 +29,43 @@ def test_it_keeps_to_its_columns(documents: dict[str, Document], name: str, colu
     for program in documents[name]["programs"]:
         lines = text.table(program, width=columns).splitlines()
         assert max(map(width, lines)) <= columns
+
+
+any_size = st.floats(0, allow_nan=False)
+
+
+@given(st.tuples(*[any_size] * 5), st.integers(0, 10**9), st.integers(50, 120))
+@settings(max_examples=40)
+def test_no_number_is_cut_whatever_the_width(values: tuple[float, ...], step: int, columns: int) -> None:
+    difference, ulps, float64, torch, jax = values
+    row = sample.finding(
+        *("optimizer state", "exp_avg_sq/layers.0.weight"),
+        difference=difference,
+        ulps=ulps,
+        float64_difference=float64,
+        bound_used={"torch": torch, "jax": jax},
+        holds=False,
+        step=step,
+        off="jax",
+    )
+    stage = {"stage": "forward", "holds": True, "tensor": "w", "bound_used": torch, "relative_error": float64}
+    stages = [{**stage, "stage": name} for name in ("forward", "loss", "gradient", "update")]
+    cell = {"platform": "cpu", "device": "a cpu", "precision": "highest", "holds": True, "failure": ""}
+    program = encode({**sample_program(), "findings": [row], "matrix": {"cells": [{**cell, "stages": stages}]}})
+    shown = text.table(program, width=columns)
+    assert max(map(width, shown.splitlines())) <= columns
+    cells = view.finding(program["findings"][0], digits=2)
+    assert f"step {step:,}" in " ".join(shown.split())
+    for told in (cells.difference, cells.ulps, cells.float64, *cells.used.values(), "exp_avg"):
+        assert told in shown
+    matrix = text.matrix_alone(program, width=columns)
+    for told in (numbers.percent(torch), numbers.scientific(float64, 2)):
+        assert matrix.count(told) >= 4
+
+
+@functools.cache
+def sample_program() -> Document:
+    return {**sample.holding()["programs"][0], "printed": [], "timing": None}
 
 
 def test_what_holds(documents: dict[str, Document]) -> None:
