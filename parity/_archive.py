@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -142,11 +143,16 @@ def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
     if origin is tuple:
         return tuple(_restore(item, inside[0], content) for item in value)
     if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
+        hints = _hints(typing.cast(Any, kind))
         return typing.cast(Any, kind)(**{name: _restore(value[name], hint, content) for name, hint in hints.items()})
     if isinstance(kind, type | types.UnionType) and kind is not Any and not isinstance(value, kind):
         raise TypeError(f"expected {getattr(kind, '__name__', kind)}, found {type(value).__name__}")
     return value
+
+
+@functools.lru_cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _items(value: dict[str, Any]) -> list[tuple[Any, Any]]:

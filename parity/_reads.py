@@ -22,7 +22,7 @@ from parity._tape import Item, Output, Tape
 
 # Operations that hand on the values of one tensor, some of them, in another shape or order.
 _MOVING = RESHAPING | {"__getitem__", "detach", "clone", "cpu", "data", "T", "mT", "transpose", "permute", "select"}
-_LARGEST = 4096  # elements of a tensor that are followed
+_LARGEST = 1000  # elements of a tensor that are followed; PyTorch prints larger ones in parts
 _KEPT = 100_000  # numbers that are remembered
 _WAITING = 1000  # texts that may be printed yet, and tensors that may be the model's
 _OPEN = 16  # numbers of which backward() will tell whether they are the loss

@@ -15,6 +15,9 @@ from parity._look import OWN, Origin
 from parity._print_call import Piece, pieces
 from parity._reads import Reads, Shown
 
+# Numbers in all of which it is kept where they came from: a recording is not to be larger for what was printed.
+_MOST = 20_000
+
 
 class Span(NamedTuple):
     """A number in a text, where it begins and ends, and its origin."""
@@ -36,14 +39,15 @@ class Written:
         self._reads, self._averages = reads, Averages(reads)
         self._call: tuple[int, int] | None = None
         self._arguments: deque[list[Piece] | None] = deque()
-        self._text = ""
+        self._text, self._numbers = "", 0
         self._spans: list[Span] = []
         self._lines: deque[tuple[str, list[Span]]] = deque()
 
     def write(self, text: str, frame: FrameType) -> None:
         """``text`` is written by ``frame``; it never raises, since it runs inside the program."""
         try:
-            spans = list(self._found(text, frame))
+            spans = list(self._found(text, frame)) if self._numbers < _MOST else []
+            self._numbers += len(spans)
         except Exception:
             spans, self._call = [], None
         if text.strip():

@@ -288,3 +288,12 @@ def test_a_line_of_unknown_origin_is_said_to_be_no_more() -> None:
     known = dataclasses.replace(recording.printed[0], numbers=(Number(5, 10, None),))
     recording.printed = (known,)
     assert _printed.side_by_side(recording, types.SimpleNamespace())[0].same  # type: ignore[arg-type]
+
+
+def test_a_recording_is_not_larger_for_all_that_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parity._written._MOST", 3)
+    (tmp_path / "train.py").write_text(CHANCE)
+    recording = parity.record(tmp_path / "train.py")
+    assert sum(len(line.numbers) for line in recording.printed) == 3
+    recording.save(tmp_path / "run.npz")
+    assert parity.Recording.load(tmp_path / "run.npz").printed == recording.printed
