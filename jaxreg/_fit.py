@@ -228,6 +228,11 @@ def check_optimizer(optimizer: Any) -> None:
         raise ArgumentError(
             f"optimizer must be an Optax transformation such as jaxreg.sgd(0.01), got {type(optimizer).__name__}"
         )
+    if type(optimizer).__hash__ is None:
+        raise ArgumentError(
+            "optimizer must have a hash, by which a second call finds the program compiled, and "
+            f"{type(optimizer).__name__} has none; keep the hash of object, as a dataclass does with eq=False"
+        )
 
 
 def check_epochs(epochs: Any) -> None:

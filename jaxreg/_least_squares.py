@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxreg import _choice, _reduction
-from jaxreg._checks import is_array
+from jaxreg._checks import is_array, known
 from jaxreg._plans.stepwise import Data
 from jaxreg._request import Request
 from jaxreg._sgd import PyTorchSGD
@@ -29,111 +30,88 @@ _ROUNDED = 2.0**-40
 _SAME = 2.0**-10
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Watch:
-    """What is needed to say how far from the least squares a training of one linear layer stopped.
-
-    Attributes:
-        data: gives the data, or ``None`` where they are gone.
-        root: of statistics that stand for the data, else ``None``.
-        is_mean: whether the loss is the mean of squared errors, else their sum.
-        start: kernel and bias before the training; the bias may be ``None``.
-        end: its parameters after it, in the order of their names.
-        dtype: of the parameters.
-        losses: of all rows, the one before the first step first, where that was kept; else ``None``.
-        advice: what brings it nearer.
-    """
-
-    data: Callable[[], Data | None]
-    root: Any
-    is_mean: bool
-    start: tuple[Any, Any]
-    end: Any
-    dtype: Any
-    losses: Any
-    advice: str
-
-    def __call__(self) -> str:
-        """A sentence where it is far; empty where it is near, or nobody knows."""
-        root = self._root()
-        kernel, bias = self.start
-        if root is None or not np.isfinite(root).all():
-            return ""
-        outputs = kernel.shape[1]
-        ones = root[:, -outputs - 1]
-        design, targets = root[:, : -outputs - (bias is None)], root[:, -outputs:]
-        if min(design.shape) ** 2 * max(design.shape) > _MOST:
-            return ""
-        start = np.asarray(kernel if bias is None else np.concatenate([kernel, np.asarray(bias)[None]]), np.float64)
-        scale = 1 / ((ones @ ones) * outputs) if self.is_mean else 1.0
-        if self.root is None and not self._is_first(scale * np.sum((design @ start - targets) ** 2)):
-            return ""
-        return _said(design, targets, ones if bias is not None else None, _coefficients(self.end), self.advice)
-
-    def _root(self) -> Array | None:
-        if self.root is not None:
-            return np.asarray(self.root)
-        data = self.data()
-        return None if data is None else np.asarray(_reduction.root(*data, dtype=self.dtype))
-
-    def _is_first(self, loss: float) -> bool:
-        """Whether the data still are what it was trained on: NumPy's arrays can be written to."""
-        data = self.data()
-        if data is not None and all(leaf is None or is_array(leaf) for leaf in data):
-            return True
-        return self.losses is not None and bool(abs(float(np.asarray(self.losses)[0]) - loss) <= _SAME * loss)
-
-
 def watch(request: Request, outcome: Any) -> Callable[[], str] | None:
-    """What says how far the training stopped from the least squares; ``None`` where it does not make for them.
-
-    For small data this is worked out later too: it takes a tenth of a small training.
-    """
+    """What says how far the training stopped from the least squares; a microsecond, since every training pays it."""
     if request.layer is None:
         return None
-    if request.data is not None and _size(request.data) <= _KEPT:
-        return lambda: watched() if (watched := _watch(request, outcome)) else ""
-    return _watch(request, outcome)
+    data = request.data
+    if data is not None and sum(leaf.nbytes for leaf in data if leaf is not None) > _KEPT:
+        request.data = Data(*(leaf if leaf is None else weakref.ref(leaf) for leaf in data))
+    return functools.partial(sentence, request, outcome.params, outcome.losses)
 
 
-def _size(data: Data) -> int:
-    return data.inputs.nbytes + data.targets.nbytes + (0 if data.weights is None else data.weights.nbytes)
+def sentence(request: Request, params: Any, losses: Any) -> str:
+    """A sentence where the training stopped far from the least squares; empty where it is near, or nobody knows.
+
+    Args:
+        request: the training; its data may be weak references.
+        params: of the linear layer after it, in the order of their names.
+        losses: that were kept of it.
+    """
+    found = _root(request, losses) if _is_for_least_squares(request) else None
+    if found is None:
+        return ""
+    outputs, bias = request.model.out_features, request.model.use_bias
+    design, targets = found[:, : -outputs - (not bias)], found[:, -outputs:]
+    is_sgd = isinstance(request.optimizer, PyTorchSGD)
+    advice = "; more epochs, another learning rate or inputs of one scale bring it there" if is_sgd else ""
+    return _said(design, targets, found[:, -outputs - 1] if bias else None, _coefficients(params), advice)
 
 
-def _watch(request: Request, outcome: Any) -> Watch | None:
-    optimizer = request.optimizer
-    is_sgd = isinstance(optimizer, PyTorchSGD)
-    if is_sgd and not (type(optimizer.settings.weight_decay) is float and optimizer.settings.weight_decay == 0.0):
+def _is_for_least_squares(request: Request) -> bool:
+    """Whether the least squares of its data are what the training makes for."""
+    if isinstance(request.optimizer, PyTorchSGD):
+        settings = request.optimizer.settings
+        if settings.maximize or known(settings.weight_decay) != 0:
+            return False
+    return not request.is_traced and _choice.is_squared(request)
+
+
+def _root(request: Request, losses: Any) -> Array | None:
+    """A root of the data's cross-products; ``None`` where they are gone, written to, too large or not finite."""
+    if request.statistics is not None:
+        return _sound(request.statistics.root) if request.fits else None
+    data = _there(request.data)
+    if data is None:
         return None
-    if request.layer is None or request.is_traced or not _choice.is_squared(request) or not request.fits:
+    request = dataclasses.replace(request, data=data)
+    if not request.fits or not _is_cheap(request):
         return None
-    if is_sgd and optimizer.settings.maximize:
+    found = _sound(_reduction.root(*data, dtype=request.dtype))
+    if found is None or all(leaf is None or is_array(leaf) for leaf in data):
+        return found
+    is_first = request.batches is None and losses.shape[0] > 0 and (request.at is None or request.at[0] == 0)
+    if not is_first:
         return None
-    at, losses = request.at, outcome.losses
-    is_kept = request.batches is None and len(losses) > 0 and (at is None or at[0] == 0)
-    return Watch(
-        data=_held(request.data),
-        root=None if request.statistics is None else request.statistics.root,
-        is_mean=_choice.is_mean(request),
-        start=request.layer,
-        end=outcome.params,
-        dtype=request.dtype,
-        losses=losses if is_kept else None,  # to look into an array of JAX's takes as long as a small training
-        advice="; more epochs, another learning rate or inputs of one scale bring it there" if is_sgd else "",
-    )
+    expected, seen = _first_loss(request, found), float(np.asarray(losses)[0])
+    return found if abs(seen - expected) <= _SAME * expected else None
 
 
-def _held(data: Data | None) -> Callable[[], Data | None]:
-    if data is None or _size(data) <= _KEPT:
-        return lambda: data
-    references = [leaf if leaf is None else weakref.ref(leaf) for leaf in data]
+def _first_loss(request: Request, root: Array) -> float:
+    """The loss before the first step, over all rows."""
+    assert request.layer is not None
+    outputs, (kernel, bias) = request.outputs, request.layer
+    ones = root[:, -outputs - 1]
+    start = np.asarray(kernel, np.float64)
+    errors = root[:, : -outputs - 1] @ start - root[:, -outputs:]
+    errors += 0.0 if bias is None else np.outer(ones, np.asarray(bias, np.float64))
+    return float(np.sum(errors**2) / ((ones @ ones) * outputs if _choice.is_mean(request) else 1.0))
 
-    def found() -> Data | None:
-        leaves = [reference if reference is None else reference() for reference in references]
-        gone = any(leaf is None and reference is not None for leaf, reference in zip(leaves, references, strict=True))
-        return None if gone else Data(*leaves)
 
-    return found
+def _there(data: Any) -> Data | None:
+    leaves = [leaf() if isinstance(leaf, weakref.ref) else leaf for leaf in data]
+    gone = any(leaf is None and given is not None for leaf, given in zip(leaves, data, strict=True))
+    return None if gone else Data(*leaves)
+
+
+def _is_cheap(request: Request) -> bool:
+    columns = request.columns + request.outputs
+    return min(request.rows, columns) * columns**2 <= _MOST
+
+
+def _sound(root: Any) -> Array | None:
+    array = np.asarray(root)
+    return array if np.isfinite(array).all() else None
 
 
 def _coefficients(params: Any) -> Array:
@@ -150,8 +128,8 @@ def _said(design: Array, targets: Array, ones: Array | None, end: Array, advice:
     if ones is not None:
         total = np.sum((targets - np.outer(ones, ones @ targets) / (ones @ ones)) ** 2, 0)
     left, least = (np.sum((design @ found - targets) ** 2, 0) for found in (end, best))
-    known = total > _ROUNDED * squares
-    short = np.where(known, (left - least) / np.where(known, total, 1.0), 0.0)
+    varies = total > _ROUNDED * squares
+    short = np.where(varies, (left - least) / np.where(varies, total, 1.0), 0.0)
     if not np.isfinite(left).all() or not short.max(initial=0.0) > _FAR:
         return ""
     worst = int(short.argmax())

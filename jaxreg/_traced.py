@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -18,7 +19,9 @@ def _state() -> Any:
     return get_opaque_trace_state(convention=_NAMED)  # type: ignore[no-untyped-call]
 
 
-_NOTHING_TRACED = _state()
+# That of a new thread, in which nothing is traced even if this is imported inside a function that is.
+with ThreadPoolExecutor(1) as _thread:
+    _NOTHING_TRACED = _thread.submit(_state).result()
 
 
 def none_is_going_on() -> bool:

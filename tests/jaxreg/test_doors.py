@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import pickle
 from typing import Any
@@ -242,3 +243,13 @@ def test_an_optimizer_can_be_pickled() -> None:
     for optimizer in (jaxreg.sgd(0.1, momentum=0.9), jaxreg.sgd(jaxreg.lr_scheduler.step_lr(0.1, 3, 0.5))):
         for other in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):
             assert np.array_equal(fitted(optimizer=other).losses, fitted(optimizer=optimizer).losses)
+
+
+def test_an_optimizer_without_a_hash_is_told() -> None:
+    @dataclasses.dataclass
+    class Mine:
+        init: Any = jaxreg.sgd(0.1).init
+        update: Any = jaxreg.sgd(0.1).update
+
+    with pytest.raises(jaxreg.ArgumentError, match=r"optimizer must have a hash.*Mine has none"):
+        fitted(optimizer=Mine())

@@ -112,7 +112,7 @@ def test_it_goes_with_a_copy_and_the_data_do_not() -> None:
 
 
 def test_nothing_is_worked_out_before_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_least_squares.Watch, "__call__", lambda self: pytest.fail("worked out"))
+    monkeypatch.setattr(_least_squares, "sentence", lambda *_: pytest.fail("worked out"))
     result = fit()
     assert result.losses.shape == (5,)
     assert result.model.kernel.shape == (3, 2)
