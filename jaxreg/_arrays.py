@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import numbers
 from typing import Any
 
@@ -82,6 +83,8 @@ def as_weights(value: Any) -> Array:
 
 
 def _real(name: str, array: Any) -> Any:
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        raise ArgumentError(f"{name} must hold numbers, got keys for random ones ({array.dtype})")
     if not jnp.issubdtype(array.dtype, jnp.complexfloating):
         return array
     raise ArgumentError(f"{name} must hold real numbers, got {array.dtype}; take .real, or the parts as columns")
@@ -91,7 +94,7 @@ def _native(name: str, value: Any) -> Array:
     array = np.asarray(value)
     if array.dtype.kind == "c":
         _real(name, array)
-    if array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.number):
+    if array.dtype.kind in "mM" or (array.dtype.kind not in "fiub" and not jnp.issubdtype(array.dtype, jnp.number)):
         array = _numbers(name, array)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
@@ -116,7 +119,10 @@ def _of_tensor(name: str, value: Any) -> Any:
 
 
 def _of_frame(name: str, frame: Any) -> Array:
-    columns = [_numbers(f"{name}, column {column!r}", _plain(frame[column])) for column in frame.columns]
+    names = list(frame.columns)
+    # By place where a name is there twice: it would give both.
+    held = [frame[n] for n in names] if len(set(names)) == len(names) else [frame.iloc[:, k] for k in range(len(names))]
+    columns = [_numbers(f"{name}, column {n!r}", _plain(column)) for n, column in zip(names, held, strict=True)]
     if not columns:
         return np.zeros((len(frame), 0), np.float32)
     return np.stack(columns, 1)
@@ -150,7 +156,7 @@ def _numbers(name: str, values: Any) -> Array:
         return values
     if values.dtype.kind == "O":
         for place in np.ndindex(values.shape):
-            if not isinstance(values[place], numbers.Real | np.bool_):
+            if not isinstance(values[place], numbers.Real | np.bool_ | decimal.Decimal):
                 raise _no_number(name, values[place], place)
         return values.astype(np.float64)
     if not values.size:

@@ -71,12 +71,18 @@ def fit(
     shuffle=..., drop_last=...)``: the same rows in the same order, epoch after epoch, and a smaller batch at the end
     with the loss of its own rows only.
 
+    Inside ``jax.jit``, ``jax.vmap`` or ``jax.grad``, over data, weights, initial parameters or settings, it is the
+    loop: the other plans ask on the way whether numbers overflow, which is not known then.
+
     Args:
         model: a Flax NNX module, called as ``model(inputs)``. It is not changed.
         inputs: shape ``(rows, ...)``, at least one row; shape ``(rows, in_features)`` for :class:`jaxreg.Linear`. Or
             :class:`SufficientStatistics`, alone.
         targets: whatever shape ``loss`` wants beside the predictions; ``(rows, out_features)`` for a linear layer.
-        optimizer: any Optax transformation, :func:`jaxreg.sgd` for PyTorch's.
+        optimizer: any Optax transformation, :func:`jaxreg.sgd` for PyTorch's. A step hands it ``value``, ``grad`` and
+            ``value_fn`` too, for line searches and plateaus, and ``obj_fn`` and ``grad_fn``. With ``optax.lookahead``
+            the trained model gets the slow parameters; with ``schedule_free`` it gets those that gradients are taken
+            at, as the loop has them.
         epochs: number of passes over all rows; at least 0.
         loss: ``loss(predictions, targets)`` to a scalar.
         batch_size: rows of a step, at least 1; ``None`` for all rows in every step.
@@ -90,7 +96,7 @@ def fit(
             from in another way.
         plan: ``"stepwise"``, ``"compressed"``, ``"spectral"``, or ``"auto"`` for the fastest one that can serve.
         weights: of each row's squared error, shape ``(rows,)``; handed to ``loss`` as ``weights=``, whose mean is then
-            the weighted one.
+            the weighted one. Numbers of at least 0, not all of them 0, as far as they are known; NaN spreads.
         record: what to keep of every step: any of ``"gradients"``, ``"weights"``. The losses are always kept.
         at: the steps to keep the loss and the records of, counted from 0; ``None`` for all of them.
         precision: precision of matrix products that name none: JAX's own setting where the user made one, else full
@@ -284,7 +290,7 @@ def as_steps(at: Any, steps: int) -> np.ndarray[Any, Any] | None:
                 "at=np.geomspace(1, steps, 100).astype(int) - 1"
             )
         return None
-    asked = np.asarray(as_known("at", at))
+    asked = np.asarray(as_array("at", as_known("at", at)))
     if asked.ndim != 1 or not (asked.size == 0 or np.issubdtype(asked.dtype, np.integer)):
         raise ArgumentError(f"at must be a sequence of step numbers, got {at!r}")
     if asked.size and not (asked.min() >= 0 and asked.max() < steps):

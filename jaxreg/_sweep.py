@@ -20,7 +20,7 @@ from jaxreg._arrays import as_array, as_known
 from jaxreg._calls import Told, check_loss
 from jaxreg._checks import is_number
 from jaxreg._errors import ArgumentError
-from jaxreg._fit import as_data, as_steps, check_epochs, check_model
+from jaxreg._fit import as_data, as_steps, check_epochs, check_model, check_optimizer
 from jaxreg._linear import Linear
 from jaxreg._losses import mse_loss
 from jaxreg._modes import Settings
@@ -58,7 +58,8 @@ def sweep(
         targets: as for :func:`jaxreg.fit`; left out where ``settings`` hold them.
         settings: a dictionary of lists, for each combination of their values, as in scikit-learn's ``ParameterGrid``;
             or a list of dictionaries, for one training each. The names are those of the optimizer's arguments, and
-            ``"seed"``, for initial weights drawn anew as ``jaxreg.Linear(..., rngs=nnx.Rngs(seed))`` draws them, and
+            ``"seed"``, for initial weights drawn anew as ``jaxreg.Linear(..., rngs=nnx.Rngs(seed))`` draws them
+            (``None`` for the model's own), and
             ``"targets"``, for other targets of the same shape.
         epochs: steps of each training; at least 0.
         optimizer: makes an Optax transformation of its settings: :func:`jaxreg.sgd`, ``optax.adam``, or any function.
@@ -96,6 +97,13 @@ def sweep(
     """
     check_model(model)
     check_epochs(epochs)
+    if not callable(optimizer):
+        raise ArgumentError(
+            "optimizer must be a function that makes an Optax transformation of the settings, such as jaxreg.sgd or "
+            f"optax.adam, got {type(optimizer).__name__}, which is made already"
+        )
+    if not isinstance(settings, Iterable):
+        raise ArgumentError(f"settings must be a dictionary of lists or a list of dictionaries, got {settings!r}")
     each = _listed(settings, optimizer)
     which, choices = _targets(each, targets)
     data, statistics, _ = as_data(inputs, choices[0], weights)
@@ -108,11 +116,13 @@ def sweep(
     own = [{name: value for name, value in one.items() if name not in _OWN} for one in each]
     # What is no number, a schedule say, decides the plan, whichever training has it.
     deciding = next((one for one in own if not all(map(_is_plain, one.values()))), own[0])
+    made = optimizer(**deciding)
+    check_optimizer(made)
     request = Request(
         model=model,
         data=data,
         statistics=None,
-        optimizer=optimizer(**deciding),
+        optimizer=made,
         loss=loss,
         epochs=int(epochs),
         batches=None,

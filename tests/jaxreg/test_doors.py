@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import decimal
 import functools
 import pickle
 from typing import Any
@@ -253,3 +254,46 @@ def test_an_optimizer_without_a_hash_is_told() -> None:
 
     with pytest.raises(jaxreg.ArgumentError, match=r"optimizer must have a hash.*Mine has none"):
         fitted(optimizer=Mine())
+
+
+FURTHER: dict[str, tuple[Any, str]] = {
+    "time spans": (X.astype("m8[s]"), "inputs must hold numbers, got datetime.timedelta.* at row 0"),
+    "keys": (jax.random.split(jax.random.key(0), 8), "inputs must hold numbers, got keys for random ones"),
+    "a dictionary": ({"a": [1.0] * 8}, "inputs must hold numbers, got {'a'"),
+    "trained tensors in a list": (
+        [torch.ones(3, requires_grad=True)] * 8,
+        "inputs must hold numbers, got list: .*grad",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_what_else_is_no_number(name: str) -> None:
+    inputs, words = FURTHER[name]
+    with pytest.raises(jaxreg.ArgumentError, match=words):
+        fitted(inputs)
+
+
+def test_what_else_holds_numbers() -> None:
+    frame = pd.DataFrame(X, columns=list("aab"))
+    decimals = np.vectorize(lambda x: decimal.Decimal(float(x)), otypes=[object])(X)
+    for inputs in (frame, decimals):
+        assert np.array_equal(fitted(inputs).losses, fitted().losses)
+    assert np.array_equal(fitted(at=pd.Series([0, 2])).losses, fitted().losses[np.array([0, 2])])
+    with pytest.raises(jaxreg.ArgumentError, match="at is masked at row 1"):
+        fitted(at=np.ma.masked_array([0, 2], [False, True]))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"settings": None}, "settings must be a dictionary of lists or a list of dictionaries, got None"),
+        ({"optimizer": jaxreg.sgd(0.1)}, "optimizer must be a function that makes .* got PyTorchSGD, which is made"),
+        ({"optimizer": lambda learning_rate: learning_rate}, "optimizer must be an Optax transformation .* got float"),
+    ],
+    ids=["no settings", "an optimizer that is made", "no optimizer"],
+)
+def test_a_sweep_of_nothing_is_told(options: dict[str, Any], words: str) -> None:
+    given: dict[str, Any] = {"settings": {"learning_rate": [0.1]}, "epochs": 2} | options
+    with pytest.raises(jaxreg.ArgumentError, match=words):
+        jaxreg.sweep(model(), X, Y, **given)
