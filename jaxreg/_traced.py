@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -19,9 +19,16 @@ def _state() -> Any:
     return get_opaque_trace_state(convention=_NAMED)  # type: ignore[no-untyped-call]
 
 
-# That of a new thread, in which nothing is traced even if this is imported inside a function that is.
-with ThreadPoolExecutor(1) as _thread:
-    _NOTHING_TRACED = _thread.submit(_state).result()
+def _state_of_new_thread() -> Any:
+    """The state where nothing is traced, even if this is imported inside a function that is."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(_state()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+_NOTHING_TRACED = _state_of_new_thread()
 
 
 def none_is_going_on() -> bool:
