@@ -241,7 +241,8 @@ def _mismatch(what: str, shapes: Mapping[str, Shape], leaves: Mapping[str, Shape
 
 def _besides(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> str:
     """Advice where the port has a leaf more than PyTorch, of a shape that another tensor has: a tied weight's copy."""
-    held = {path: [name for name, shape in shapes.items() if leaves[path] in (shape, shape[::-1])] for path in leaves}
+    fits = {name: _matching.candidates(name, shape, leaves) for name, shape in shapes.items()}
+    held = {path: [name for name in shapes if path in fits[name]] for path in leaves}
     placed = {name for names in held.values() for name in names}
     several = len(leaves) > len(shapes) and all(held.values()) and placed == shapes.keys()
     rest = {path: names for path, names in held.items() if path not in shapes}

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
+from parity import _where
 from parity._ports import Port
 from parity._recording import Recording
 from parity._tables import constant_buffers, with_tables
@@ -76,31 +76,14 @@ def _replaced(functions: dict[Any, Any]) -> Iterator[None]:
                 setattr(module, name, value)
 
 
-def _libraries() -> list[Any]:
-    """Where people call these functions."""
-    from flax import nnx
-
-    return [np, jnp, jax.nn, nnx]
-
-
-_LIBRARIES = _libraries()
+# Where people call these functions.
+_LIBRARIES = (np, jnp, jax.nn, nnx)
 
 
 def _users_modules() -> list[Any]:
-    """Modules that are neither of the standard library, nor installed, nor this package's."""
-    here, standard = Path(__file__).parent, sysconfig.get_path("stdlib")
-    found = []
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and not _is_library(file, str(here), standard):
-            found.append(module)
-    return found
-
-
-@functools.cache
-def _is_library(file: str, here: str, standard: str) -> bool:
-    installed = {"site-packages", "dist-packages"} & set(Path(file).parts)
-    return bool(installed) or file.startswith((here, standard))
+    """Modules that are neither of a library nor this package's."""
+    files = ((module, getattr(module, "__file__", None)) for module in list(sys.modules.values()))
+    return [module for module, file in files if isinstance(file, str) and _where.is_own(file)]
 
 
 def _thresholded(x: Any) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import linecache
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity import _drive, _feed, _names, _shapes
+from parity import _drive, _feed, _names, _shapes, _where
 from parity._errors import PortError
 from parity._ports import Port, of_arrays
 from parity._recording import Array, Recording, Tensors, Trace, Tree
@@ -188,13 +186,11 @@ def _fed(recording: Recording) -> str:
 
 def _place(error: BaseException) -> str:
     """The last line that an error went through and that is the port's own: neither parity's nor a library's."""
-    libraries = [Path(__file__).parent, Path(sysconfig.get_path("stdlib"))]
     found = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        file = Path(frame.f_code.co_filename)
-        installed = {"site-packages", "dist-packages"} & set(file.parts)
-        if file.is_file() and not installed and not any(library in file.parents for library in libraries):
-            source = linecache.getline(str(file), line).strip()
+    for frame, line in _where.passed(error):
+        file = frame.f_code.co_filename
+        if Path(file).is_file():
+            source = linecache.getline(file, line).strip()
             found = f", in {file}, line {line}" + (f" ({source})" if source else "")
     return found
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import sys
 import sysconfig
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-
-import torch
 
 _PATHS = sysconfig.get_paths()
 _LIBRARIES = (
     *(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     str(Path(__file__).parent),
 )
+
+
+@functools.cache
+def is_own(file: str) -> bool:
+    """Whether code is a user's: of no library, of parity or of what was never a file."""
+    installed = {"site-packages", "dist-packages"} & set(Path(file).parts)
+    return not installed and not file.startswith(("<", *_LIBRARIES))
 
 
 def frames() -> Iterator[FrameType]:
@@ -27,26 +34,27 @@ def frames() -> Iterator[FrameType]:
 
 
 def own_frame() -> FrameType | None:
-    """The innermost frame of the program's own code: of no library, of parity or of what was never a file."""
-    for frame in frames():
-        file = frame.f_code.co_filename
-        if not file.startswith(("<", *_LIBRARIES)):
-            return frame
-    return None
+    """The innermost frame of the program's own code."""
+    return next((frame for frame in frames() if is_own(frame.f_code.co_filename)), None)
+
+
+def passed(error: BaseException) -> Iterator[tuple[FrameType, int]]:
+    """The frames and lines of the user's own code that an error went through, the outermost first."""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if is_own(frame.f_code.co_filename):
+            yield frame, line
 
 
 def told_of(error: BaseException) -> str:
     """The same of an error: where the program was when it was raised."""
-    trace, found = error.__traceback__, ""
-    while trace is not None:
-        if not trace.tb_frame.f_code.co_filename.startswith(("<", *_LIBRARIES)):
-            found = _line(trace.tb_frame, trace.tb_lineno)
-        trace = trace.tb_next
-    return found
+    lines = list(passed(error))
+    return _line(*lines[-1]) if lines else ""
 
 
 def told() -> str:
     """A sentence that names the line of the program that is running; empty where there is none."""
+    import torch  # which a replay, too, that looks for lines here need not have
+
     if torch.compiler.is_compiling():  # a hook that is compiled with the model has no frames to look at
         return ""
     frame = own_frame()

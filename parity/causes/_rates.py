@@ -43,12 +43,9 @@ def explanations(steps: Columns, recording: Recording) -> Iterator[tuple[Variant
             return
     if steps.jax.size < 2:  # one number is met by any rate
         return
-    found = False
-    for variant, made in _constant(steps, read):
-        found = True
-        yield variant, made
-    if not found and steps.jax.shape[1] > 1:  # one number a step is met by any rate of each step
-        yield from _any_schedule(steps, read)
+    constant = list(_constant(steps, read))
+    # One number a step is met by any rate of each step.
+    yield from constant or (_any_schedule(steps, read) if steps.jax.shape[1] > 1 else ())
 
 
 def _read(steps: Columns, chosen: Array) -> _Read | None:

@@ -17,19 +17,26 @@ F = torch.nn.functional
 LABELS = torch.tensor([0, 1, 1, 0, -100, -100, -100, -100])
 
 
-def program(loss: Callable[[Any, Any], Any], targets: Any) -> Callable[[], None]:
+def program(loss: Callable[[Any, Any], Any], targets: Any, passes: int = 1) -> Callable[[], None]:
     def run() -> None:
         torch.manual_seed(0)
         model = torch.nn.Linear(3, 3)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         x = torch.randn(8, 3)
         for _ in range(2):
-            value = loss(model(x), targets)
             optimizer.zero_grad()
-            value.backward()
+            for rows in torch.arange(8).reshape(passes, -1):
+                loss(model(x[rows]), targets[rows]).backward()
             optimizer.step()
 
     return run
+
+
+def port(loss: Callable[[Any, Any], Any]) -> Callable[[parity.Recording], parity.Port]:
+    def apply(params: Any, x: Any) -> Any:
+        return x @ params["weight"].T + params["bias"]
+
+    return lambda recording: parity.Port(dict(recording.initial), apply, loss, optax.sgd(0.1))
 
 
 def entropy(logits: Any, labels: Any) -> Any:
@@ -83,13 +90,7 @@ CASES: dict[str, tuple[Callable[[Any, Any], Any], Any, Callable[[Any, Any], Any]
 def test_the_factor_is_explained_by_what_is_known(case: str) -> None:
     loss, targets, own, name = CASES[case]
 
-    def port(recording: parity.Recording) -> parity.Port:
-        def apply(params: Any, x: Any) -> Any:
-            return x @ params["weight"].T + params["bias"]
-
-        return parity.Port(dict(recording.initial), apply, own, optax.sgd(0.1))
-
-    verdict = parity.check(parity.record(program(loss, targets)), port)
+    verdict = parity.check(program(loss, targets), port(own))
     assert not verdict.ok
     assert [cause.name for cause in verdict.causes] == [name], verdict.explanation
 
@@ -97,25 +98,9 @@ def test_the_factor_is_explained_by_what_is_known(case: str) -> None:
 @pytest.mark.parametrize("passes", [2, 4])
 @jax.numpy_rank_promotion("allow")
 def test_gradients_of_several_passes_are_added_up(passes: int) -> None:
-    def run() -> None:
-        torch.manual_seed(0)
-        model = torch.nn.Linear(3, 3)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        x = torch.randn(8, 3)
-        for _ in range(2):
-            optimizer.zero_grad()
-            for rows in torch.arange(8).reshape(passes, -1):
-                F.mse_loss(model(x[rows]), VALUES[rows]).backward()
-            optimizer.step()
-
-    def port(recording: parity.Recording) -> parity.Port:
-        def apply(params: Any, x: Any) -> Any:
-            return x @ params["weight"].T + params["bias"]
-
-        own = lambda made, wanted: squares(made, wanted) / passes  # noqa: E731
-        return parity.Port(dict(recording.initial), apply, own, optax.sgd(0.1))
-
-    causes = {cause.name: cause for cause in parity.check(parity.record(run), port).causes}
+    own = port(lambda made, wanted: squares(made, wanted) / passes)
+    verdict = parity.check(program(F.mse_loss, VALUES, passes), own)
+    causes = {cause.name: cause for cause in verdict.causes}
     # Of two passes, half the loss is as good an explanation.
     assert causes.keys() == {"scaled loss"} | ({"half loss"} if passes == 2 else set())
     cause = causes["scaled loss"]
