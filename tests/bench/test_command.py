@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -20,9 +19,8 @@ import pytest
 
 import jaxreg
 from parity import cli
-from parity._errors import BenchError
 from parity._terminal import HOLDS, NOT_JUDGED, PARTS
-from parity.bench import caches, clock, cold, environment, limits, peers, quiet, run, workloads
+from parity.bench import caches, clock, environment, limits, peers, quiet, run, workloads
 from parity.bench.peers import Peer
 
 
@@ -234,46 +232,6 @@ def test_a_file_that_is_no_benchmark(content: str, tmp_path: Path, capsys: pytes
     words = ["bench", "line", "-q", "-o", str(tmp_path), "--compare", str(tmp_path / "old.json")]
     assert cli.main(words) == NOT_JUDGED
     assert "old.json is" in capsys.readouterr().err
-
-
-def test_whole_processes_print_one_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, ran = [], subprocess.run
-
-    def watched(*words: Any, **given: Any) -> Any:
-        seen.append(given["env"].get("JAX_COMPILATION_CACHE_DIR"))
-        return ran(*words, **given)
-
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "the user's own")
-    monkeypatch.setattr(subprocess, "run", watched)
-    starts, attempts = cold.starts(jax.devices("cpu")[0], repeats=1, say=lambda line: None)
-    assert [start.name for start in starts] == ["jaxreg", "jaxreg, compilation cached", "PyTorch"]
-    # PyTorch's own digits; the plan that jaxreg takes rounds less.
-    assert starts[2].printed == 1.9748941659927368
-    assert starts[0].printed == starts[1].printed == pytest.approx(1.9748972, abs=2**-23)
-    assert len(attempts.signs) == 1
-    # Their own memory, not that of this process, which the system's count begins with.
-    assert all(start.memory and 30 * 2**20 < start.memory < 2**31 for start in starts)
-    assert "the user's own" not in seen, "what is said not to be cached would be"
-    assert seen.count(None) == 4
-
-
-def test_without_pytorch_its_script_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert list(cold._scripts({}, {})) == ["jaxreg", "jaxreg, compilation cached"]
-
-
-def test_a_script_that_fails_is_told_in_its_own_words(tmp_path: Path) -> None:
-    for text, message in {
-        "raise SystemExit('no licence')": "fails with exit code 1: no licence",
-        "raise SystemExit(3)": "fails with exit code 3: it says nothing",
-        "print('done')": "should print the weight at its end, and prints 'done'",
-        "": "should print the weight at its end, and prints ''",
-    }.items():
-        script = tmp_path / "script.py"
-        script.write_text(text)
-        for start in (cold._weight, cold._measured):
-            with pytest.raises(BenchError, match=re.escape(f"{script} {message}")):
-                start(script, dict(os.environ))
 
 
 def _faulty(*wrong: int) -> Callable[[Any, Any, Any], Any]:
