@@ -106,14 +106,15 @@ def check(rows: int, batch_size: Any, shuffle: Any, drop_last: Any, global_gener
         )
     if not isinstance(shuffle, Generator | None):
         shuffle = _key(shuffle)
-    return Batches(rows, int(batch_size), drop_last, shuffle, global_generator)
+    # Rows are counted in 32 bits; any batch of more than there are is the same.
+    return Batches(rows, min(int(batch_size), rows + 1), drop_last, shuffle, global_generator)
 
 
 def _key(shuffle: Any) -> jax.Array:
     if isinstance(shuffle, jax.Array):
         if jnp.issubdtype(shuffle.dtype, jax.dtypes.prng_key) and shuffle.ndim == 0:
             return shuffle
-        if shuffle.dtype == jnp.uint32 and shuffle.ndim == 1:
+        if shuffle.dtype == jnp.uint32 and shuffle.shape == jax.random.key_data(jax.random.key(0)).shape:
             return jax.random.wrap_key_data(shuffle)
         shuffle = f"an array of shape {shuffle.shape} and dtype {shuffle.dtype}"
     raise ArgumentError(

@@ -74,17 +74,24 @@ def objective_value(loss: Callable[..., Any], model: Callable[..., Any], data: A
 class Told:
     """A context in which what JAX and the loss say of the data is told in the words of what was given.
 
+    Whoever calls ``fit`` asks for the data to be brought to the device: ``jax.transfer_guard`` is no bar to that.
+
     Args:
         targets: as they were given.
     """
 
     def __init__(self, targets: Any) -> None:
         self._targets = targets
+        guard = jax.config.jax_transfer_guard_host_to_device  # type: ignore[attr-defined]
+        self._open = None if guard in (None, "allow") else jax.transfer_guard("allow")
 
     def __enter__(self) -> None:
-        return None
+        if self._open is not None:
+            self._open.__enter__()
 
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self._open is not None:
+            self._open.__exit__(kind, error, trace)
         if isinstance(error, ShapeError) and not hasattr(self._targets, "reshape"):
             fix = "targets.to_frame()" if hasattr(self._targets, "to_frame") else "numpy.reshape(targets, {})"
             raise ShapeError(error.said, error.wanted, fix) from None

@@ -47,7 +47,10 @@ def check_setting(name: str, value: Any, minimum: float = 0.0) -> None:
             raise ArgumentError(f"{name} must be one number, got an array of shape {tuple(value.shape)}")
     elif not is_number(value):
         raise ArgumentError(f"{name} must be a number, got {value!r}")
-    number = known(value)
+    try:
+        number = known(value)
+    except OverflowError:  # an integer beyond float64
+        number = math.inf
     if number is not None and not (minimum <= number < math.inf and number > -math.inf):
         wanted = "finite" if minimum == -math.inf else f"at least {minimum:g} and finite"
         raise ArgumentError(f"{name} must be {wanted}, got {value!r}")

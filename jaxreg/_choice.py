@@ -36,14 +36,13 @@ def choose(plan: str, request: Request, trainings: int = 1) -> str:
     """
     if plan not in PLANS:
         raise ArgumentError(f"plan must be one of {', '.join(map(repr, PLANS))}, got {plan!r}")
-    why = {"compressed": _not_reduced(request), "stepwise": ""}
+    request.check_weights()
+    why = {"compressed": _not_reduced(request), "stepwise": _not_stepwise(request)}
     why["spectral"] = why["compressed"] or _not_spectral(request)
-    if request.statistics is not None:
-        why["stepwise"] = "statistics stand for the data, which it must see in every step"
     if plan != "auto" and why[plan]:
         raise ArgumentError(f"plan={plan!r} cannot serve this training: {why[plan]}")
     if all(why.values()):
-        raise ArgumentError(f"statistics in place of data cannot serve this training: {why['compressed']}")
+        raise ArgumentError(f"no plan can serve this training: {why['compressed']}; and stepwise: {why['stepwise']}")
     if plan != "auto":
         return plan
     costs = _costs(request, trainings)
@@ -122,6 +121,9 @@ def _not_reduced(request: Request) -> str:
         return "products were asked for at another precision than full float32"
     if not isinstance(request.optimizer, PyTorchSGD) and request.draws:
         return "the optimizer draws random numbers, and would draw others in float64"
+    weights = None if request.data is None else request.data.weights
+    if weights is not None and weights.shape != (request.rows,):
+        return f"weights must be one for each row, shape ({request.rows},), got {weights.shape}"
     if not request.fits:
         return (
             f"inputs must have shape (rows, {model.in_features}) and targets (rows, {model.out_features}), "
@@ -154,6 +156,13 @@ def _not_in_batches(request: Request, batches: Batches) -> str:
     if free is not None:
         return f"cross-products of all batches would take {size / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
     return ""
+
+
+def _not_stepwise(request: Request) -> str:
+    if request.statistics is not None:
+        return "statistics stand for the data, which it must see in every step"
+    steps = request.epochs * (1 if request.batches is None else request.batches.steps)
+    return "" if steps < 2**31 else f"it counts steps in 32 bits, got {steps:,}"
 
 
 def _not_spectral(request: Request) -> str:

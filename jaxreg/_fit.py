@@ -31,6 +31,8 @@ from jaxreg.torch_random import Generator
 RECORDABLE = ("gradients", "weights")
 # Steps of which everything is kept unless it is said which; a hundred million losses in float32 are 400 MB.
 MOST_KEPT = 100_000_000
+# Up to here float64, in which the closed form counts, knows every whole number.
+MOST_EPOCHS = 2**53
 _NOTHING = Trace()
 
 
@@ -221,8 +223,8 @@ def _layer_with(model: Any, params: Any) -> nnx.Module:
 
 
 def _check_choices(record: Collection[str], epochs: int, optimizer: Any) -> None:
-    unknown = [item for item in ([record] if isinstance(record, str) else record) if item not in RECORDABLE]
-    if isinstance(record, str) or unknown:
+    named = isinstance(record, Collection) and not isinstance(record, str)
+    if not named or any(item not in RECORDABLE for item in record):
         raise ArgumentError(f'record must be a collection of any of {RECORDABLE}, such as ("weights",), got {record!r}')
     check_epochs(epochs)
     check_optimizer(optimizer)
@@ -243,8 +245,8 @@ def check_optimizer(optimizer: Any) -> None:
 
 def check_epochs(epochs: Any) -> None:
     """Refuse what is not a number of passes over the data."""
-    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
-        raise ArgumentError(f"epochs must be an integer of at least 0, got {epochs!r}")
+    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or not 0 <= epochs <= MOST_EPOCHS:
+        raise ArgumentError(f"epochs must be an integer from 0 to {MOST_EPOCHS:,}, got {epochs!r}")
 
 
 def check_model(model: Any) -> None:
@@ -278,6 +280,8 @@ def as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, Suffi
         raise ArgumentError(f"{names} must have the same number of rows, got {' and '.join(map(str, rows))}")
     if rows[0] == 0:
         raise ArgumentError("inputs and targets have no rows; a mean over nothing is NaN")
+    if data.targets.size == 0:
+        raise ArgumentError(f"targets of shape {data.targets.shape} hold no numbers; a mean over nothing is NaN")
     return data, None, rows[0]
 
 

@@ -32,6 +32,8 @@ _ALIGNED = 64
 Panels = list[tuple[int, int, int]]
 # BLAS's own number of threads is one setting for all: two reductions at once would each restore the other's.
 _alone = threading.RLock()
+# What it is held to now, the innermost last.
+_limits: list[Any] = []
 
 
 def products(inputs: Any, targets: Any, weights: Any, dtype: Any) -> Float64[np.ndarray, "columns columns"]:
@@ -105,10 +107,6 @@ def _helpers() -> Any:
     return ThreadPoolExecutor(max(_cores() - 1, 1), "jaxreg")
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_helpers.cache_clear)
-
-
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """BLAS and LAPACK with one thread a call, NumPy's and XLA's.
@@ -116,8 +114,25 @@ def one_thread() -> Iterator[None]:
     Threads that LAPACK starts for a matrix of 60 columns gain it nothing, and do not sleep at once when they are done:
     they would take a core from the next reduction, which is then half as long again.
     """
-    with _alone, _blas().limit(limits=1):
-        yield
+    with _alone, _blas().limit(limits=1) as limit:
+        _limits.append(limit)
+        try:
+            yield
+        finally:
+            _limits.pop()
+
+
+def _begin_in_child() -> None:
+    """A child has none of its parent's threads: nobody would release what they held, nor end what they began."""
+    global _alone
+    _helpers.cache_clear()
+    _alone = threading.RLock()
+    while _limits:
+        _limits.pop().restore_original_limits()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 @functools.cache

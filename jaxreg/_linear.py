@@ -66,8 +66,8 @@ class Linear(nnx.Linear):
             what ``torch.nn.Linear`` would, and compiles nothing.
 
     Raises:
-        ArgumentError: a size is not an integer of at least 0, JAX would cut ``param_dtype`` to a smaller type, or a
-            Generator cannot draw it.
+        ArgumentError: a size is not an integer of at least 0, JAX would cut ``param_dtype`` to a smaller type, a
+            Generator cannot draw it, or ``rngs`` draws nothing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -101,6 +101,11 @@ class Linear(nnx.Linear):
         check_count("out_features", out_features, 0)
         in_features, out_features = int(in_features), int(out_features)
         check_dtype(param_dtype, "param_dtype")
+        if not isinstance(rngs, nnx.Rngs | nnx.RngStream | Generator):
+            raise ArgumentError(
+                "rngs must be flax.nnx.Rngs, such as nnx.Rngs(0), or a jaxreg.torch_random.Generator, "
+                f"got {type(rngs).__name__}"
+            )
         source: Any = rngs
         kernel_init = bias_init = _uniform(1 / math.sqrt(in_features) if in_features else 0.0)
         if isinstance(rngs, Generator):

@@ -13,15 +13,13 @@ from jax import lax
 
 from jaxreg import _optax, _reduction
 from jaxreg._checks import is_array
-from jaxreg._plans import compressed, reduced, spectral
+from jaxreg._plans import compressed, reduced, spectral, tail
 from jaxreg._plans.stepwise import Data, one_step
 from jaxreg._traced import is_tracer
 
 Array = np.ndarray[Any, Any]
 # Numbers that the trainings worked out side by side may have between them.
 _AT_ONCE = 1 << 24
-# Steps of one call on the way from where trainings overflow to where they are lost, and the most such calls.
-_STEPS, _CALLS = 64, 1 << 18
 
 
 class Trainings(NamedTuple):
@@ -147,56 +145,72 @@ def started(trainings: Trainings, rule: Rule) -> Any:
     return jax.vmap(lambda t: _optax.begin(rule.optimizer(t.values), t.params))(trainings)
 
 
+def _step_of(training: Trainings, data: Data, rule: Rule) -> Callable[[Any], Any]:
+    """One training's step: of what the last one left, what it leaves itself, and what is kept of it."""
+    step = one_step(rule.graph, rule.optimizer(training.values), rule.loss, frozenset())
+    given = {name: leaf for name, leaf in data._asdict().items() if leaf is not None}
+    apart = rule.grouped
+    own = Data(*(leaf if name != "targets" and not apart else leaf[training.target] for name, leaf in given.items()))
+    return lambda carry: step(carry, own)
+
+
 @functools.partial(jax.jit, static_argnames=("rule", "count"))
 def advance(
     trainings: Trainings, rest: Any, state: Any, left: Any, data: Data, *, rule: Rule, count: int
-) -> tuple[Any, Any, Any, Any, Any]:
+) -> tuple[Any, Any, Any, Any]:
     """``count`` steps of the loop, or as many as each training has ``left``.
 
     ``data`` has a list of targets; of inputs and weights too, where they are not the same for all.
 
     Returns:
-        Parameters, the rest of the models' state, the optimizers' states, the losses before each step, and whether each
-        training has come to nothing but NaN.
+        Parameters, the rest of the models' state, the optimizers' states, and the losses before each step.
     """
 
-    given = {name: leaf for name, leaf in data._asdict().items() if leaf is not None}
-
     def one(training: Trainings, rest: Any, state: Any, left: Any) -> Any:
-        step = one_step(rule.graph, rule.optimizer(training.values), rule.loss, frozenset())
-        apart = rule.grouped
-        own = Data(
-            *(leaf if name != "targets" and not apart else leaf[training.target] for name, leaf in given.items())
-        )
+        step = _step_of(training, data, rule)
 
         def body(carry: Any, number: Any) -> Any:
-            after, (value, *_) = step(carry, own)
+            after, (value, *_) = step(carry)
             return jax.tree.map(lambda new, old: jnp.where(number < left, new, old), after, carry), value
 
         carry, losses = lax.scan(body, (training.params, rest, state), jnp.arange(count))
-        lost = [jnp.all(jnp.isnan(leaf)) for leaf in jax.tree.leaves((carry[0], losses[-1:]))]
-        return *carry, losses, jnp.all(jnp.stack(lost))
+        return *carry, losses
 
     return jax.vmap(one)(trainings, rest, state, left)
 
 
+@functools.partial(jax.jit, static_argnames=("rule",))
+def _onwards(
+    trainings: Trainings, carry: Any, kept: tail.Kept, left: Any, data: Data, *, rule: Rule
+) -> tuple[Any, tail.Kept, Any]:
+    def one(training: Trainings, carry: Any, kept: tail.Kept, left: Any, number: Any) -> Any:
+        return tail.block(_step_of(training, data, rule), carry, kept, number, left)
+
+    def all_(carry: Any, kept: tail.Kept, number: Any) -> Any:
+        return jax.vmap(one, (0, 0, 0, 0, None))(trainings, carry, kept, left, number)
+
+    return tail.through(all_, carry, kept, left)
+
+
 def to_the_end(
-    trainings: Trainings, rest: Any, state: Any, begin: Array, epochs: int, data: Data, rule: Rule
+    trainings: Trainings, rest: Any, state: Any, begin: Array, epochs: int, data: Data, rule: Rule, asked: Array
 ) -> tuple[Any, Array]:
     """The end of trainings that overflow, each from its step ``begin`` on, in the model's own dtype.
 
     Returns:
-        Parameters, and losses with an axis for the steps from ``begin`` on; NaN from where the last training is lost.
+        Parameters, and the losses before the steps ``asked``, which ascend; NaN where a training did not come to them.
     """
-    pieces: list[Array] = []
-    left = epochs - begin
-    for _ in range(_CALLS):
-        params, rest, state, losses, lost = advance(trainings, rest, state, left, data, rule=rule, count=_STEPS)
-        trainings, left = trainings._replace(params=params), np.maximum(left - _STEPS, 0)
-        pieces.append(np.asarray(losses))
-        if (np.asarray(lost) | (left == 0)).all():
-            break
-    return _optax.trained(trainings.params, state), np.concatenate(pieces, 1)
+    carry = (trainings.params, rest, state)
+    one = jax.tree.map(lambda leaf: leaf[0], (trainings, carry))
+    shapes = jax.eval_shape(lambda training, carry: _step_of(training, data, rule)(carry)[1], *one)
+    seen = tail.nothing_seen(shapes, (len(begin), len(asked)))
+    done, left = 0, epochs - begin
+    while (left > 0).any():
+        near, place = (np.stack(each) for each in zip(*(tail.relative(asked, b + done) for b in begin), strict=True))
+        some = np.clip(left, 0, tail.CALL).astype(np.int32)
+        carry, (_, _, seen), lost = _onwards(trainings, carry, tail.Kept(near, place, seen), some, data, rule=rule)
+        done, left = done + tail.CALL, np.where(np.asarray(lost), 0, left - some)
+    return _optax.trained(carry[0], carry[2]), np.asarray(seen[0])[:, : len(asked)]
 
 
 def put(all_: Any, some: Any, where: Array) -> Any:

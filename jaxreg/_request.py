@@ -9,16 +9,19 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from jaxreg import _optax, _traced
 from jaxreg._batches import Batches
 from jaxreg._checks import is_array
+from jaxreg._errors import ArgumentError
 from jaxreg._linear import Linear
 from jaxreg._plans.stepwise import Data
 from jaxreg._room import check_kept
 from jaxreg._statistics import SufficientStatistics
+from jaxreg._traced import is_tracer
 
 
 @dataclasses.dataclass(eq=False)
@@ -123,6 +126,20 @@ class Request:
     def outputs(self) -> int:
         """Columns of the targets."""
         return math.prod(self.shapes[1][1:])
+
+    def check_weights(self) -> None:
+        """Refuse weights that are nothing in the dtype of the parameters: XLA takes so small numbers for 0.
+
+        Raises:
+            ArgumentError: the largest of them is so small.
+        """
+        weights = None if self.data is None else self.data.weights
+        least = float(jnp.finfo(self.dtype).tiny)  # type: ignore[no-untyped-call]
+        if weights is not None and not is_tracer(weights) and 0 < (most := float(weights.max(initial=0))) < least:
+            raise ArgumentError(
+                f"weights are all below {least:.2g}, the smallest number that {self.dtype} holds in full, the largest "
+                f"is {most:.2g}; multiply them by a constant: the weighted mean stays as it is"
+            )
 
     def check_room(self, plan: str, steps: int, trainings: int = 1) -> None:
         """Refuse to keep more of the steps than there is room for.

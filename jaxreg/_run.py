@@ -221,6 +221,7 @@ def _continued(request: Request, outcome: Outcome, overflow: _Overflow) -> Outco
     """The outcome with what a loop in the model's dtype does from where it could overflow."""
     params, (graph, _, rest) = _cast(request, overflow.params), request.split
     shapes = jax.eval_shape(functools.partial(_optax.begin, request.optimizer), params)
+    asked, places = tail.split(_asked(request), overflow.step)
     later = tail.run(
         params,
         rest,
@@ -231,7 +232,8 @@ def _continued(request: Request, outcome: Outcome, overflow: _Overflow) -> Outco
         loss=request.loss,
         steps=request.epochs - overflow.step,
         record=request.record,
+        asked=asked,
     )
     known = (outcome.losses, outcome.gradients, outcome.weights)
     new = (later.losses, later.gradients, later.weights)
-    return Outcome(later.params, later.rest, *tail.joined(_asked(request), known, new, overflow.step))
+    return Outcome(later.params, later.rest, *tail.joined(places, known, new))

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxreg._errors import ArgumentError
+
 # Trainings that a table shows.
 _SHOWN = 12
 
@@ -47,9 +49,18 @@ class SweepResult:
         """The number of the training with the lowest loss."""
         return int(self._order()[0])
 
-    def model(self, number: int | None = None) -> nnx.Module:
-        """The trained model of one training, the best where no number is given."""
-        index = self.best if number is None else number
+    def model(self, number: Any = None) -> nnx.Module:
+        """The trained model of one training, the best where no number is given; a number below 0 counts from the end.
+
+        Raises:
+            ArgumentError: there is no training of that number.
+        """
+        index, count = self.best if number is None else number, len(self.settings)
+        if isinstance(index, bool) or not isinstance(index, int | np.integer) or not -count <= index < count:
+            raise ArgumentError(
+                f"number must be that of a training, an integer from 0 to {count - 1:,}, got {number!r}"
+            )
+        index = int(index)
         graph, _, _ = nnx.split(self.start, nnx.Param, ...)
         return nnx.merge(graph, *jax.tree.map(lambda leaf: leaf[index], (self.params, self.rest)))
 

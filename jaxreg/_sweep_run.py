@@ -226,6 +226,7 @@ def _compressed(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
 def _followed(request: Request, many: Many, params: Any, losses: Any, ends: _Ends) -> tuple[Any, Any]:
     """Parameters and losses with what a loop in the model's dtype does from where it could overflow."""
     losses, asked = np.array(losses), _at(request)
+    each, back = np.unique(asked, return_inverse=True)
     data, rest = _data(request, many), request.split[2]
     for members, rule, values in _groups(many, request, ends.numbers, request.dtype):
         places = np.searchsorted(ends.numbers, members)
@@ -233,10 +234,7 @@ def _followed(request: Request, many: Many, params: Any, losses: Any, ends: _End
         own = jax.tree.map(lambda leaf, p=places: jnp.asarray(leaf[p], request.dtype), ends.params)
         trainings = Trainings(own, many.which[members], values)
         state, others = ends.state(trainings, rule, places), _many.repeated(rest, len(members))
-        last, later = _many.to_the_end(trainings, others, state, begin, request.epochs, data, rule)
+        last, later = _many.to_the_end(trainings, others, state, begin, request.epochs, data, rule, each)
         params = _many.put(params, last, members)
-        since = asked[None] - begin[:, None]
-        seen = np.take_along_axis(later, np.clip(since, 0, later.shape[1] - 1), 1)
-        after = np.where(since < later.shape[1], seen, np.nan)
-        losses[members] = np.where(since < 0, losses[members], after)
+        losses[members] = np.where(asked[None] < begin[:, None], losses[members], later[:, back])
     return params, jnp.asarray(losses)

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import safetensors
 import safetensors.numpy
 from flax import nnx
 
 from jaxreg._errors import ArgumentError
+from jaxreg._files import write_whole
 from jaxreg._torch_names import Array, as_numpy, parameters
 
 # What an optimizer's file has beside the arrays: its parameter groups as JSON, in the header's free text.
 _GROUPS = "param_groups"
+_ENTRY = re.compile(r"state\.(\d{1,9})\.(.+)", re.DOTALL)
+# The dtypes of the format, as NumPy has them; safetensors' own reading knows none of eight bits but integers.
+_DTYPES: dict[str, Any] = {
+    "BOOL": np.bool_,
+    **{
+        f"{letter}{bits}": np.dtype(f"{kind}{bits}")
+        for letter, kind in (("I", "int"), ("U", "uint"))
+        for bits in (8, 16, 32, 64)
+    },
+    **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    "BF16": jnp.bfloat16,
+    "F8_E4M3": jnp.float8_e4m3fn,
+    "F8_E5M2": jnp.float8_e5m2,
+    "C64": np.complex64,
+}
 
 
 def export(model: nnx.Module) -> dict[str, Array]:
@@ -83,7 +101,7 @@ def save_file(source: nnx.Module | Mapping[str, Any], path: str | os.PathLike[st
             if value is not None
         }
     arrays = {str(name): as_numpy(value, repr(name)).copy(order="C") for name, value in source.items()}
-    _write_whole(Path(path), safetensors.numpy.save(arrays, metadata=metadata))
+    write_whole(path, safetensors.numpy.save(arrays, metadata=metadata))
 
 
 def load_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -96,24 +114,48 @@ def load_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         Name to NumPy array; bfloat16 as ``ml_dtypes`` has it. From an optimizer's file the structure that was saved.
 
     Raises:
-        ArgumentError: it is no safetensors file, or a damaged one.
+        ArgumentError: it is no safetensors file, a damaged one, or it holds a dtype that NumPy lacks.
         FileNotFoundError: there is none.
     """
+    name = os.fspath(path)
     try:
-        arrays: dict[str, Array] = safetensors.numpy.load_file(path)
         with safetensors.safe_open(path, framework="np") as file:
             groups = (file.metadata() or {}).get(_GROUPS)
+        arrays = {key: _array(key, **held) for key, held in _parts(Path(path).read_bytes())}
     except safetensors.SafetensorError as error:
-        raise ArgumentError(
-            f"{os.fspath(path)} must be a safetensors file, and is not or is damaged: {error}"
-        ) from None
-    if groups is None:
-        return arrays
+        raise ArgumentError(f"{name} must be a safetensors file, and is not or is damaged: {error}") from None
+    return arrays if groups is None else _state(name, arrays, groups)
+
+
+def _parts(content: bytes) -> list[tuple[str, dict[str, Any]]]:
+    parts: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
+    return parts
+
+
+def _array(name: str, dtype: str, shape: list[int], data: bytes) -> Array:
+    if dtype not in _DTYPES:
+        raise ArgumentError(f"{name!r} is of dtype {dtype}, which NumPy lacks; save it as one of {', '.join(_DTYPES)}")
+    return np.frombuffer(bytearray(data), _DTYPES[dtype]).reshape(shape)
+
+
+def _state(path: str, arrays: dict[str, Array], groups: str) -> dict[str, Any]:
+    """An optimizer's state, of the arrays of its file and the text beside them."""
     state: dict[int, dict[str, Array]] = {}
     for name, array in arrays.items():
-        _, index, key = name.split(".", 2)
-        state.setdefault(int(index), {})[key] = array
-    return {"state": dict(sorted(state.items())), _GROUPS: json.loads(groups)}
+        found = _ENTRY.fullmatch(name)
+        if found is None:
+            raise ArgumentError(
+                f"{path} says that it is an optimizer's, and {name!r} in it is not called state.NUMBER.NAME as "
+                "jaxreg.state_dict.save_file writes it"
+            )
+        state.setdefault(int(found[1]), {})[found[2]] = array
+    try:
+        known = json.loads(groups)
+    except (ValueError, RecursionError) as error:
+        raise ArgumentError(f"{path} must hold parameter groups as JSON, and they are damaged: {error}") from None
+    if not isinstance(known, list) or not all(isinstance(group, dict) for group in known):
+        raise ArgumentError(f"{path} must hold a list of parameter groups, got {groups[:80]}")
+    return {"state": dict(sorted(state.items())), _GROUPS: known}
 
 
 def _as_json(groups: Any) -> str:
@@ -123,16 +165,3 @@ def _as_json(groups: Any) -> str:
         raise ArgumentError(f"param_groups must hold plain values, got {type(value).__name__}")
 
     return json.dumps(groups, default=plain)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

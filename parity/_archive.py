@@ -7,9 +7,7 @@ import functools
 import hashlib
 import io
 import json
-import os
 import struct
-import tempfile
 import tokenize
 import types
 import typing
@@ -21,6 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from jaxreg._files import write_whole
 from parity._errors import OutputError, RecordingError
 
 FORMAT = "parity recording"
@@ -79,54 +78,44 @@ def _strip(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path``, whole or not at all."""
+    """Put ``content`` at ``path``, whole or not at all; into a device or a pipe as it comes."""
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o666 & ~_umask())  # a temporary file is private; a recording need not be
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_whole(path, content)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}. Name a file in a folder you can write to"
         ) from None
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def read(path: Path, kind: type[T]) -> T:
     """The ``kind`` that was packed into the file at ``path``."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            content = {key: archive[key] for key in archive.files}
-        header = json.loads(str(content.pop(_HEADER)))
-        if (header["format"], header["version"]) != (FORMAT, VERSION):
-            raise RecordingError(
-                f"{path} is a {header['format']!r} of version {header['version']}; this parity reads {FORMAT!r} of "
-                f"version {VERSION}. Record the program again"
-            )
-        body = header["body"]
-        missing = sorted(set(_named(body)) - content.keys())
-        if missing:
-            raise RecordingError(f"{path} is not whole: {missing[0]} is missing. Record the program again")
-        if header["checksum"] != _checksum(body, {key: content[key] for key in _named(body)}):
-            raise RecordingError(
-                f"{path} was changed since it was written: its content does not give its checksum. Record the program "
-                "again"
-            )
-        return typing.cast(T, _restore(body, kind, content))
+            return _read(path, archive, kind)
     except FileNotFoundError:
         raise RecordingError(f"there is no file {path}; Recording.save(path) writes one") from None
     except _DAMAGE as error:
         raise RecordingError(f"{path} is not a recording, or is damaged ({error}); record the program again") from None
+
+
+def _read(path: Path, archive: Any, kind: type[T]) -> T:
+    header = json.loads(str(archive[_HEADER]))
+    if (header["format"], header["version"]) != (FORMAT, VERSION):
+        raise RecordingError(
+            f"{path} is a {header['format']!r} of version {header['version']}; this parity reads {FORMAT!r} of "
+            f"version {VERSION}. Record the program again"
+        )
+    body = header["body"]
+    # Only what it speaks of is unpacked: a few bytes may unpack to all the memory there is.
+    content = {key: archive[key] for key in _named(body) if key in archive}
+    missing = sorted(set(_named(body)) - content.keys())
+    if missing:
+        raise RecordingError(f"{path} is not whole: {missing[0]} is missing. Record the program again")
+    if header["checksum"] != _checksum(body, {key: content[key] for key in _named(body)}):
+        raise RecordingError(
+            f"{path} was changed since it was written: its content does not give its checksum. Record the program again"
+        )
+    return typing.cast(T, _restore(body, kind, content))
 
 
 def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from parity._errors import PortError
 from parity._ports import Port, without_dropout
 from parity._recording import Recording
 from parity._reference import prepared
-from parity._replay import replay
+from parity._replay import failures_as_port_errors, replay
 from parity._translate import port as translate
 from parity._verdict import Verdict, recording_file
 from parity.report import numbers
@@ -31,6 +31,7 @@ def check(
     seed: int | None = None,
     argv: Sequence[str] = (),
     dropout: bool = True,
+    memory_limit: float | None = None,
     title: str | None = None,
     progress: Progress = _silent,
 ) -> Verdict:
@@ -43,6 +44,7 @@ def check(
         seed: as in :func:`parity.record`.
         argv: as in :func:`parity.record`.
         dropout: as in :func:`parity.record`.
+        memory_limit: as in :func:`parity.record`, whose own is taken where it is left out.
         title: what the program is called in the report; its name where left out.
         progress: called with a line as each stage ends.
 
@@ -70,9 +72,10 @@ def check(
     """
     recording = program_or_recording
     if not isinstance(recording, Recording):
-        from parity._record import record
+        from parity._record import MEMORY_LIMIT, record
 
-        recording = record(program_or_recording, seed=seed, argv=argv, dropout=dropout)
+        limit = MEMORY_LIMIT if memory_limit is None else memory_limit
+        recording = record(program_or_recording, seed=seed, argv=argv, dropout=dropout, memory_limit=limit)
         progress(f"recorded {numbers.count(recording.steps, 'step')} of PyTorch, and again in float64")
     made, costs = make_port(recording, port), {"training": recording.environment.get("seconds", 0.0)}
     with _timed(costs, "replay"):
@@ -114,7 +117,10 @@ def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | N
     """The port that was given or is made; from the recording itself where there is none."""
     if port is None:
         return translate(recording)
-    made = port(recording) if callable(port) else port
+    if callable(port):
+        with failures_as_port_errors(recording, "when it is made"):
+            port = port(recording)
+    made = port
     if not isinstance(made, Port):
         raise PortError(f"expected a parity.Port or a function from the Recording to one, got {type(made).__name__}")
     if not recording.environment.get("dropout", True):

@@ -201,7 +201,7 @@ class Observer:
         if not self.done:
             raise UnsupportedError(
                 f"the first batch takes more than half the memory limit of {self._limit:,.0f} bytes. Record with a "
-                "larger memory_limit"
+                "larger memory_limit, on the command line --memory-limit BYTES"
             )
         self.stopped = True
         self._clear([])

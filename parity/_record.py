@@ -14,6 +14,9 @@ from parity._run_program import Program
 from parity._seen import Seen
 from parity._written import Span, settled
 
+# Bytes for the tensors of a recording, where nothing else is asked for.
+MEMORY_LIMIT = 400_000_000
+
 
 def record(
     program: Program,
@@ -21,7 +24,7 @@ def record(
     seed: int | None = None,
     argv: Sequence[str] = (),
     dropout: bool = True,
-    memory_limit: float = 400_000_000,
+    memory_limit: float = MEMORY_LIMIT,
 ) -> Recording:
     """Run a PyTorch training program and record it.
 

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity import _drive, _feed, _names, _shapes, _where
-from parity._errors import PortError
+from parity import _drive, _feed, _leaving, _names, _shapes, _where
+from parity._errors import ParityError, PortError
 from parity._ports import Port, of_arrays
 from parity._recording import Array, Recording, Tensors, Trace, Tree
 from parity._steps import free_step, locked_step, model_state
@@ -69,7 +69,7 @@ def replay(port: Port, recording: Recording) -> Replay:
     names = _names.of(port, recording)
     port = of_arrays(port)
     wide = np.dtype(np.float64)
-    with _failures_as_port_errors(recording):
+    with failures_as_port_errors(recording):
         with types_of(recording.dtype):
             _shapes.check(port, names, recording)
             locked, plan = _drive.locked(port, names, recording, recording.dtype)
@@ -133,7 +133,7 @@ def _run(
     names = _names.of(port, recording)
     where = contextlib.nullcontext() if device is None else jax.default_device(device)
     products = contextlib.nullcontext() if precision is None else jax.default_matmul_precision(precision)
-    with _failures_as_port_errors(recording), where, products, types_of(kind):
+    with failures_as_port_errors(recording), where, products, types_of(kind):
         _shapes.check(of_arrays(port), names, recording)
         trace: Trace = drive(of_arrays(port), names, recording, kind)[0]
         return trace
@@ -161,15 +161,17 @@ def _on_cpu() -> Any:
 
 
 @contextlib.contextmanager
-def _failures_as_port_errors(recording: Recording) -> Iterator[None]:
+def failures_as_port_errors(recording: Recording, when: str = "when it is run") -> Iterator[None]:
+    """Tell what a port's own code raises, with its file and line; a port that ends the process ends nothing."""
     try:
-        yield
-    except PortError:
+        with _leaving.caught():
+            yield
+    except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0]
+    except BaseException as error:
         where = _place(error)
-        message = f"the port fails when it is run{where}: {type(error).__name__}: {first}{_fed(recording)}"
+        first = str(error).strip().partition("\n")[0]
+        message = f"the port fails {when}{where}: {type(error).__name__}: {first}{_fed(recording)}"
         raise PortError(message) from error
 
 

@@ -10,6 +10,7 @@ import random
 import runpy
 import sys
 import textwrap
+import tokenize
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,9 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity._errors import ParityError, ProgramError
+from parity import _leaving, _where
+from parity._errors import ParityError, ProgramError, UnsupportedError
 
 Program = str | os.PathLike[str] | Callable[[], Any]
+
+
+# Programs that are running, the innermost last: a script's whole path, or a function.
+_RUNNING: list[Any] = []
+
+
+class _Again(BaseException):
+    """A program asks for itself to be run: what comes before that is what it trains."""
 
 
 class _LineSink(io.RawIOBase):
@@ -66,7 +76,8 @@ def _output_to(on_line: Callable[[str], None], on_write: Callable[[str, FrameTyp
         with contextlib.redirect_stdout(stream):
             yield
     finally:
-        stream.flush()
+        if not stream.closed:  # the program's own doing
+            stream.flush()
         sink.finish()
 
 
@@ -133,13 +144,17 @@ def describe(program: Program) -> tuple[str, str]:
     if path.is_dir():
         raise ProgramError(f"{path} is a folder; name a Python script in it")
     try:
-        return path.stem, path.read_text(encoding="utf-8")
+        # As Python reads it: a line at its begin may say that it is in Latin-1.
+        with tokenize.open(path) as file:
+            return path.stem, file.read()
     except FileNotFoundError:
         raise ProgramError(f"there is no program {path}; name a Python script, such as train.py") from None
     except OSError as error:
         raise ProgramError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ProgramError(f"{path} is not a Python script: it is not UTF-8 text") from None
+    except (UnicodeDecodeError, SyntaxError):
+        raise ProgramError(
+            f"{path} is not a Python script: it is not text in UTF-8, or as its first lines say"
+        ) from None
 
 
 def run(
@@ -154,25 +169,52 @@ def run(
 
     Raises:
         ProgramError: it raised, or exited with another status than 0; its own traceback is attached.
+        UnsupportedError: it is run by a program that is running in the same way.
     """
     name, _ = describe(program)
-    with _torch_put_back(seed), _output_to(on_line, on_write):
+    with _running(program), _torch_put_back(seed), _output_to(on_line, on_write), _leaving.caught():
         try:
             if callable(program):
                 program()
             else:
                 with _as_main(Path(program), argv):
                     runpy.run_path(str(program), run_name="__main__")
-        except ParityError:
+        except (ParityError, KeyboardInterrupt):
             raise
+        except _Again:
+            pass
+        except _leaving.Left as leave:
+            raise ProgramError(
+                f"{name} calls {leave}, which ends Python before anything can be judged; let it run to its end"
+                f"{_where.told_of(leave)}"
+            ) from None
         except SystemExit as leave:
             if leave.code not in (None, 0):
                 raise ProgramError(f"{name} exited with status {leave.code!r}") from None
-        except Exception as error:
+        except BaseException as error:
+            if _where.is_ours(error):
+                raise UnsupportedError(
+                    f"{name} does something that cannot be followed while it is recorded, though it may run by itself "
+                    f"({type(error).__name__}: {str(error).partition(chr(10))[0]}){_where.told_of(error)}"
+                ) from error
             raise ProgramError(
                 f"{name} raised {type(error).__name__}; it must run to its end by itself first",
                 own_traceback(error, _file_of(program)),
             ) from None
+
+
+@contextlib.contextmanager
+def _running(program: Program) -> Iterator[None]:
+    this = program if callable(program) else str(Path(program).resolve())
+    if this in _RUNNING:
+        raise _Again
+    if _RUNNING:
+        raise UnsupportedError("a program that is run by parity has parity run another one; check each by itself")
+    _RUNNING.append(this)
+    try:
+        yield
+    finally:
+        _RUNNING.pop()
 
 
 def _file_of(program: Program) -> str:
@@ -180,7 +222,7 @@ def _file_of(program: Program) -> str:
     return str(code.co_filename if code else program)
 
 
-def own_traceback(error: Exception, file: str) -> str:
+def own_traceback(error: BaseException, file: str) -> str:
     """The traceback from the first frame in ``file`` on, as Python would print it without parity."""
     frame: TracebackType | None = error.__traceback__
     while frame is not None and frame.tb_frame.f_code.co_filename != file:

@@ -114,7 +114,8 @@ class Keeper:
             if not self._schedule.sparser(self.done):
                 raise UnsupportedError(
                     f"the tensors of two steps take {sum(self._costs.values()):,} bytes with their float64 runs, and "
-                    f"{self.limit - taken:,.0f} are left of the memory limit. Record with a larger memory_limit"
+                    f"{self.limit - taken:,.0f} are left of the memory limit. Record with a larger memory_limit, on "
+                    "the command line --memory-limit BYTES"
                 )
             for kept in list(self.rows):
                 if kept != step and not self._schedule.keeps(kept):

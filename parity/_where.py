@@ -12,10 +12,8 @@ from pathlib import Path
 from types import FrameType
 
 _PATHS = sysconfig.get_paths()
-_LIBRARIES = (
-    *(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    str(Path(__file__).parent),
-)
+_HERE = str(Path(__file__).parent)
+_LIBRARIES = (*(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")), _HERE)
 
 
 @functools.cache
@@ -43,6 +41,16 @@ def passed(error: BaseException) -> Iterator[tuple[FrameType, int]]:
     for frame, line in traceback.walk_tb(error.__traceback__):
         if is_own(frame.f_code.co_filename):
             yield frame, line
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an error came out of a hook of parity's.
+
+    What stands in the place of PyTorch's own functions, and calls them, is not meant: they raise what they would.
+    """
+    hooks = {f"{_HERE}/_stack.py": ("enter", "leave"), f"{_HERE}/_hooks.py": ("_before_step", "_after_step")}
+    frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(code.co_name in hooks.get(code.co_filename, ()) for code in frames)
 
 
 def told_of(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import shlex
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity import _output
-from parity._terminal import HOLDS, NOT_JUDGED, PARTS, progress
+from parity._arguments import common, count
+from parity._terminal import HOLDS, NOT_JUDGED, PARTS, failed, progress, unread
 from parity.bench import command as bench
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 where parity holds, 1 where the sides part, 2 where it could not be judged.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal has no letters for is no reason to say nothing
+            stream.reconfigure(errors="replace")
     arguments = _parser().parse_args(argv)
     words = list(sys.argv[1:] if argv is None else argv)
     if not getattr(arguments, "quiet", True):
@@ -63,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         code: int = arguments.run(arguments, words)
+        sys.stdout.flush()
     except JaxregError as error:
         if isinstance(error, ProgramError) and error.program_traceback:
             sys.stderr.write(error.program_traceback)
@@ -71,6 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("parity: stopped; nothing was written", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        return unread()
+    except Exception as error:
+        return failed(error)
     return code
 
 
@@ -93,13 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "programs", nargs="*", metavar="PROGRAM", help="a PyTorch script, or the name of a built-in one"
     )
-    _common(report)
+    common(report)
     report.add_argument(
         "-o", "--output", default=_DEFAULT_FOLDER, metavar="FOLDER", help=f"where to (default: {_DEFAULT_FOLDER})"
     )
     report.add_argument(
         "--repeats",
-        type=_count,
+        type=count,
         metavar="N",
         help=f"time both sides N times, running the program again each time (default: {_REPEATS} for the built-in "
         "programs, 0 for yours)",
@@ -112,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Judge one program and print the verdict: where the two sides first part, why, and what to change.",
     )
     check.add_argument("program", metavar="PROGRAM", help="a PyTorch script, or the name of a built-in one")
-    _common(check)
+    common(check)
     check.add_argument(
         "--json", metavar="FILE", help="also write the verdict as JSON; - prints it in place of the table"
     )
@@ -135,28 +145,6 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help=words, description=f"{words.capitalize()}.")
     listing.set_defaults(run=_list)
     return parser
-
-
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--port",
-        metavar="FILE.py:NAME",
-        help="your JAX side, of any model: a parity.Port, or a function from the Recording to one",
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help="use N in place of the program's own torch.manual_seed")
-    parser.add_argument(
-        "--no-dropout",
-        dest="dropout",
-        action="store_false",
-        help="switch dropout off for the run: no two frameworks drop the same values",
-    )
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress lines")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
-    return int(text)
 
 
 # -- the commands
@@ -281,6 +269,7 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
         port,
         seed=arguments.seed,
         dropout=arguments.dropout,
+        memory_limit=arguments.memory_limit,
         title=program.title,
         progress=say,
     )

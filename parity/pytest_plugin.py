@@ -5,6 +5,7 @@ pytest loads this file in every run, so it imports nothing heavy until a test as
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import itertools
 import os
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from parity._verdict import Verdict
 
 _FOLDERS = pytest.StashKey[set[str]]()
+_LONGEST = 120
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -105,9 +107,8 @@ class Checker:
             root = config.rootpath / setting
         else:
             return None
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self._request.node.nodeid.replace("::", "--")).strip("-.")[:120]
+        name = _name_of(self._request.node.nodeid)
         taken = config.stash.setdefault(_FOLDERS, set())
-        # Two tests may differ only in what no folder's name can hold.
         name = next(each for number in itertools.count(1) if (each := _numbered(name, number)) not in taken)
         taken.add(name)
         return Path(root) / name
@@ -122,6 +123,19 @@ class Checker:
         if folder is not None:
             told["report"] = str(folder)
         self._request.node.user_properties.extend((f"parity.{key}", value) for key, value in told.items())
+
+
+def _name_of(test: str) -> str:
+    """A folder's name for a test.
+
+    Two tests may differ only in what no folder's name can hold, and run in two processes that do not know of each
+    other: then a few letters of their own tell them apart.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", test.replace("::", "--")).strip("-.")
+    path, _, rest = test.partition("::")
+    if len(name) > _LONGEST or re.search(r"[^A-Za-z0-9_./-]", path) or re.search(r"[^A-Za-z0-9_.:\[\]-]", rest):
+        return f"{name[:_LONGEST]}-{hashlib.sha256(test.encode()).hexdigest()[:6]}"
+    return name
 
 
 def _numbered(name: str, number: int) -> str:

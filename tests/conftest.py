@@ -1,10 +1,19 @@
 """Strict settings for every test: shapes checked at run time, no silent promotion, Hypothesis by profile."""
 
 import os
+import pathlib
 
-import hypothesis
-import jax
-from jaxtyping import install_import_hook
+# Most of the time of the tests is XLA compiling, much of it the same programs again: other tests, and processes that
+# tests start, take them from a folder. Each worker has its own, since JAX writes there with no lock.
+_cache = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_cache)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 pytest_plugins = ["pytester"]
 
@@ -26,3 +35,20 @@ _SHAPED = [
 ]
 with install_import_hook(_SHAPED, "beartype.beartype"):
     import parity._carried  # noqa: F401
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="also the tests that take minutes each: faults and honest trainings of deep models, every carried program",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--thorough"):
+        return
+    long = [item for item in items if item.get_closest_marker("thorough")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]

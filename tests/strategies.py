@@ -42,6 +42,20 @@ def scales() -> st.SearchStrategy[float]:
     return st.floats(-3, 3).map(lambda power: 10.0**power)
 
 
+# Rows, inputs, outputs and steps of problems that share their compiled programs.
+_SHAPES = [(1, 1, 1, 25), (2, 3, 1, 5), (7, 1, 4, 25), (33, 16, 2, 25), (129, 5, 3, 1), (300, 16, 4, 12)]
+
+
+def trainings_of_few_shapes() -> st.SearchStrategy[Training]:
+    """:func:`trainings` where each costs much to compile: any numbers, in a few shapes."""
+
+    def shaped(training: Training, shape: tuple[int, int, int, int]) -> Training:
+        rows, inputs, outputs, steps = shape
+        return dataclasses.replace(training, rows=rows, inputs=inputs, outputs=outputs, steps=steps)
+
+    return st.builds(shaped, trainings(), st.sampled_from(_SHAPES))
+
+
 def trainings() -> st.SearchStrategy[Training]:
     """Problems of 1 to 300 rows, 1 to 16 inputs and 1 to 4 outputs, some of which diverge."""
     return st.builds(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.judge_score import score
@@ -21,7 +23,13 @@ def test_faults_are_many_and_have_names_of_their_own() -> None:
     assert {fault.training.optimizer for fault in FAULTS} == {"SGD", "Adam", "AdamW"}
 
 
-@pytest.mark.parametrize("fault", SAMPLE.values(), ids=lambda fault: fault.name)
+def _param(fault: Fault) -> Any:
+    """Deep models take a minute each to judge."""
+    is_deep = _COST.get(fault.training.model, 2) > 0
+    return pytest.param(fault, id=fault.name, marks=pytest.mark.thorough if is_deep else ())
+
+
+@pytest.mark.parametrize("fault", [_param(fault) for fault in SAMPLE.values()])
 def test_a_fault_is_caught_located_and_named(fault: Fault) -> None:
     judged = score.judge_fault(fault)
     assert judged.located, str(judged)
@@ -29,6 +37,7 @@ def test_a_fault_is_caught_located_and_named(fault: Fault) -> None:
     assert not judged.wrong, str(judged)
 
 
+@pytest.mark.thorough
 def test_honest_trainings_raise_no_alarm() -> None:
     alarms = []
 

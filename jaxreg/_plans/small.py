@@ -84,8 +84,9 @@ def triangle(source: Any, *, dtype: Any) -> Float64[jax.Array, "columns columns"
 def _begun(root: Any, kernel: Any, bias: Any, numbers: Any) -> tuple[Any, Any, Any]:
     """What the losses are made of, the parameters after the last step, and whether a loop could overflow on the way.
 
-    The loss before step t is the sum of ``(size * (1 - rate) ** t - left) ** 2``, and of ``rest``, over the modes. All
-    of these come in one array: XLA takes longer to hand back an array than to work out its numbers.
+    The loss before step t is ``rest`` and the sum, over the modes, of ``(size * (1 - rate) ** t - left) ** 2``, or of
+    ``(first - size * (1 - (1 - rate) ** t)) ** 2``, which is the same. All of these come in one array: XLA takes longer
+    to hand back an array than to work out its numbers.
     """
     outputs = kernel.shape[1]
     training, params, over = spectral.begun(
@@ -98,6 +99,7 @@ def _begun(root: Any, kernel: Any, bias: Any, numbers: Any) -> tuple[Any, Any, A
         settings.learning_rate * curvature[0],
         size * modes.values * (modes.start - rest_at[0]),
         size * modes.targets * settings.weight_decay / curvature[0],
+        size * (modes.values * modes.start - modes.targets),
     )
     rest = jnp.where(training.sound, given.scale * modes.rest, jnp.nan)
     return jnp.concatenate([*(jnp.ravel(part) for part in each), rest[None]]), params, over
@@ -108,7 +110,7 @@ def _losses(course: Any, at: Any, *, every: int | None, dtype: Any) -> Any:
     count = len(at) if every is None else every
     turns = max(-(-count // _TURN), 1)
     padded = None if at is None else jnp.pad(at, (0, turns * _TURN - count))
-    modes = len(course) // 3
+    modes = len(course) // 4
 
     def turn(number: Any) -> Any:
         begin = number * _TURN
@@ -118,8 +120,9 @@ def _losses(course: Any, at: Any, *, every: int | None, dtype: Any) -> Any:
         steps, here = lax.optimization_barrier((steps, course))  # type: ignore[no-untyped-call]
         total = here[-1]
         for k in range(modes):
-            share, _ = power(here[k], steps)
-            total = total + (here[modes + k] * share - here[2 * modes + k]) ** 2
+            (share, gone), (size, end, first) = power(here[k], steps), (here[modes * n + k] for n in (1, 2, 3))
+            # Near the start from the start, as in :func:`spectral.after`.
+            total = total + jnp.where(gone < 0.5, first - gone * size, share * size - end) ** 2
         return total.astype(dtype)
 
     return lax.map(turn, jnp.arange(turns)).reshape(turns * _TURN)[:count]

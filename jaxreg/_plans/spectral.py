@@ -149,7 +149,11 @@ def after(modes: Modes, scale: Any, steps: Float64[Any, n], settings: Settings) 
     share, gone = left(curvature, steps, settings)
     # Near the start from the start, near the end from the end: neither is lost in the other.
     coefficients = jnp.where(gone < 0.5, start - gone * distance, rest_at + share * distance)
-    residuals = values * share * distance - targets * settings.weight_decay / curvature
+    residuals = jnp.where(
+        gone < 0.5,
+        values * start - targets - gone * (values * distance),
+        share * (values * distance) - targets * settings.weight_decay / curvature,
+    )
     unseen, _ = left(
         jnp.where(settings.weight_decay == 0, _NONE, settings.weight_decay) * jnp.ones((1, 1, 1)), steps, settings
     )

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
@@ -32,7 +34,7 @@ class Data(NamedTuple):
 
 def laid_out(steps: int, data: Any, share: float = 1.0) -> int:
     """How many of ``steps`` to lay out in one iteration of a compiled loop; each reads that share of ``data``."""
-    size = share * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(data))
+    size = share * sum(np.size(leaf) * np.dtype(jnp.result_type(leaf)).itemsize for leaf in jax.tree.leaves(data))
     return 1 if size <= _SMALL else min(UNROLL, max(steps, 1))
 
 

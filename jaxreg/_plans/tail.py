@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,26 +14,85 @@ from jax import lax
 from jaxreg import _optax
 from jaxreg._plans.stepwise import Data, Loss, Outcome, one_step
 
-# Steps of one call, and how many calls a training may take from where it could overflow to where all is NaN. One that
-# diverges more slowly than that gains less than a millionth a step.
-_STEPS, _CALLS = 64, 1 << 18
+Array = np.ndarray[Any, Any]
+# Steps between two looks at whether all is NaN; and steps of one call, which nothing can interrupt: a few seconds.
+_BLOCK, CALL = 64, 1 << 20
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "optimizer", "loss", "count", "record"))
+class Kept(NamedTuple):
+    """What is kept of the steps that were asked for.
+
+    Attributes:
+        asked: the steps, ascending, counted from where the call begins; then a block of numbers that are none.
+        place: of the first among them that is not reached yet.
+        seen: losses, gradients, weights, with an axis as long as ``asked``; NaN where nothing was seen.
+    """
+
+    asked: Any
+    place: Any
+    seen: Any
+
+
+def block(step: Callable[[Any], Any], carry: Any, kept: Kept, number: Any, left: Any) -> tuple[Any, Kept, Any]:
+    """The block of steps that begins with ``number``, to be traced; past ``left`` of them nothing changes.
+
+    Returns:
+        What the last step leaves, what is kept, and whether there is nothing left but NaN.
+    """
+
+    def body(carry: Any, k: Any) -> Any:
+        after, seen = step(carry)
+        return jax.tree.map(lambda new, old: jnp.where(number + k < left, new, old), after, carry), seen
+
+    carry, seen = lax.scan(body, carry, jnp.arange(_BLOCK, dtype=np.int32))
+    # A block holds no more of the steps asked for than it has itself.
+    since = lax.dynamic_slice_in_dim(kept.asked, kept.place, _BLOCK) - number
+    hit, rows = (since >= 0) & (since < _BLOCK), jnp.clip(since, 0, _BLOCK - 1)
+
+    def put(into: Any, new: Any) -> Any:
+        old = lax.dynamic_slice_in_dim(into, kept.place, _BLOCK)
+        chosen = jnp.where(hit.reshape(-1, *[1] * (new.ndim - 1)), new[rows], old)
+        return lax.dynamic_update_slice_in_dim(into, chosen, kept.place, 0)
+
+    place = kept.place + jnp.sum(hit, dtype=np.int32)
+    lost = [jnp.all(jnp.isnan(leaf)) for leaf in jax.tree.leaves((carry[0], seen[0][-1:]))]
+    return carry, Kept(kept.asked, place, jax.tree.map(put, kept.seen, seen)), jnp.all(jnp.stack(lost))
+
+
+def through(one: Callable[[Any, Kept, Any], Any], carry: Any, kept: Kept, left: Any) -> tuple[Any, Kept, Any]:
+    """Block after block, as ``one(carry, kept, number)`` makes them, until no training has steps left or is alive."""
+
+    def goes_on(now: Any) -> Any:
+        number, _, _, lost = now
+        return jnp.any((number < left) & ~lost)
+
+    def body(now: Any) -> Any:
+        number, carry, kept, _ = now
+        return number + _BLOCK, *one(carry, kept, number)
+
+    start = (jnp.zeros((), np.int32), carry, kept, jnp.zeros(jnp.shape(left), bool))
+    return lax.while_loop(goes_on, body, start)[1:]
+
+
+def relative(asked: Array, begin: int) -> tuple[Array, Array]:
+    """:class:`Kept`'s ``asked`` and ``place`` for the call that begins with this step."""
+    near = np.clip(asked - begin, -1, 1 << 30).astype(np.int32)
+    return np.concatenate([near, np.full(_BLOCK, -1, np.int32)]), np.asarray(np.searchsorted(asked, begin), np.int32)
+
+
+def nothing_seen(shapes: Any, axes: tuple[int, ...]) -> Any:
+    """NaN in place of all that will be seen, of these shapes, with leading axes of which the last is for the steps."""
+    axes = (*axes[:-1], axes[-1] + _BLOCK)
+    return jax.tree.map(lambda leaf: jnp.full((*axes, *leaf.shape), jnp.nan, leaf.dtype), shapes)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "optimizer", "loss", "record"))
 def _some(
-    carry: Any,
-    data: Data,
-    *,
-    graph: Any,
-    optimizer: Any,
-    loss: Loss,
-    count: int,
-    record: frozenset[str],
-) -> tuple[Any, Any, Any]:
+    carry: Any, kept: Kept, left: Any, data: Data, *, graph: Any, optimizer: Any, loss: Loss, record: frozenset[str]
+) -> tuple[Any, Kept, Any]:
     step = one_step(graph, optimizer, loss, record)
-    carry, kept = lax.scan(lambda carry, _: step(carry, data), carry, None, length=count)
-    lost = [jnp.all(jnp.isnan(leaf)) for leaf in jax.tree.leaves((carry[0], kept[0][-1:]))]
-    return carry, kept, jnp.all(jnp.stack(lost))
+    one = lambda carry, kept, number: block(lambda now: step(now, data), carry, kept, number, left)  # noqa: E731
+    return through(one, carry, kept, left)
 
 
 def run(
@@ -47,34 +106,46 @@ def run(
     loss: Loss,
     steps: int,
     record: frozenset[str],
+    asked: Array,
 ) -> Outcome:
-    """Train on for ``steps`` steps, or until there is nothing left but NaN: then with fewer steps kept."""
-    carry, pieces = (params, rest, state), []
-    for count in _counts(steps):
-        carry, kept, lost = _some(carry, data, graph=graph, optimizer=optimizer, loss=loss, count=count, record=record)
-        pieces.append(kept)
+    """Train on for ``steps`` steps, or until there is nothing left but NaN.
+
+    ``asked`` are the steps to keep something of, ascending, each once, counted from here.
+    """
+    carry = (params, rest, state)
+    how: dict[str, Any] = {"graph": graph, "optimizer": optimizer, "loss": loss, "record": record}
+    shapes = jax.eval_shape(lambda carry, data: one_step(**how)(carry, data)[1], carry, data)
+    seen = nothing_seen(shapes, (len(asked),))
+    for begin in range(0, steps, CALL):
+        kept, left = Kept(*relative(asked, begin), seen), np.int32(min(steps - begin, CALL))
+        carry, (_, _, seen), lost = _some(carry, kept, left, data, **how)
         if bool(lost):
             break
-    params = _optax.trained(carry[0], carry[2])
-    losses, gradients, weights = jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
-    return Outcome(params, carry[1], losses, gradients, weights)
+    seen = jax.tree.map(lambda leaf: leaf[: len(asked)], seen)
+    return Outcome(_optax.trained(carry[0], carry[2]), carry[1], *seen)
 
 
-def _counts(steps: int) -> Iterator[int]:
-    for start in range(0, min(steps, _STEPS * _CALLS), _STEPS):
-        yield min(_STEPS, steps - start)
+def split(asked: Array, begin: Any) -> tuple[Array, Array]:
+    """The steps asked for from ``begin`` on, counted from there, ascending, each once; and where each of all is found.
+
+    A step before ``begin`` is found at -1.
+    """
+    later = np.unique(asked[asked >= begin]) - begin
+    return later, np.where(asked < begin, -1, np.searchsorted(later, asked - begin))
 
 
-def joined(asked: np.ndarray[Any, Any], known: Any, later: Any, begin: int) -> Any:
-    """What was asked for at these steps: from ``known`` before ``begin``, from there on from ``later``."""
+def joined(places: Array, known: Any, later: Any) -> Any:
+    """What is kept of the steps asked for: from ``later`` where these places in it are at least 0, else ``known``.
+
+    The leaves of both come in the order of their names; the tree is that of ``later``.
+    """
+    rows = np.maximum(places, 0)
 
     def leaf(first: Any, second: Any) -> Any:
-        rows = np.clip(asked - begin, 0, second.shape[0] - 1)
-        after = np.where(_along(asked - begin < second.shape[0], second), np.asarray(second)[rows], np.nan)
-        return jnp.asarray(np.where(_along(asked < begin, second), np.asarray(first), after), second.dtype)
+        if not second.shape[0]:
+            return jnp.asarray(first, second.dtype)
+        flags = (places < 0).reshape(-1, *[1] * (second.ndim - 1))
+        return jnp.where(flags, jnp.asarray(first, second.dtype), second[rows])
 
-    return jax.tree.map(leaf, known, later)
-
-
-def _along(flags: np.ndarray[Any, Any], leaf: Any) -> np.ndarray[Any, Any]:
-    return flags.reshape(-1, *[1] * (leaf.ndim - 1))
+    leaves, structure = jax.tree.flatten(later)
+    return jax.tree.unflatten(structure, map(leaf, jax.tree.leaves(known), leaves))

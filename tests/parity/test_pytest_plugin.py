@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from parity import pytest_plugin
+
 PROGRAM = """\
 import torch
 torch.manual_seed(0)
@@ -296,3 +298,11 @@ def test_the_fixture_is_listed_with_what_it_does(project: pytest.Pytester) -> No
     listed = project.runpytest_subprocess(*OPTIONS, "--fixtures", "-q").stdout.str()
     assert "parity.check(program, port=None, **options)" in listed
     assert "--parity-report=FOLDER" in project.runpytest_subprocess(*OPTIONS, "--help").stdout.str()
+
+
+def test_tests_whose_names_differ_in_a_blank_keep_apart() -> None:
+    """Under xdist each is run by a process that does not know of the other."""
+    names = ["t.py::test[a b]", "t.py::test[a-b]", "t.py::test[a/b]", "t.py::test[a b ]", f"t.py::test[{'a' * 200}]"]
+    assert len({pytest_plugin._name_of(name) for name in names}) == len(names)
+    assert pytest_plugin._name_of("tests/t.py::test[a-b]") == "tests-t.py--test-a-b"
+    assert len(pytest_plugin._name_of(names[-1])) < 130
