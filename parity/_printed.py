@@ -40,8 +40,8 @@ def side_by_side(recording: Recording, replay: Replay) -> tuple[Line, ...]:
 
 def _rewrite(line: PrintedLine, recording: Recording, replay: Replay) -> str | None:
     """The line with each number exchanged, where the source of every one is known."""
-    known = [place for number in line.numbers for place in range(number.start, number.end)]
-    if any(not set(range(*match.span())) & set(known) for match in NUMBER.finditer(line.text)):
+    known = {place for number in line.numbers for place in range(number.start, number.end)}
+    if any(known.isdisjoint(range(*match.span())) for match in NUMBER.finditer(line.text)):
         return None
     pieces, end = [], 0
     for number in line.numbers:

@@ -39,19 +39,22 @@ class _LineSink(io.RawIOBase):
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
         self._on_line = on_line
-        self._rest = b""
+        self._rest: list[bytes] = []
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        *lines, self._rest = (self._rest + bytes(data)).split(b"\n")
-        for line in lines:
-            self._on_line(line.decode("utf-8", "replace"))
+        self._rest.append(bytes(data))
+        if b"\n" in self._rest[-1]:
+            *lines, rest = b"".join(self._rest).split(b"\n")
+            self._rest = [rest]
+            for line in lines:
+                self._on_line(line.decode("utf-8", "replace"))
         return len(data)
 
     def finish(self) -> None:
-        if self._rest:
+        if any(self._rest):
             self.write(b"\n")
 
 

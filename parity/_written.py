@@ -17,6 +17,8 @@ from parity._reads import Reads, Shown
 
 # Numbers in all of which it is kept where they came from: a recording is not to be larger for what was printed.
 _MOST = 20_000
+# Characters of a text whose numbers are looked at; one that is longer is data, and no line that a person reads.
+_LONGEST = 100_000
 
 
 class Span(NamedTuple):
@@ -26,6 +28,10 @@ class Span(NamedTuple):
     end: int
     origin: Origin
     style: str = ""
+
+    def moved(self, by: int) -> Span:
+        """The same so many characters further on."""
+        return self._replace(start=self.start + by, end=self.end + by)
 
 
 class Written:
@@ -39,31 +45,44 @@ class Written:
         self._reads, self._averages = reads, Averages(reads)
         self._call: tuple[int, int] | None = None
         self._arguments: deque[list[Piece] | None] = deque()
-        self._text, self._numbers = "", 0
+        self._rest: list[str] = []  # what was written since the last line's end
+        self._length, self._numbers = 0, 0
         self._spans: list[Span] = []
         self._lines: deque[tuple[str, list[Span]]] = deque()
 
     def write(self, text: str, frame: FrameType) -> None:
         """``text`` is written by ``frame``; it never raises, since it runs inside the program."""
         try:
-            spans = list(self._found(text, frame)) if self._numbers < _MOST else []
+            follows = self._numbers < _MOST and len(text) <= _LONGEST
+            spans = list(self._found(text, frame)) if follows else []
             self._numbers += len(spans)
         except Exception:
             spans, self._call = [], None
         if text.strip():
             self._reads.texts.clear()
-        start = len(self._text)
-        self._spans += [one._replace(start=start + one.start, end=start + one.end) for one in spans]
-        self._text += text
-        while (end := self._text.find("\n")) >= 0:
-            self._lines.append((self._text[:end], [one for one in self._spans if one.end <= end]))
-            rest = (one for one in self._spans if one.start > end)
-            self._spans = [one._replace(start=one.start - end - 1, end=one.end - end - 1) for one in rest]
-            self._text = self._text[end + 1 :]
+        self._spans += [one.moved(self._length) for one in spans]
+        self._rest.append(text)
+        self._length += len(text)
+        if "\n" in text:
+            self._cut()
+
+    def _cut(self) -> None:
+        """Hand out the lines that are whole."""
+        *lines, rest = "".join(self._rest).split("\n")
+        spans, begin = deque(sorted(self._spans, key=lambda one: one.start)), 0
+        for line in lines:
+            end, own = begin + len(line), []
+            while spans and spans[0].start <= end:
+                one = spans.popleft()
+                own += [one.moved(-begin)] if one.end <= end else []
+            self._lines.append((line, own))
+            begin = end + 1
+        self._spans = [one.moved(-begin) for one in spans]
+        self._rest, self._length = [rest], len(rest)
 
     def line(self, text: str) -> list[Span]:
         """The known numbers of a line that has come out; none where it came by another way than through text."""
-        if not self._lines and self._text == text:  # the last line, without an end
+        if not self._lines and "".join(self._rest) == text:  # the last line, without an end
             return self._spans
         if self._lines and self._lines[0][0] == text:
             return self._lines.popleft()[1]

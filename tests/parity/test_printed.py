@@ -297,3 +297,32 @@ def test_a_recording_is_not_larger_for_all_that_is_printed(tmp_path: Path, monke
     assert sum(len(line.numbers) for line in recording.printed) == 3
     recording.save(tmp_path / "run.npz")
     assert parity.Recording.load(tmp_path / "run.npz").printed == recording.printed
+
+
+# A million characters in one write, in a hundred thousand, and in as many lines of one write.
+MUCH = """
+import torch
+torch.manual_seed(0)
+model = torch.nn.Linear(2, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+loss = model(torch.ones(4, 2)).square().mean()
+loss.backward()
+optimizer.step()
+print("0.12345 " * 125_000)
+for _ in range(100_000):
+    print("0.12345", end="   ")
+print()
+print("0.12345\\n" * 125_000)
+print(f"loss {loss.item():.4f}")
+"""
+
+
+def test_much_that_is_printed_takes_no_more_time_than_it_is_long(tmp_path: Path) -> None:
+    """What took its square, and minutes: it was put together anew with each piece, and looked through for each number."""
+    (tmp_path / "train.py").write_text(MUCH)
+    recording = parity.record(tmp_path / "train.py")
+    assert [len(line.text) for line in recording.printed[:2]] == [1_000_000, 1_000_000]
+    assert len(recording.printed) == 3 + 125_001
+    lines = _doubled(recording)
+    assert {line.jax for line in lines[:-1] if line.torch} == {None}
+    assert _unit(recording.printed[-1].text) and lines[-1].jax != lines[-1].torch
