@@ -158,7 +158,10 @@ def _numbers(name: str, values: Any) -> Array:
         for place in np.ndindex(values.shape):
             if not isinstance(values[place], numbers.Real | np.bool_ | decimal.Decimal):
                 raise _no_number(name, values[place], place)
-        return values.astype(np.float64)
+        try:
+            return values.astype(np.float64)
+        except OverflowError:  # an integer with more digits than float64 has room for
+            raise ArgumentError(f"{name} must hold numbers that float64 holds, got one beyond 1.8e308") from None
     if not values.size:
         raise ArgumentError(f"{name} must hold numbers, got {values.dtype}")
     first = (0,) * values.ndim

@@ -106,8 +106,8 @@ def check(rows: int, batch_size: Any, shuffle: Any, drop_last: Any, global_gener
         )
     if not isinstance(shuffle, Generator | None):
         shuffle = _key(shuffle)
-    # Rows are counted in 32 bits; any batch of more than there are is the same.
-    return Batches(rows, min(int(batch_size), rows + 1), drop_last, shuffle, global_generator)
+    # Any batch of more rows than there are is the same, and 32 bits count no further.
+    return Batches(rows, min(int(batch_size), max(rows + 1, 2**31 - 1)), drop_last, shuffle, global_generator)
 
 
 def _key(shuffle: Any) -> jax.Array:

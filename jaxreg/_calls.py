@@ -38,6 +38,8 @@ def check_loss(loss: Any, weights: Any) -> None:
         raise ArgumentError(
             f"loss must be a function of predictions and targets such as jaxreg.mse_loss, got the class {loss.__name__}"
         )
+    if not _takes_two(loss):
+        raise ArgumentError(f"loss must be a function of two arguments, predictions and targets, got {loss!r}")
     if weights is not None and not _takes_weights(loss):
         raise ArgumentError(f"weights are for a loss that takes weights=..., such as jaxreg.mse_loss, got {loss!r}")
 
@@ -100,6 +102,16 @@ class Told:
                 "inputs, targets, weights and the model's parameters must be on the same devices; bring them there "
                 f"with jax.device_put: {str(error).splitlines()[0]}"
             ) from error
+
+
+def _takes_two(loss: Any) -> bool:
+    try:
+        inspect.signature(loss).bind(None, None)
+    except ValueError:  # built in, of no signature: calling it will tell
+        return True
+    except TypeError:
+        return False
+    return True
 
 
 def _takes_weights(loss: Any) -> bool:

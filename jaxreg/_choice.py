@@ -34,7 +34,7 @@ def choose(plan: str, request: Request, trainings: int = 1) -> str:
     Raises:
         ArgumentError: ``plan`` is none, or cannot serve; the message says why.
     """
-    if plan not in PLANS:
+    if not isinstance(plan, str) or plan not in PLANS:
         raise ArgumentError(f"plan must be one of {', '.join(map(repr, PLANS))}, got {plan!r}")
     request.check_weights()
     why = {"compressed": _not_reduced(request), "stepwise": _not_stepwise(request)}
@@ -42,7 +42,11 @@ def choose(plan: str, request: Request, trainings: int = 1) -> str:
     if plan != "auto" and why[plan]:
         raise ArgumentError(f"plan={plan!r} cannot serve this training: {why[plan]}")
     if all(why.values()):
-        raise ArgumentError(f"no plan can serve this training: {why['compressed']}; and stepwise: {why['stepwise']}")
+        if request.statistics is not None:
+            raise ArgumentError(f"statistics in place of data cannot serve this training: {why['compressed']}")
+        raise ArgumentError(
+            f"no plan can serve this training: {why['stepwise']}; and of the others, {why['compressed']}"
+        )
     if plan != "auto":
         return plan
     costs = _costs(request, trainings)

@@ -223,7 +223,7 @@ def _layer_with(model: Any, params: Any) -> nnx.Module:
 
 
 def _check_choices(record: Collection[str], epochs: int, optimizer: Any) -> None:
-    named = isinstance(record, Collection) and not isinstance(record, str)
+    named = isinstance(record, Collection) and not isinstance(record, str | jax.Array | np.ndarray)
     if not named or any(item not in RECORDABLE for item in record):
         raise ArgumentError(f'record must be a collection of any of {RECORDABLE}, such as ("weights",), got {record!r}')
     check_epochs(epochs)
@@ -245,8 +245,10 @@ def check_optimizer(optimizer: Any) -> None:
 
 def check_epochs(epochs: Any) -> None:
     """Refuse what is not a number of passes over the data."""
-    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or not 0 <= epochs <= MOST_EPOCHS:
-        raise ArgumentError(f"epochs must be an integer from 0 to {MOST_EPOCHS:,}, got {epochs!r}")
+    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
+        raise ArgumentError(f"epochs must be an integer of at least 0, got {epochs!r}")
+    if epochs > MOST_EPOCHS:
+        raise ArgumentError(f"epochs must be at most {MOST_EPOCHS:,}, up to which float64 counts, got {epochs:,}")
 
 
 def check_model(model: Any) -> None:

@@ -186,6 +186,8 @@ def _counted(state: Any, step: int | None) -> Any:
     """The state with every count of steps set."""
     if step is not None:
         check_count("step", step, 0)
+        if step >= 2**31:
+            raise ArgumentError(f"step must be below 2**31, in which Optax counts, got {step!r}")
     if not optax.tree.get_all_with_path(state, "count"):
         return state
     if step is None:

@@ -19,10 +19,7 @@ def full_precision(precision: str | None = None) -> contextlib.AbstractContextMa
     try:
         context: contextlib.AbstractContextManager[Any] = jax.default_matmul_precision(_chosen(precision))
     except ValueError:
-        raise ArgumentError(
-            "precision must be one that jax.default_matmul_precision takes, such as 'default', 'high', 'highest', "
-            f"'bfloat16', 'tensorfloat32' or 'float32', or None, got {precision!r}"
-        ) from None
+        raise _unknown(precision) from None
     return context
 
 
@@ -31,5 +28,14 @@ def is_full(precision: str | None = None) -> bool:
     return _chosen(precision) in ("highest", "float32", "F32_F32_F32")
 
 
+def _unknown(precision: Any) -> ArgumentError:
+    return ArgumentError(
+        "precision must be one that jax.default_matmul_precision takes, such as 'default', 'high', 'highest', "
+        f"'bfloat16', 'tensorfloat32' or 'float32', or None, got {precision!r}"
+    )
+
+
 def _chosen(precision: str | None) -> str:
+    if precision is not None and not isinstance(precision, str):
+        raise _unknown(precision)
     return precision or jax.config.jax_default_matmul_precision or "highest"  # type: ignore[attr-defined]

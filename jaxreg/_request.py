@@ -134,8 +134,11 @@ class Request:
             ArgumentError: the largest of them is so small.
         """
         weights = None if self.data is None else self.data.weights
+        if weights is None or is_tracer(weights):
+            return
+        most = float(np.max(np.asarray(weights), initial=0))
         least = float(jnp.finfo(self.dtype).tiny)  # type: ignore[no-untyped-call]
-        if weights is not None and not is_tracer(weights) and 0 < (most := float(weights.max(initial=0))) < least:
+        if 0 < most < least:
             raise ArgumentError(
                 f"weights are all below {least:.2g}, the smallest number that {self.dtype} holds in full, the largest "
                 f"is {most:.2g}; multiply them by a constant: the weighted mean stays as it is"

@@ -69,7 +69,9 @@ def test_a_sweep_of_more_steps_than_32_bits_count_diverges_as_fit_does(epochs: i
 
 
 def test_steps_are_counted_as_far_as_float64_counts() -> None:
-    with pytest.raises(jaxreg.ArgumentError, match="epochs must be an integer from 0 to 9,007,199,254,740,992"):
+    with pytest.raises(
+        jaxreg.ArgumentError, match="epochs must be at most 9,007,199,254,740,992, up to which float64 counts"
+    ):
         fit(epochs=2**65)
     with pytest.raises(jaxreg.ArgumentError, match="at must hold steps from 0 to 9,"):
         fit(epochs=2**53, at=np.array([0, 2**63 + 5], np.uint64))
@@ -128,6 +130,14 @@ def test_a_batch_of_more_rows_than_there_are_takes_all() -> None:
         ({"record": 3}, "record must be a collection"),
         ({"batch_size": 3, "shuffle": jnp.array([1, 2, 3], jnp.uint32)}, "shuffle must be"),
         ({"epochs": -1}, "epochs must be"),
+        ({"record": jnp.zeros(())}, "record must be a collection"),
+        ({"loss": len}, "loss must be a function of two arguments"),
+        ({"loss": lambda predictions: predictions}, "loss must be a function of two arguments"),
+        ({"weights": 10**400}, "weights must hold numbers that float64 holds"),
+        ({"at": 10**400}, "at must hold numbers that float64 holds"),
+        ({"plan": np.array([1, 2])}, "plan must be one of"),
+        ({"precision": jnp.ones((2, 2))}, "precision must be one that"),
+        ({"precision": np.array([1, 2])}, "precision must be one that"),
     ],
 )
 def test_an_argument_that_is_no_such_thing_is_told(options: dict[str, Any], said: str) -> None:

@@ -38,16 +38,18 @@ def loop(x: Any, y: Any, start: Any, rate: float, steps: int, options: dict[str,
     return losses, after[-1] if after else start
 
 
-def follow(batches: Iterable[Any], start: Any, rate: float, options: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """PyTorch's SGD in float64, its numbers rounded to float32 as PyTorch's are.
+def follow(
+    batches: Iterable[Any], start: Any, rate: float, options: dict[str, Any], number: Any = np.float32
+) -> tuple[Any, list[Any]]:
+    """PyTorch's SGD in float64, its numbers rounded to the dtype ``number`` of the weights as PyTorch's are.
 
     Each batch has inputs, targets, the weights of its rows and what the sum of squared errors is multiplied with.
     Returns the loss before each step and the weights after it.
     """
     rate, momentum, decay = (
-        float(np.float32(v)) for v in (rate, options.get("momentum", 0), options.get("weight_decay", 0))
+        float(number(v)) for v in (rate, options.get("momentum", 0), options.get("weight_decay", 0))
     )
-    kept, w, buffer, losses, after = float(np.float32(1 - options.get("dampening", 0))), start, None, [], []
+    kept, w, buffer, losses, after = float(number(1 - options.get("dampening", 0))), start, None, [], []
     for x, y, weights, scale in batches:
         residual = x @ w - y
         losses.append(scale * (weights * residual**2).sum())

@@ -318,11 +318,12 @@ print(f"loss {loss.item():.4f}")
 
 
 def test_much_that_is_printed_takes_no_more_time_than_it_is_long(tmp_path: Path) -> None:
-    """What took its square, and minutes: it was put together anew with each piece, and looked through for each number."""
+    """It took the square of that: all was put together anew with each piece, and looked through for each number."""
     (tmp_path / "train.py").write_text(MUCH)
     recording = parity.record(tmp_path / "train.py")
     assert [len(line.text) for line in recording.printed[:2]] == [1_000_000, 1_000_000]
     assert len(recording.printed) == 3 + 125_001
     lines = _doubled(recording)
     assert {line.jax for line in lines[:-1] if line.torch} == {None}
-    assert _unit(recording.printed[-1].text) and lines[-1].jax != lines[-1].torch
+    assert _unit(recording.printed[-1].text)
+    assert lines[-1].jax != lines[-1].torch
