@@ -44,9 +44,8 @@ def choose(plan: str, request: Request, trainings: int = 1) -> str:
     if all(why.values()):
         if request.statistics is not None:
             raise ArgumentError(f"statistics in place of data cannot serve this training: {why['compressed']}")
-        raise ArgumentError(
-            f"no plan can serve this training: {why['stepwise']}; and of the others, {why['compressed']}"
-        )
+        others = why["compressed"]
+        raise ArgumentError(f"no plan can serve this training. stepwise: {why['stepwise']}. The others: {others}")
     if plan != "auto":
         return plan
     costs = _costs(request, trainings)

@@ -156,9 +156,9 @@ def _step_of(training: Trainings, data: Data, rule: Rule) -> Callable[[Any], Any
 
 @functools.partial(jax.jit, static_argnames=("rule", "count"))
 def advance(
-    trainings: Trainings, rest: Any, state: Any, left: Any, data: Data, *, rule: Rule, count: int
+    trainings: Trainings, rest: Any, state: Any, data: Data, *, rule: Rule, count: int
 ) -> tuple[Any, Any, Any, Any]:
-    """``count`` steps of the loop, or as many as each training has ``left``.
+    """``count`` steps of the loop.
 
     ``data`` has a list of targets; of inputs and weights too, where they are not the same for all.
 
@@ -166,17 +166,17 @@ def advance(
         Parameters, the rest of the models' state, the optimizers' states, and the losses before each step.
     """
 
-    def one(training: Trainings, rest: Any, state: Any, left: Any) -> Any:
+    def one(training: Trainings, rest: Any, state: Any) -> Any:
         step = _step_of(training, data, rule)
 
-        def body(carry: Any, number: Any) -> Any:
+        def body(carry: Any, _: Any) -> Any:
             after, (value, *_) = step(carry)
-            return jax.tree.map(lambda new, old: jnp.where(number < left, new, old), after, carry), value
+            return after, value
 
-        carry, losses = lax.scan(body, (training.params, rest, state), jnp.arange(count))
+        carry, losses = lax.scan(body, (training.params, rest, state), length=count)
         return *carry, losses
 
-    return jax.vmap(one)(trainings, rest, state, left)
+    return jax.vmap(one)(trainings, rest, state)
 
 
 @functools.partial(jax.jit, static_argnames=("rule",))

@@ -91,9 +91,8 @@ def _stepwise(request: Request, many: Many) -> tuple[Any, Any, Any]:
     for members, rule, values in _groups(many, request, np.arange(len(many.settings)), request.dtype):
         own, own_rest = jax.tree.map(lambda leaf, m=members: leaf[m], (many.starts, rest))
         trainings = _many.spread(Trainings(own, many.which[members], values))
-        left = np.full(len(members), request.epochs)
         state = _many.started(trainings, rule)
-        done = _many.advance(trainings, own_rest, state, left, data, rule=rule, count=request.epochs)
+        done = _many.advance(trainings, own_rest, state, data, rule=rule, count=request.epochs)
         ends = _optax.trained(done[0], done[2])
         params, rest = _many.put((params, rest), (ends, done[1]), members)
         losses = losses.at[members].set(done[3][:, _at(request)].astype(losses.dtype))

@@ -219,3 +219,8 @@ def test_a_child_waits_for_no_thread_of_its_parents() -> None:
     done.set()
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_where_no_plan_can_serve_each_says_why() -> None:
+    with pytest.raises(jaxreg.ArgumentError, match=r"no plan .* stepwise: it counts .*The others: the loss"):
+        fit(epochs=2**31, at=[0], loss=jaxreg.l1_loss)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -210,25 +211,26 @@ def test_junit_holds_the_explanation_and_the_place(done: Run) -> None:
 def test_reports_are_kept_a_folder_for_each_check(done: Run) -> None:
     stem = "inner-test_port.py--test_"
     folders = sorted(path.name.removeprefix(stem) for path in done.reports.iterdir())
-    # Names that differ in what a folder's name cannot hold are told apart by a number.
-    assert folders == [
+    # Names with what a folder's name cannot hold are told apart by a few letters, which hang on the test's name alone.
+    plain = {name: re.sub(r"-[0-9a-f]{6}$", "-*", name) for name in folders}
+    assert sorted(plain.values()) == [
         "causes",
         "expected",
         "known",
-        "names-..-a-b",
-        "names-a-b",
+        "names-..-a-b-*",
+        "names-a-b-*",
+        "names-a-b-*",
         "names-a-b-2",
-        "names-a-b-2-2",
         "root",
         "twice",
         "twice-2",
         "words-inaccurate",
-        "words-not-judged",
+        "words-not-judged-*",
         "wrong",
     ]
     held = {name: json.loads((done.reports / (stem + name) / "report.json").read_text())["ok"] for name in folders}
-    assert [name for name, ok in held.items() if not ok] == [
-        *("causes", "expected", "known", "words-inaccurate", "words-not-judged", "wrong"),
+    assert [plain[name] for name, ok in held.items() if not ok] == [
+        *("causes", "expected", "known", "words-inaccurate", "words-not-judged-*", "wrong"),
     ]
     assert (done.reports / f"{stem}wrong" / "report.html").is_file()
 
