@@ -49,14 +49,14 @@ class SweepResult:
         """The number of the training with the lowest loss."""
         return int(self._order()[0])
 
-    def model(self, number: Any = None) -> nnx.Module:
+    def model(self, number: int | None = None) -> nnx.Module:
         """The trained model of one training, the best where no number is given; a number below 0 counts from the end.
 
         Raises:
             ArgumentError: there is no training of that number.
         """
         index, count = self.best if number is None else number, len(self.settings)
-        if isinstance(index, bool) or not isinstance(index, int | np.integer) or not -count <= index < count:
+        if isinstance(index, bool) or index not in range(-count, count):
             raise ArgumentError(
                 f"number must be that of a training, an integer from 0 to {count - 1:,}, got {number!r}"
             )

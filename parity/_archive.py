@@ -106,12 +106,13 @@ def _read(path: Path, archive: Any, kind: type[T]) -> T:
             f"version {VERSION}. Record the program again"
         )
     body = header["body"]
-    # Only what it speaks of is unpacked: a few bytes may unpack to all the memory there is.
-    content = {key: archive[key] for key in _named(body) if key in archive}
-    missing = sorted(set(_named(body)) - content.keys())
+    names = dict.fromkeys(_named(body))
+    missing = sorted(names.keys() - set(archive.files))
     if missing:
         raise RecordingError(f"{path} is not whole: {missing[0]} is missing. Record the program again")
-    if header["checksum"] != _checksum(body, {key: content[key] for key in _named(body)}):
+    # Only what it speaks of is unpacked, and once: a few bytes may unpack to all the memory there is.
+    content = {key: archive[key] for key in names}
+    if header["checksum"] != _checksum(body, content):
         raise RecordingError(
             f"{path} was changed since it was written: its content does not give its checksum. Record the program again"
         )
