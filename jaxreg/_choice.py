@@ -124,9 +124,8 @@ def _not_reduced(request: Request) -> str:
         return "products were asked for at another precision than full float32"
     if not isinstance(request.optimizer, PyTorchSGD) and request.draws:
         return "the optimizer draws random numbers, and would draw others in float64"
-    weights = None if request.data is None else request.data.weights
-    if weights is not None and weights.shape != (request.rows,):
-        return f"weights must be one for each row, shape ({request.rows},), got {weights.shape}"
+    if request.data is not None and not request.weighs_rows:
+        return f"weights must be one for each row, shape ({request.rows},), got {request.data.weights.shape}"
     if not request.fits:
         return (
             f"inputs must have shape (rows, {model.in_features}) and targets (rows, {model.out_features}), "

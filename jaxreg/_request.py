@@ -92,12 +92,16 @@ class Request:
         return self.data.inputs.shape, self.data.targets.shape
 
     @property
+    def weighs_rows(self) -> bool:
+        """Whether the weights, if there are any, are one for each row."""
+        weights = None if self.data is None else self.data.weights
+        return weights is None or weights.shape == (self.rows,)
+
+    @property
     def fits(self) -> bool:
         """Whether inputs and targets are what a linear layer takes and gives, row by row."""
-        (rows, *features), (_, *outputs) = self.shapes
-        weights = None if self.data is None else self.data.weights
-        of_rows = weights is None or weights.shape == (rows,)
-        return of_rows and features == [self.model.in_features] and outputs == [self.model.out_features]
+        (_, *features), (_, *outputs) = self.shapes
+        return self.weighs_rows and features == [self.model.in_features] and outputs == [self.model.out_features]
 
     @property
     def rows(self) -> int:
