@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import numpy as np
@@ -49,7 +49,7 @@ class SweepResult:
         """The number of the training with the lowest loss."""
         return int(self._order()[0])
 
-    def model(self, number: int | None = None) -> nnx.Module:
+    def model(self, number: SupportsIndex | None = None) -> nnx.Module:
         """The trained model of one training, the best where no number is given; a number below 0 counts from the end.
 
         Raises:

@@ -99,7 +99,8 @@ def test_losses_uphill_where_a_decay_all_but_cancels_the_curvature(power: int, a
 
 def test_a_training_that_is_not_there_has_no_model() -> None:
     swept = jaxreg.sweep(model(), X, Y, settings={"learning_rate": [0.1, 0.2]}, epochs=5)
-    for number in (2, 99, -3, True, 0.5):
+    wrong: list[Any] = [2, 99, -3, True, 0.5]
+    for number in wrong:
         with pytest.raises(jaxreg.ArgumentError, match="number must be that of a training, an integer from 0 to 1"):
             swept.model(number)
     np.testing.assert_array_equal(swept.model(-1).kernel[...], swept.model(np.int64(1)).kernel[...])
