@@ -116,7 +116,12 @@ def _read(path: Path, archive: Any, kind: type[T]) -> T:
         raise RecordingError(
             f"{path} was changed since it was written: its content does not give its checksum. Record the program again"
         )
-    return typing.cast(T, _restore(body, kind, content))
+    # In the machine's own order of bytes, which is the only one that every library computes in.
+    return typing.cast(T, _restore(body, kind, {key: _native(array) for key, array in content.items()}))
+
+
+def _native(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
@@ -131,13 +136,20 @@ def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: _restore(item, inside[1], content) for key, item in _items(value)}
     if origin is tuple:
+        _expect(value, list)
         return tuple(_restore(item, inside[0], content) for item in value)
     if dataclasses.is_dataclass(kind):
+        _expect(value, dict)
         hints = _hints(typing.cast(Any, kind))
         return typing.cast(Any, kind)(**{name: _restore(value[name], hint, content) for name, hint in hints.items()})
-    if isinstance(kind, type | types.UnionType) and kind is not Any and not isinstance(value, kind):
-        raise TypeError(f"expected {getattr(kind, '__name__', kind)}, found {type(value).__name__}")
+    if isinstance(kind, type | types.UnionType) and kind is not Any:
+        _expect(value, kind)
     return value
+
+
+def _expect(value: Any, kind: type | types.UnionType) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {getattr(kind, '__name__', kind)}, found {type(value).__name__}")
 
 
 @functools.lru_cache
@@ -147,6 +159,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 def _items(value: dict[str, Any]) -> list[tuple[Any, Any]]:
     """The items of a mapping, whether its keys could be JSON's or not."""
+    _expect(value, dict)
     pairs = value[_PAIRS] if value.keys() == {_PAIRS} else value.items()
     return [(key, item) for key, item in pairs]
 

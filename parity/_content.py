@@ -11,6 +11,9 @@ from parity import _trees
 from parity._errors import RecordingError
 from parity._words import count
 
+# What may belong to a tensor of a kind: an optimizer may count in whole numbers.
+_KINDS = {"f": "fiub", "i": "iub", "u": "iub"}
+
 
 def check(recording: Any, source: str) -> None:
     """Refuse a recording whose parts disagree; NaN is as good a value as any.
@@ -35,12 +38,18 @@ def _problems(recording: Any) -> Iterator[str]:
     yield from _kept(recording, steps)
     if not recording.initial:
         yield "it has no parameters"
+    for name, values in recording.initial.items():
+        if values.dtype.kind != "f":
+            yield f"{name} is of {values.dtype}, and what is trained is of floating numbers"
     rates = {name: values.shape for name, values in recording.learning_rates.items()}
     if rates != dict.fromkeys(recording.rules, (steps,)) or not rates.keys() <= recording.initial.keys():
         yield f"learning rates are of {_named(rates)}, and parameters of {_named(recording.rules)} are trained"
     for name in ("observed", "arbiter_locked", "arbiter_free"):
         yield from _trace(recording, name, steps)
     for place, batch in enumerate(recording.batches):
+        for leaf in _trees.leaves((batch.inputs, batch.targets)):
+            if np.asarray(leaf).dtype.kind not in "fciub":
+                yield f"batch {place} has something of {np.asarray(leaf).dtype}, and it should be of numbers"
         rows = {leaf.shape[:1] for leaf in _trees.leaves(batch.inputs)}
         if len(batch.parts) > 1 and rows != {(sum(batch.parts),)}:
             shapes = _trees.shapes(batch.inputs)
@@ -65,6 +74,8 @@ def _kept(recording: Any, steps: int) -> Iterator[str]:
 
 def _trace(recording: Any, name: str, steps: int) -> Iterator[str]:
     trace, kept, observed = getattr(recording, name), len(recording.kept), recording.observed
+    if trace.losses.dtype.kind != "f":
+        yield f"{name} has losses of {trace.losses.dtype}, expected floating numbers"
     if trace.losses.shape != (steps,):
         yield f"{name} has losses of shape {trace.losses.shape}, expected those of {count(steps, 'step')}"
     if len(trace.predictions) != kept:
@@ -90,6 +101,8 @@ def _tensors(what: str, tensors: Any, like: Any, rows: int, *, some: bool = Fals
     for name, values in tensors.items():
         if values.shape != (rows, *like[name].shape):
             yield f"{what} of {name} have shape {values.shape}, and {(rows, *like[name].shape)} was expected"
+        if values.dtype.kind not in _KINDS.get(like[name].dtype.kind, like[name].dtype.kind):
+            yield f"{what} of {name} are of {values.dtype}, and the tensor is of {like[name].dtype}"
 
 
 def _named(names: Any) -> str:

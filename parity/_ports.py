@@ -83,6 +83,8 @@ class Port:
             >>> sorted(port.params)
             ['bias', 'kernel']
         """
+        if not isinstance(model, nnx.Module):
+            raise PortError(f"expected a flax.nnx.Module, got {type(model).__name__}")
         params, state, apply = _nnx.parts(model)
         return cls(params, apply, loss, optimizer, names, state, _module=model)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity import _archive, _content, _trees
+from parity import _archive, _content, _given, _trees
+from parity._errors import OutputError, RecordingError
 from parity._lines import PrintedLine
 from parity._words import count
 
@@ -259,26 +260,26 @@ class Recording:
             ),
         )
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the recording to one ``.npz`` file, without pickle; whole or not at all.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        _archive.write(Path(path), _archive.pack(self))
+        _archive.write(_given.as_path(path, "a path to write the recording to", OutputError), _archive.pack(self))
 
     def to_bytes(self) -> bytes:
         """The content of the file that :meth:`save` writes."""
         return _archive.pack(self)
 
     @classmethod
-    def load(cls, path: str | Path) -> Recording:
+    def load(cls, path: str | os.PathLike[str]) -> Recording:
         """Read a recording that :meth:`save` wrote.
 
         Raises:
             RecordingError: there is no such file, or it is not a recording of this version, whole and unchanged.
         """
-        recording = _archive.read(Path(path), cls)
+        recording = _archive.read(_given.as_path(path, "the path of a recording", RecordingError), cls)
         _content.check(recording, str(path))
         return recording
 

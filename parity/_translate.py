@@ -13,7 +13,7 @@ from flax import nnx
 
 import jaxreg
 from parity import _clipping
-from parity._errors import UnsupportedError
+from parity._errors import RecordingError, UnsupportedError
 from parity._ports import Port
 from parity._recording import LINEAR, MSE, OWN, SGD, Part, Recording
 
@@ -35,6 +35,8 @@ def port(recording: Recording) -> Port:
     Raises:
         UnsupportedError: a part is of another kind, named in the message, or the loss would broadcast its arguments.
     """
+    if not isinstance(recording, Recording):
+        raise RecordingError(f"expected a Recording, as parity.record gives it, got {type(recording).__name__}")
     # A module is told to be one linear layer by a squared error of its output: with another loss, that is the obstacle.
     _require("loss", recording, MSE)
     _require("model", recording, LINEAR)

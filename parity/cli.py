@@ -309,7 +309,8 @@ def _load_port(text: str) -> Any:
     """What FILE.py:NAME names."""
     import runpy
 
-    from parity._errors import PortError, ProgramError
+    from parity import _leaving
+    from parity._errors import ParityError, PortError, ProgramError
     from parity._run_program import own_traceback
 
     file, colon, name = text.rpartition(":")
@@ -319,8 +320,11 @@ def _load_port(text: str) -> Any:
         raise PortError(f"there is no file {file} to take the port {name!r} from")
     sys.path.insert(0, str(Path(file).resolve().parent))
     try:
-        found = runpy.run_path(file)
-    except Exception as error:
+        with _leaving.caught():
+            found = runpy.run_path(file)
+    except (ParityError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # one that ends the process is no verdict
         lines = own_traceback(error, file)
         raise ProgramError(f"{file} raised {type(error).__name__} when it was loaded", lines) from None
     finally:

@@ -19,6 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The rooms in the order in which data goes through them; each may import from those before it.
 ROOMS = [
     "_errors",
+    "_given",
     "_words",
     "_terminal",
     "_arguments",

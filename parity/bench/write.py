@@ -18,7 +18,7 @@ def check_writable(folder: str | Path) -> None:
     Raises:
         OutputError: if it cannot.
     """
-    _folder.check_writable(Path(folder), [PAGE, DATA])
+    _folder.check_writable(folder, [PAGE, DATA])
 
 
 def write(
@@ -32,4 +32,4 @@ def write(
     from parity.bench import html
 
     page, data = html.render(document, changes, remarks), json.dumps(document, indent=1, allow_nan=False) + "\n"
-    return _folder.put(Path(folder), {PAGE: page.encode(), DATA: data.encode()})
+    return _folder.put(folder, {PAGE: page.encode(), DATA: data.encode()})

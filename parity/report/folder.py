@@ -9,27 +9,30 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from jaxreg._files import write_whole
 from parity._errors import OutputError
+from parity._given import as_path
 
 _ADVICE = "choose another folder (-o FOLDER) or make this one writable"
 
 
-def check_writable(folder: Path, names: Iterable[str] = ()) -> None:
+def check_writable(folder: str | os.PathLike[str], names: Iterable[str] = ()) -> None:
     """Make sure that files called ``names`` can be put into ``folder``, by trying, and leave nothing behind.
 
     Raises:
         OutputError: if they cannot.
     """
-    with _staging(folder) as staging:
+    with _staging(as_path(folder, "a folder", OutputError)) as staging:
         _check_targets(staging.parent, names)
 
 
-def put(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+def put(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> list[Path]:
     """Put files into a folder, which is made if need be; on any failure the folder is as it was before.
 
     Args:
         folder: the folder.
-        contents: relative names, with ``/`` between folders, to contents.
+        contents: relative names, with ``/`` between folders, to contents. What is a link there is followed, and what is
+            a device or a pipe is written into.
 
     Returns:
         The paths of the files, in the order of ``contents``.
@@ -37,15 +40,11 @@ def put(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     Raises:
         OutputError: if the folder cannot be made or written.
     """
-    with _staging(folder) as staging:
+    path = as_path(folder, "a folder", OutputError)
+    with _staging(path) as staging:
         _check_targets(staging.parent, contents)
-        new, old = staging / "new", staging / "old"
-        for name, content in contents.items():
-            path = new / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        _exchange(list(contents), new, staging.parent, old)
-    return [folder / name for name in contents]
+        _exchange(contents, staging.parent, staging / "old")
+    return [path / name for name in contents]
 
 
 @contextmanager
@@ -106,24 +105,26 @@ def _check_targets(folder: Path, names: Iterable[str]) -> None:
                 raise NotADirectoryError(20, f"{parent} is not a folder there, and one of that name is needed")
 
 
-def _exchange(names: list[str], new: Path, folder: Path, old: Path) -> None:
-    """Move files into place one by one; if one cannot be, put back what the others replaced."""
-    done: list[str] = []
+def _exchange(contents: Mapping[str, bytes], folder: Path, old: Path) -> None:
+    """Write files one by one; if one cannot be, put back what the others replaced."""
+    done: list[tuple[Path, Path]] = []
     made: list[Path] = []
     try:
-        for name in names:
-            target = folder / name
-            made += _make(target.parent)
-            if target.exists():
-                (old / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(target, old / name)
-            os.replace(new / name, target)
-            done.append(name)
+        for name, content in contents.items():
+            made += _make((folder / name).parent)
+            # Where a link leads, which stays a link.
+            target = Path(os.path.realpath(folder / name))
+            kept = old / str(len(done))
+            if target.is_file():
+                old.mkdir(exist_ok=True)
+                shutil.copy2(target, kept)
+            write_whole(target, content)
+            done.append((target, kept))
     except BaseException:
-        for name in reversed(done):
-            if (old / name).exists():
-                os.replace(old / name, folder / name)
-            else:
-                (folder / name).unlink()
+        for target, kept in reversed(done):
+            if kept.exists():
+                shutil.move(kept, target)
+            elif target.is_file():
+                target.unlink()
         _remove_empty(made)
         raise

@@ -22,7 +22,7 @@ def check_writable(folder: str | Path) -> None:
     Raises:
         OutputError: if the folder cannot be made or written, or holds a folder where a file belongs.
     """
-    _folder.check_writable(Path(folder), [PAGE, SUMMARY, DATA, f"{CHARTS}/any.svg"])
+    _folder.check_writable(folder, [PAGE, SUMMARY, DATA, f"{CHARTS}/any.svg"])
 
 
 def write(document: Mapping[str, Any], folder: str | Path, files: Mapping[str, bytes] | None = None) -> list[Path]:
@@ -47,7 +47,7 @@ def write(document: Mapping[str, Any], folder: str | Path, files: Mapping[str, b
         if name in contents:
             raise OutputError(f"the report has a file of its own called {name!r}; give the extra file another name")
         contents[_relative(name)] = content
-    return _folder.put(Path(folder), contents)
+    return _folder.put(folder, contents)
 
 
 def render(document: Mapping[str, Any]) -> dict[str, bytes]:

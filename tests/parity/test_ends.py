@@ -142,6 +142,18 @@ def test_a_port_that_ends_the_process_is_told(
     assert said.format(file=ports) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("line", ["import sys; sys.exit(0)", "import os; os._exit(0)", "raise GeneratorExit", "1 / 0"])
+def test_a_file_of_ports_that_ends_the_process_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    ports = tmp_path / "ports.py"
+    ports.write_text(f"{line}\ndef build(recording): pass\n")
+    assert cli.main(["check", "-q", script(tmp_path), "--port", f"{ports}:build"]) == 2
+    told = capsys.readouterr().err
+    assert f"{ports} raised" in told
+    assert "when it was loaded" in told
+
+
 def test_a_terminal_of_few_letters_is_written_to(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "parity", "check", "-q", script(tmp_path)],

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jaxreg._files import write_whole
 from parity._errors import OutputError
 from parity.report import folder
 
@@ -114,13 +115,54 @@ def test_a_failure_midway_puts_everything_back(
     assert tree(tmp_path) == before
 
 
+def test_links_are_followed_and_devices_written_into(tmp_path: Path) -> None:
+    """A report's name may lead to a folder that a server shows, or to a pipe that somebody reads."""
+    shown = tmp_path / "shown"
+    shown.write_bytes(b"old")
+    shown.chmod(0o604)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a").symlink_to(shown)
+    (out / "b").symlink_to(tmp_path / "not yet")
+    os.mkfifo(out / "pipe")
+    reader = os.open(out / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    folder.put(out, {"a": b"new", "b": b"made", "pipe": b"told"})
+    assert os.read(reader, 10) == b"told"
+    os.close(reader)
+    assert (out / "pipe").is_fifo()
+    assert (out / "a").is_symlink()
+    assert shown.read_bytes() == b"new"
+    assert shown.stat().st_mode & 0o777 == 0o604
+    assert (out / "b").is_symlink()
+    assert (tmp_path / "not yet").read_bytes() == b"made"
+
+
+def test_a_failure_midway_puts_back_what_a_link_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shown").write_bytes(b"old")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a").symlink_to(tmp_path / "shown")
+    before = tree(tmp_path)
+    monkeypatch.setattr(folder, "write_whole", fails_on("b"))
+    with pytest.raises(OutputError, match="No space left on device"):
+        folder.put(out, {"a": b"new", "b": b"new"})
+    assert tree(tmp_path) == before
+    assert (out / "a").is_symlink()
+
+
+def fails_on(name: str) -> Any:
+    def writing(path: Path, content: bytes) -> None:
+        if path.name == name:
+            raise OSError(28, "No space left on device")
+        write_whole(path, content)
+
+    return writing
+
+
 def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.put(tmp_path, {"a": b"old"})
 
-    def full(*_: Any) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(folder, "write_whole", fails_on("a"))
     with pytest.raises(OutputError, match="No space left on device"):
         folder.put(tmp_path, {"a": b"new"})
     monkeypatch.undo()

@@ -1,0 +1,40 @@
+"""What callers give, held against what is asked for: one error that says both."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from pathlib import Path
+from typing import Any
+
+from parity._errors import ParityError
+
+
+def as_path(value: Any, what: str, error: type[ParityError]) -> Path:
+    """A path of text.
+
+    Raises:
+        ParityError: of the kind ``error``: it is none.
+    """
+    if isinstance(value, str | os.PathLike) and isinstance(named := os.fspath(value), str):
+        return Path(named)
+    raise error(f"expected {what}, got {_shown(value)}")
+
+
+def check_memory(limit: Any) -> None:
+    """Refuse what is no number of bytes."""
+    number = isinstance(limit, numbers.Real) and not isinstance(limit, bool)
+    if not number or math.isnan(limit) or limit <= 0:
+        raise ParityError(f"memory_limit must be a number of bytes above 0, such as 2e9, got {_shown(limit)}")
+
+
+def check_flag(value: Any, name: str) -> None:
+    """Refuse what is neither ``True`` nor ``False``."""
+    if not isinstance(value, bool):
+        raise ParityError(f"{name} must be True or False, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
