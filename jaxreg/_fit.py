@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxreg import _batches, _least_squares
+from jaxreg import _batches, _forked, _least_squares
 from jaxreg._arrays import as_array, as_known, as_weights
 from jaxreg._calls import Told, check_loss
 from jaxreg._choice import choose
@@ -253,6 +253,7 @@ def check_epochs(epochs: Any) -> None:
 
 def check_model(model: Any) -> None:
     """Refuse what is no module, or has nothing to train."""
+    _forked.check()
     if not isinstance(model, nnx.Module):
         raise ArgumentError(f"model must be a flax.nnx.Module such as jaxreg.Linear, got {type(model).__name__}")
     if type(model) not in (Linear, nnx.Linear) and not jax.tree.leaves(nnx.state(model, nnx.Param)):

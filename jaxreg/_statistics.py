@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxreg import _reduction, _traced
+from jaxreg import _forked, _reduction, _traced
 from jaxreg._arrays import as_array, as_weights
 from jaxreg._errors import ArgumentError
 
@@ -66,6 +66,7 @@ class SufficientStatistics:
         Raises:
             ArgumentError: shapes or dtypes that do not go together; a negative weight; it is traced.
         """
+        _forked.check()
         arrays = _checked(inputs, targets, weights)
         if _traced.reaches(arrays):
             raise ArgumentError(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from jaxreg import _forked
 from parity import _bounds, _conventions, _document, _jax_code, _judge, causes
 from parity._errors import PortError
 from parity._ports import Port, without_dropout
@@ -70,6 +71,7 @@ def check(
         >>> check(program).ok
         True
     """
+    _forked.check()
     recording = program_or_recording
     if not isinstance(recording, Recording):
         from parity._record import MEMORY_LIMIT, record

@@ -222,6 +222,35 @@ def test_a_child_waits_for_no_thread_of_its_parents() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+@pytest.mark.parametrize("plan", ["auto", "stepwise"])
+def test_a_child_without_jax_s_threads_is_told(plan: str) -> None:
+    """It would wait for good, as in a pool of `multiprocessing` on Linux, which forks."""
+    linear = model()
+    jnp.ones(3).block_until_ready()  # now JAX has started
+
+    def told() -> bool:
+        with pytest.raises(jaxreg.JaxregError, match="this process was forked after JAX had started"):
+            jaxreg.fit(linear, X, Y, optimizer=jaxreg.sgd(0.1), epochs=3, plan=plan)
+        with pytest.raises(jaxreg.JaxregError, match="was forked"):
+            jaxreg.sweep(linear, X, Y, settings={"learning_rate": [0.1]}, epochs=3)
+        with pytest.raises(jaxreg.JaxregError, match="was forked"):
+            jaxreg.SufficientStatistics.of(X, Y)
+        return True
+
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        status = 1
+        try:
+            status = 0 if told() else 1
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    fit(plan=plan)  # here all is as it was
+
+
 def test_where_no_plan_can_serve_each_says_why() -> None:
     with pytest.raises(jaxreg.ArgumentError, match=r"no plan .* stepwise: it counts .*The others: the loss"):
         fit(epochs=2**31, at=[0], loss=jaxreg.l1_loss)
