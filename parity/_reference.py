@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from parity import _where
+from parity import _holders
+from parity._holders import Place
 from parity._ports import Port
 from parity._recording import Recording
 from parity._tables import constant_buffers, with_tables
@@ -44,6 +42,7 @@ class _Narrow:
 
     def __init__(self, dtype: np.dtype[Any], function: Callable[..., Any]) -> None:
         self._dtype, self._function = dtype, function
+        self._places: list[Place] | None = None
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *arguments: Any) -> Any:
@@ -53,37 +52,20 @@ class _Narrow:
         replaced: dict[Any, Any] = {jnp.finfo: narrow(jnp.finfo), np.finfo: narrow(np.finfo)}
         if np.finfo(self._dtype).nmant <= _SINGLE:
             replaced[jax.nn.softplus] = _thresholded
-        with _replaced(replaced):
-            return self._function(*arguments)
-
-
-@contextmanager
-def _replaced(functions: dict[Any, Any]) -> Iterator[None]:
-    """Other functions in the place of these, in their libraries and wherever a user's module has imported them."""
-    with _REPLACING:
-        found = [
-            (module, name, value)
-            for module in (*_LIBRARIES, *_users_modules())
-            for name, value in list(vars(module).items())
-            if any(value is function for function in functions)
-        ]
-        for module, name, value in found:
-            setattr(module, name, functions[value])
-        try:
-            yield
-        finally:
-            for module, name, value in found:
-                setattr(module, name, value)
+        if self._places is None:  # as late as can be: a port may import as it is made
+            self._places = [place for function in replaced for place in _holders.places(function, _LIBRARIES)]
+        with _REPLACING:
+            for place in self._places:
+                place.put(replaced[place.value])
+            try:
+                return self._function(*arguments)
+            finally:
+                for place in self._places:
+                    place.put(place.value)
 
 
 # Where people call these functions.
-_LIBRARIES = (np, jnp, jax.nn, nnx)
-
-
-def _users_modules() -> list[Any]:
-    """Modules that are neither of a library nor this package's."""
-    files = ((module, getattr(module, "__file__", None)) for module in list(sys.modules.values()))
-    return [module for module, file in files if isinstance(file, str) and _where.is_own(file)]
+_LIBRARIES = ("numpy", "jax.numpy", "jax.nn", "flax.nnx", "flax.linen")
 
 
 def _thresholded(x: Any) -> Any:

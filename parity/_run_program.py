@@ -12,6 +12,7 @@ import sys
 import textwrap
 import tokenize
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -92,8 +93,8 @@ def _always(own_seed: Any, number: int) -> Any:
 
 
 @contextlib.contextmanager
-def _torch_put_back(seed: int | None) -> Iterator[None]:
-    """Give the program its seed, and leave torch's and Python's global settings as they were found."""
+def _put_back(seed: int | None) -> Iterator[None]:
+    """Give the program its seed, and leave the global settings of torch, NumPy and Python as they were found."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     dtype, threads, grad = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
     precision = torch.get_float32_matmul_precision()
@@ -103,7 +104,10 @@ def _torch_put_back(seed: int | None) -> Iterator[None]:
             own_seed(seed)
             # The program's own call is kept as a call, with another number: the seed is the recorder's to choose.
             torch.manual_seed = torch.random.manual_seed = _always(own_seed, seed)
-        yield
+        with np.errstate(), warnings.catch_warnings():
+            # The program's own processes compute with torch: that JAX may have started here is nothing to them.
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+            yield
     finally:
         torch.manual_seed = torch.random.manual_seed = own_seed
         torch.set_rng_state(states[0])
@@ -175,7 +179,7 @@ def run(
         UnsupportedError: it is run by a program that is running in the same way.
     """
     name, _ = describe(program)
-    with _running(program), _torch_put_back(seed), _output_to(on_line, on_write), _leaving.caught():
+    with _running(program), _put_back(seed), _output_to(on_line, on_write), _leaving.caught():
         try:
             if callable(program):
                 program()

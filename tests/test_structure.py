@@ -60,6 +60,7 @@ ROOMS = [
     "_optax_state",
     "_ports",
     "_tables",
+    "_holders",
     "_reference",
     "_layout",
     "_matching",

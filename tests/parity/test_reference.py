@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from flax import nnx
 from jax.nn import softplus
 from jax.numpy import finfo
 
+import jaxreg
 import parity
 
 F = torch.nn.functional
@@ -78,6 +80,17 @@ def softplus_layer(**settings: Any) -> Callable[[], torch.nn.Module]:
     return lambda: torch.nn.Sequential(Hundredfold(4, 4), torch.nn.Softplus(**settings))
 
 
+def after_a_layer(activation: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda params, x: activation(linear(params, x))
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    activation: Callable[[Any], Any]
+
+
+ACTIVATIONS, KEPT = [jax.nn.softplus], Kept(jax.nn.softplus)
+
 HONEST = {
     "softplus": (softplus_layer(), lambda params, x: jax.nn.softplus(linear(params, x))),
     "softplus, imported by name": (softplus_layer(), lambda params, x: softplus(linear(params, x))),
@@ -91,6 +104,9 @@ HONEST = {
         softplus_layer(beta=2.0, threshold=50),
         lambda params, x: jax.nn.softplus(2 * linear(params, x)) / 2,
     ),
+    "softplus, held by a function": (softplus_layer(), after_a_layer(jax.nn.softplus)),
+    "softplus, held by a list": (softplus_layer(), lambda params, x: ACTIVATIONS[0](linear(params, x))),
+    "softplus, held by an object": (softplus_layer(), lambda params, x: KEPT.activation(linear(params, x))),
     "finfo, imported by name": (
         OwnEpsilon,
         lambda params, x: jnp.log(
@@ -115,7 +131,28 @@ def test_the_constants_are_the_recorded_dtypes_own(name: str) -> None:
     functions = torch.finfo, jnp.finfo, np.finfo, jax.nn.softplus, nnx.softplus, finfo, softplus
     verdict = parity.check(parity.record(program(layer)), port)
     assert verdict.ok, verdict.explanation
+    assert [*ACTIVATIONS, KEPT.activation] == 2 * [softplus]
     assert functions == (torch.finfo, jnp.finfo, np.finfo, jax.nn.softplus, nnx.softplus, finfo, softplus)
+
+
+def test_an_activation_that_a_module_keeps_has_the_threshold() -> None:
+    class Net(nnx.Module):
+        def __init__(self, recording: parity.Recording) -> None:
+            self.linear = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+            self.linear.kernel[...] = jnp.asarray(recording.initial["0.weight"].T)
+            self.linear.bias[...] = jnp.asarray(recording.initial["0.bias"])
+            self.activation = nnx.softplus
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            made: jax.Array = self.activation(100 * self.linear(x))
+            return made
+
+    def port(recording: parity.Recording) -> parity.Port:
+        names = {"0.weight": "linear.kernel.T", "0.bias": "linear.bias"}
+        return parity.Port.from_nnx(Net(recording), jaxreg.mse_loss, optax.sgd(0.1), names=names)
+
+    verdict = parity.check(parity.record(program(softplus_layer())), port)
+    assert verdict.ok, verdict.explanation
 
 
 @jax.numpy_rank_promotion("allow")
