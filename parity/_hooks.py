@@ -168,7 +168,8 @@ class Observer:
         return {name: to_array(parameter) for name, parameter in self._parameters().items()}
 
     def _take_step(self, optimizer: torch.optim.Optimizer, arguments: list[Any]) -> None:
-        _refused.check_step(optimizer, self._optimizer, arguments, self._differentiated, self._tape.grad_called)
+        tape = self._tape
+        _refused.check_step(optimizer, self._optimizer, arguments, self._differentiated, tape.grad_called, tape.thread)
         passes = _supported.the_passes(self._differentiated, optimizer)
         first = passes[0]
         seen = self._seen or self._begin(optimizer, first)
@@ -177,6 +178,7 @@ class Observer:
             _supported.check_alike(seen.first, one, "another loss is taken than at step 0")
             _supported.check_modes(seen.first.call, one.call)
             seen.note_before(one)
+            seen.note_hooks(one)
         parameters = self._parameters()
         groups = _supported.trained(optimizer, parameters)
         could = _supported.trainable(optimizer, parameters), seen.trainable
@@ -283,8 +285,8 @@ class Observer:
         if not self._differentiated:
             return "A training calls optimizer.step()"
         return (
-            "It calls backward() and changes the weights by itself, and parity follows torch's optimizers: write the "
-            f"update as torch.optim.SGD(model.parameters(), lr=...) and optimizer.step(){self._last_backward}"
+            "It calls backward(), and parity follows torch's optimizers: where it changes the weights by itself, write "
+            f"that as torch.optim.SGD(model.parameters(), lr=...) and optimizer.step(){self._last_backward}"
         )
 
     def finish(self) -> Seen:

@@ -312,7 +312,7 @@ def _explain(finding: Finding, at: dict[str, float]) -> str:
     advice = {
         "jax": "The same program in a lower precision: look at the precision of its products and its dtypes",
         "torch": "PyTorch's recorded value is not what its model, loss and optimizer give: something changed it on the "
-        "way (clipping?), or its products ran in a lower precision",
+        "way (clipping, or a hook of a tensor?), or its products ran in a lower precision",
         "both": "Both run in a lower precision than their dtype's",
     }[str(finding.off)]
     return (

@@ -24,6 +24,9 @@ Tree = Any
 LINEAR = "torch.nn.modules.linear.Linear"
 MSE = "torch.nn.modules.loss.MSELoss"
 # A loss that is none of torch's own.
+HOOKED = (
+    "The program hangs a forward hook on its model: what that makes of the predictions counts as a part of the loss."
+)
 OWN = "a loss of its own"
 SGD = "torch.optim.sgd.SGD"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ def check_step(
     arguments: Sequence[Any],
     differentiated: Sequence[Any],
     grad_called: bool,
+    thread: int,
 ) -> None:
     """A step uses gradients that ``backward()`` left before it, and the optimizer is handed nothing else.
 
@@ -32,6 +34,7 @@ def check_step(
         arguments: what ``step`` was given.
         differentiated: the backward passes since the last step.
         grad_called: whether ``torch.autograd.grad`` was called since then.
+        thread: the one in which the program is followed.
     """
     name = type(optimizer).__name__
     if isinstance(optimizer, torch.optim.LBFGS):
@@ -51,6 +54,10 @@ def check_step(
             "backward() and leaves out steps, which parity does not follow. Make it with enabled=False, and train in "
             "float32, to have the training judged"
         )
+    if threading.get_ident() != thread:
+        raise UnsupportedError(
+            "the training runs in a thread of its own, and parity follows the one that runs the program. Train there"
+        )
     if differentiated:
         return
     if grad_called:
@@ -62,6 +69,13 @@ def check_step(
         raise UnsupportedError(
             f"{name} steps after a backward() whose gradients {type(usual).__name__} has used already: there are "
             "several optimizers. Give all parameters to one, in groups of their own settings"
+        )
+    if usual is None and any(
+        parameter.grad is not None for group in optimizer.param_groups for parameter in group["params"]
+    ):
+        raise UnsupportedError(
+            "there are gradients, and no backward() that parity saw has left them: it ran in another thread. Call "
+            "loss.backward() in the one that runs the program"
         )
     raise UnsupportedError(
         "backward() was not called on a loss since the last step. Call it once before every optimizer.step()"

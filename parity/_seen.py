@@ -13,7 +13,7 @@ import torch
 from parity import _trees
 from parity._inputs import Arguments, to_array
 from parity._loss import Loss
-from parity._recording import Array, Batch, Evaluation, Part, Tree
+from parity._recording import HOOKED, OWN, Array, Batch, Evaluation, Part, Tree
 from parity._thinning import Keeper
 
 # Of a parameter group: what is recorded on its own, and what decides how torch does the work but not what it computes.
@@ -218,6 +218,11 @@ class Seen:
                 f"{beginning} ({', '.join(one.call.before)}) is PyTorch's on both sides: JAX is fed the result as "
                 "data, and what is judged is the training of the layer."
             )
+
+    def note_hooks(self, one: Pass) -> None:
+        """Say that what a hook makes of the model's output is taken for a part of the loss."""
+        if self.loss.type == OWN and one.call.module._forward_hooks and HOOKED not in self.notes:
+            self.notes.append(HOOKED)
 
     def place(self, passes: Sequence[Pass], limit: float) -> bool:
         """Take up what a step is fed: one backward pass, or several whose gradients add up. Was there room?"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
@@ -107,12 +108,14 @@ class Tape(TorchFunctionMode):
         self.module: torch.nn.Module | None = None  # the innermost module outside the model, such as a loss
         self.before: dict[str, None] | None = None  # what was called in the model before its one linear layer
         self.inside = False  # in a module that stands in ``before`` itself
+        self.thread = threading.get_ident()  # a function mode sees no other
         self.grad_called = False  # torch.autograd.grad, since the last step
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = _name(func)
-        if name == "backward":
+        # Whatever it is called: a program may put a function of its own in its place, and torch hands on that.
+        if name == "backward" or func is torch.Tensor.backward:
             return self._backward(func, args, kwargs)
         if name in _READING and not self.off:
             out = func(*args, **kwargs)

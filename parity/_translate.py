@@ -15,7 +15,7 @@ import jaxreg
 from parity import _clipping
 from parity._errors import RecordingError, UnsupportedError
 from parity._ports import Port
-from parity._recording import LINEAR, MSE, OWN, SGD, Part, Recording
+from parity._recording import HOOKED, LINEAR, MSE, OWN, SGD, Part, Recording
 
 _BRING_YOUR_OWN = (
     "Write the JAX side yourself, a parity.Port or a function from the Recording to one, and name it with "
@@ -84,10 +84,11 @@ def _require(role: str, recording: Recording, kind: str) -> None:
         where = recording.environment.get(f"{role}_line", "")
         made_of = " then ".join(str(line) for line in part.settings.get("operations", ()))
         called = f"{part.type} ({made_of})" if part.type == OWN else f"a {part.type}"
+        hooked = f" {HOOKED}" if role == "loss" and HOOKED in recording.notes else ""
         raise UnsupportedError(
             f"the {role} is {called}, which parity cannot port by itself; it ports "
             f"{LINEAR.replace('modules.linear.', '')} with {MSE.replace('modules.loss.', '')} and "
-            f"{SGD.replace('sgd.', '')}. {_BRING_YOUR_OWN}{where}"
+            f"{SGD.replace('sgd.', '')}. {_BRING_YOUR_OWN}{where}{'.' if hooked else ''}{hooked}"
         )
 
 

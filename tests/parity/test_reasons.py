@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,36 @@ def plain_tensors() -> None:
     optimizer.step()
 
 
+def in_a_thread(work: Callable[[], Any]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def never_stepped() -> None:
+    F.mse_loss(linear()(X), Y).backward()
+
+
+def backward_elsewhere() -> None:
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    in_a_thread(F.mse_loss(model(X), Y).backward)
+    optimizer.step()
+
+
+def patched_backward() -> None:
+    own = torch.Tensor.backward
+    torch.Tensor.backward = lambda self, *given, **named: own(self, *given, **named)  # type: ignore[method-assign]
+    try:
+        train(linear)()
+    finally:
+        torch.Tensor.backward = own  # type: ignore[method-assign]
+
+
 REFUSED = {
+    "a training in a thread": (lambda: in_a_thread(train(linear)), "the training runs in a thread of its own"),
+    "backward in a thread": (backward_elsewhere, r"there are gradients, and no backward\(\) that parity saw"),
+    "no step": (never_stepped, r"never stepped an optimizer\. It calls backward\(\), .* where it changes the weights"),
     "forward called directly": (
         train(linear, lambda model: F.mse_loss(model.forward(X), Y)),
         r"no module's output: parity records modules that are called, as model\(x\), and neither model\.forward",
@@ -87,6 +117,10 @@ REFUSED = {
 }
 
 
+def test_a_function_in_the_place_of_backward_changes_nothing() -> None:
+    assert parity.record(patched_backward).steps == 2
+
+
 @pytest.mark.parametrize("what", REFUSED)
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_the_reason_is_the_true_one(what: str) -> None:
@@ -95,7 +129,17 @@ def test_the_reason_is_the_true_one(what: str) -> None:
         parity.record(program)
 
 
+def hooked() -> torch.nn.Module:
+    model = linear()
+    model.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return model
+
+
 NOT_PORTED = {
+    "a hook that changes predictions": (
+        train(hooked),
+        r"the loss is a loss of its own \(mul\(predictions, 2\) then .*hangs a forward hook on its model: what",
+    ),
     "a loss of one's own": (
         train(linear, lambda model: F.mse_loss(model(X), Y).sqrt()),
         r"the loss is a loss of its own \(mse_loss\(.*\) then sqrt\(made0\)\), which parity cannot port by itself",
