@@ -18,6 +18,8 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         OSError: it cannot be written; the error names ``path`` or its folder.
     """
+    if not can_be_named(os.fsdecode(path)):
+        raise OSError(errno.EINVAL, "no file can have that name", os.fsdecode(path))
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(Path(path).parent))
@@ -40,3 +42,11 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def can_be_named(path: str) -> bool:
+    """Whether the system has a way to write that name: it has none with a NUL in it, nor with half a letter."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jaxreg._files import can_be_named
 from parity._errors import ParityError
 
 
@@ -18,6 +19,8 @@ def as_path(value: Any, what: str, error: type[ParityError]) -> Path:
         ParityError: of the kind ``error``: it is none.
     """
     if isinstance(value, str | os.PathLike) and isinstance(named := os.fspath(value), str):
+        if not can_be_named(named):
+            raise error(f"expected {what}, got {_shown(value)}: no file can have that name")
         return Path(named)
     raise error(f"expected {what}, got {_shown(value)}")
 

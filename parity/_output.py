@@ -15,15 +15,24 @@ def place(file: str | None) -> str | None:
     """Return a file's whole path, checked before any work; ``"-"`` and ``None`` as they are.
 
     Raises:
-        OutputError: it is a folder, or its folder is not there.
+        OutputError: it is a folder, its folder is not there, or there can be no such name.
     """
     from parity._errors import OutputError
 
     if file is None or file == "-":
         return file
     path = Path(file)
-    if path.is_dir() or not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
+    problem = "it is a folder" if os.path.isdir(path) else ""
+    if not os.path.isdir(path.parent):
+        problem = "its folder is not there"
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, or one with a NUL in it
+        problem = problem or (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if problem:
+        raise OutputError(f"cannot write {path}: {problem}")
     return str(path.resolve())
 
 

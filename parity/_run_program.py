@@ -148,7 +148,7 @@ def describe(program: Program) -> tuple[str, str]:
             source = ""
         return getattr(program, "__name__", type(program).__name__), source
     path = _given.as_path(program, "a script's path, or a function without arguments", ProgramError)
-    if path.is_dir():
+    if os.path.isdir(path):  # where a name is too long, Path.is_dir raises
         raise ProgramError(f"{path} is a folder; name a Python script in it")
     try:
         # As Python reads it: a line at its begin may say that it is in Latin-1.

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -245,7 +246,7 @@ def _chosen(names: Sequence[str]) -> list[Any]:
     built_in = {program.name: program for program in BUILT_IN}
     return [
         built_in[name]
-        if name in built_in and not Path(name).exists()
+        if name in built_in and not os.path.exists(name)
         else Listed(Path(name).stem, Path(name).name, Path(name), "")
         for name in names
     ]
@@ -316,7 +317,7 @@ def _load_port(text: str) -> Any:
     file, colon, name = text.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise PortError(f"--port takes FILE.py:NAME, such as port.py:build, got {text!r}")
-    if not Path(file).is_file():
+    if not os.path.isfile(file):
         raise PortError(f"there is no file {file} to take the port {name!r} from")
     sys.path.insert(0, str(Path(file).resolve().parent))
     try:

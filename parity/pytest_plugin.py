@@ -93,7 +93,7 @@ class Checker:
 
         places = dict.fromkeys([self._request.path.parent, self._request.config.rootpath])
         for place in places:
-            if (place / path).is_file():
+            if os.path.isfile(place / path):
                 return place / path
         looked = " and in ".join(map(str, places))
         raise ProgramError(f"there is no program {path}; it was looked for in {looked}")
