@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxreg import _forked
-from parity import _bounds, _conventions, _document, _jax_code, _judge, causes
-from parity._errors import PortError
+from parity import _bounds, _conventions, _document, _jax_code, _judge, _ports, causes
 from parity._ports import Port, without_dropout
 from parity._recording import Recording
 from parity._reference import prepared
@@ -122,9 +121,7 @@ def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | N
     if callable(port):
         with failures_as_port_errors(recording, "when it is made"):
             port = port(recording)
-    made = port
-    if not isinstance(made, Port):
-        raise PortError(f"expected a parity.Port or a function from the Recording to one, got {type(made).__name__}")
+    made = _ports.check(port)
     if not recording.environment.get("dropout", True):
         made = without_dropout(made)
     return prepared(recording, made)

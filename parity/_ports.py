@@ -89,6 +89,30 @@ class Port:
         return cls(params, apply, loss, optimizer, names, state, _module=model)
 
 
+def check(port: Any) -> Port:
+    """A port whose parts are of the kinds that they should be.
+
+    Raises:
+        PortError: with the first that is not.
+    """
+    if not isinstance(port, Port):
+        raise PortError(f"expected a parity.Port or a function from the Recording to one, got {type(port).__name__}")
+    for name in ("apply", "loss"):
+        if not callable(getattr(port, name)):
+            raise PortError(f"the Port's {name} must be a function, got {type(getattr(port, name)).__name__}")
+    if not all(callable(getattr(port.optimizer, part, None)) for part in ("init", "update")):
+        raise PortError(f"the Port's optimizer must be an Optax transformation, got {type(port.optimizer).__name__}")
+    if port.names is not None and not isinstance(port.names, Mapping):
+        raise PortError(
+            f"the Port's names must be a mapping from PyTorch's to its own, got {type(port.names).__name__}"
+        )
+    for name, value in (port.names or {}).items():
+        listed = isinstance(value, Sequence) and value and all(isinstance(path, str) for path in value)
+        if not listed:
+            raise PortError(f"the Port's names[{name!r}] must be a path such as 'kernel.T', or a list, got {value!r}")
+    return port
+
+
 def without_dropout(port: Port) -> Port:
     """The same port with its NNX module's Dropout layers off; a port that is a function drops what it will."""
     if port._module is None:

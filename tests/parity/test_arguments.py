@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,24 @@ def test_a_folder_is_a_path(recording: parity.Recording, wrong: Any) -> None:
     for write in (lambda: folder.put(wrong, {"a": b""}), lambda: folder.check_writable(wrong)):
         with pytest.raises(parity.OutputError, match="expected a folder, got"):
             write()
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "said"),
+    [
+        ("apply", None, "the Port's apply must be a function, got NoneType"),
+        ("loss", 3, "the Port's loss must be a function, got int"),
+        ("optimizer", "sgd", "the Port's optimizer must be an Optax transformation, got str"),
+        ("names", [("weight", "kernel")], "the Port's names must be a mapping from PyTorch's to its own, got list"),
+        ("names", {"weight": None}, r"names\['weight'\] must be a path such as 'kernel.T', or a list, got None"),
+        ("names", {"weight": []}, r"names\['weight'\] must be a path"),
+        ("names", {"weight": np.ones(2)}, r"names\['weight'\] must be a path"),
+        ("names", {"weight": ["kernel", 3]}, r"names\['weight'\] must be a path"),
+    ],
+)
+def test_the_parts_of_a_port(recording: parity.Recording, part: str, wrong: Any, said: str) -> None:
+    with pytest.raises(parity.PortError, match=said):
+        parity.check(recording, dataclasses.replace(parity.port(recording), **{part: wrong}))
 
 
 def test_a_path_may_be_any_of_texts(recording: parity.Recording, tmp_path: Path) -> None:

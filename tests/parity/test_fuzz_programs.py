@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import parity
 from parity import Recording
 from parity.report import numbers
+from tests.parity.torch_programs import regression, small
 
 pytestmark = pytest.mark.thorough
 
@@ -168,6 +169,12 @@ ODD: dict[str, tuple[Any, bool]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def recording() -> Recording:
+    return parity.record(regression(small(2), optimizer={"momentum": 0.9}))
+
+
+@pytest.mark.filterwarnings("ignore:Python iterable type:DeprecationWarning")  # JAX, of a generator in a tree
 @settings(max_examples=max(settings().max_examples // 5, 4))
 @given(
     where=st.sampled_from(["params", "apply", "loss", "optimizer", "build", "names", "batches"]),
