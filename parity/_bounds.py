@@ -40,6 +40,7 @@ class Bounds:
     sampled: tuple[str, ...] = ()
 
 
+@np.errstate(all="ignore")  # a training that is not finite has no bound that is, and that is what comes out
 def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doubt: float = 0.0) -> Bounds:
     """The bounds for a recorded training and its port.
 
