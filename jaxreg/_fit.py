@@ -24,6 +24,7 @@ from jaxreg._plans.stepwise import Data
 from jaxreg._precision import full_precision, is_full
 from jaxreg._request import Request
 from jaxreg._result import FitResult, Trace
+from jaxreg._room import told_where_it_ends
 from jaxreg._run import run
 from jaxreg._statistics import SufficientStatistics
 from jaxreg.torch_random import Generator
@@ -36,6 +37,7 @@ MOST_EPOCHS = 2**53
 _NOTHING = Trace()
 
 
+@told_where_it_ends
 def fit(
     model: nnx.Module,
     inputs: ArrayLike | SufficientStatistics,

@@ -24,6 +24,7 @@ from jaxreg._many import repeated
 from jaxreg._plans.stepwise import Data
 from jaxreg._precision import full_precision, is_full
 from jaxreg._request import Request
+from jaxreg._room import told_where_it_ends
 from jaxreg._traced import is_tracer
 
 Array = np.ndarray[Any, Any]
@@ -41,6 +42,7 @@ class _Same:
         return self.optimizer
 
 
+@told_where_it_ends
 def fit_groups(
     model: nnx.Module,
     inputs: ArrayLike,

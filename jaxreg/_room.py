@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 import jax
 
-from jaxreg._errors import ArgumentError
+from jaxreg._errors import ArgumentError, JaxregError
 
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
 # So many bytes are there, or nothing works.
 _SURE = 1 << 28
 
@@ -46,9 +53,78 @@ def _free() -> int | None:
 
 
 def host_memory() -> int | None:
-    """Bytes free in the host's memory; ``None`` where nobody tells."""
+    """Bytes that this process may still take of the host's memory; ``None`` where nobody tells."""
+    known = [free for free in (_available(), _left_to_the_process(), _left_to_the_container()) if free is not None]
+    return max(min(known), 0) if known else None
+
+
+def _available() -> int | None:
+    free = _entry("/proc/meminfo", "MemAvailable:")
+    return None if free is None else free * 1024
+
+
+def _left_to_the_process() -> int | None:
+    """What ``ulimit -v`` leaves."""
     try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        import resource  # Windows has none
+
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    except ImportError:
+        return None
+    taken = None if most == resource.RLIM_INFINITY else _entry("/proc/self/status", "VmSize:")
+    return None if taken is None else most - taken * 1024
+
+
+def _left_to_the_container() -> int | None:
+    """What the process's control group leaves, as containers have one."""
+    for folder, *names, files in _GROUPS:
+        most, taken = (_first_line(f"{folder}/{name}") for name in names)
+        if most.isdecimal() and taken.isdecimal():  # else "max", or no such file
+            # The system takes back what it keeps of files that nobody has read for a while.
+            return int(most) - int(taken) + (_entry(f"{folder}/memory.stat", files) or 0)
+    return None
+
+
+# Version 2 of control groups, and version 1.
+_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
+)
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path) as lines:
+            return lines.readline().strip()
+    except OSError:
+        return ""
+
+
+def _entry(path: str, name: str) -> int | None:
+    try:
+        with open(path) as lines:
+            return next(int(line.split()[1]) for line in lines if line.startswith(name))
     except (OSError, StopIteration):
         return None
+
+
+def told_where_it_ends(function: Callable[Params, Result]) -> Callable[Params, Result]:
+    """Make JAX's errors of memory that is used up into one that says what to do."""
+
+    @functools.wraps(function)
+    def call(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+        try:
+            return function(*args, **kwargs)
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            first = str(error).partition("\n")[0]
+            if not isinstance(error, MemoryError) and not _USED_UP.search(first):
+                raise
+            raise JaxregError(
+                f"memory is used up: {first or type(error).__name__}. Take fewer trainings at once, record less, give "
+                "the rows in parts as jaxreg.SufficientStatistics, or use a device with more memory"
+            ) from error
+
+    return call
+
+
+_USED_UP = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)

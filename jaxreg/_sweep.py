@@ -26,6 +26,7 @@ from jaxreg._losses import mse_loss
 from jaxreg._modes import Settings
 from jaxreg._precision import full_precision, is_full
 from jaxreg._request import Request
+from jaxreg._room import told_where_it_ends
 from jaxreg._sweep_result import SweepResult
 
 # Settings of a training that are none of the optimizer's.
@@ -33,6 +34,7 @@ _OWN = ("seed", "targets")
 _NEEDED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
+@told_where_it_ends
 def sweep(
     model: nnx.Module,
     inputs: ArrayLike,
