@@ -13,6 +13,8 @@ from jax.typing import DTypeLike
 
 from jaxreg._errors import ArgumentError
 
+# Up to here float64 has every whole number.
+MOST_COUNTED = 2**53
 # Types whose every instance is a JAX array: asking JAX takes microseconds, which a small training has not many of.
 _ARRAYS: set[type] = set()
 
@@ -33,6 +35,14 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) or (isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_))
 
 
+def is_finite(value: Any) -> bool:
+    """Whether ``value`` is a number that a float can be."""
+    try:
+        return is_number(value) and math.isfinite(value)
+    except OverflowError:  # an integer beyond float64
+        return False
+
+
 def known(value: Any) -> float | None:
     """The number that ``value`` is, or ``None`` where only the running program knows it."""
     return None if isinstance(value, jax.core.Tracer) else float(np.asarray(value).reshape(()))
@@ -45,6 +55,8 @@ def check_setting(name: str, value: Any, minimum: float = 0.0) -> None:
     if isinstance(value, jax.Array | np.ndarray):
         if value.size != 1:
             raise ArgumentError(f"{name} must be one number, got an array of shape {tuple(value.shape)}")
+        if not jnp.issubdtype(value.dtype, np.number) or jnp.issubdtype(value.dtype, np.complexfloating):
+            raise ArgumentError(f"{name} must be a number, got an array of {value.dtype}")
     elif not is_number(value):
         raise ArgumentError(f"{name} must be a number, got {value!r}")
     try:
@@ -58,8 +70,24 @@ def check_setting(name: str, value: Any, minimum: float = 0.0) -> None:
 
 def check_count(name: str, value: Any, minimum: int) -> None:
     """Refuse what is not an integer of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < minimum:
         raise ArgumentError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+    if int(value) > MOST_COUNTED:
+        raise ArgumentError(f"{name} must be at most 2^53, beyond which float64 skips whole numbers, got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither true nor false, as a truth value or an array that holds one."""
+    one = isinstance(value, jax.Array | np.ndarray) and value.size == 1
+    if not isinstance(value, bool | np.bool_) and not (one and jnp.issubdtype(value.dtype, np.bool_)):
+        raise ArgumentError(f"{name} must be True or False, got {value!r}")
+
+
+def check_choice(name: str, value: Any, *choices: str) -> None:
+    """Refuse what is none of some words."""
+    if not isinstance(value, str) or value not in choices:
+        *others, last = (f'"{choice}"' for choice in choices)
+        raise ArgumentError(f"{name} must be {', '.join(others)} or {last}, got {value!r}")
 
 
 def check_between(name: str, value: Any, low: float, high: float) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jaxreg._checks import check_count, check_setting, is_number
+from jaxreg._checks import check_choice, check_count, check_setting, is_finite
 from jaxreg._errors import ArgumentError
 from jaxreg._schedules import Schedule
 
@@ -85,14 +84,14 @@ def _shape(up: Any, down: Any, mode: Any, gamma: Any, scale: Any, scale_mode: An
     check_count("step_size_up", up, 1)
     if down is not None:
         check_count("step_size_down", down, 1)
-    if scale is None and mode not in ("triangular", "triangular2", "exp_range"):
-        raise ArgumentError(f'mode must be "triangular", "triangular2" or "exp_range", got {mode!r}')
-    if not is_number(gamma) or not math.isfinite(gamma):
+    if scale is None:
+        check_choice("mode", mode, "triangular", "triangular2", "exp_range")
+    if not is_finite(gamma):
         raise ArgumentError(f"gamma must be a finite number, got {gamma!r}")
     if scale is not None and not callable(scale):
         raise ArgumentError(f"scale_fn must be a function from a number to a factor, got {scale!r}")
-    if scale is not None and scale_mode not in ("cycle", "iterations"):
-        raise ArgumentError(f'scale_mode must be "cycle" or "iterations", got {scale_mode!r}')
+    if scale is not None:
+        check_choice("scale_mode", scale_mode, "cycle", "iterations")
     return up, up + (up if down is None else down), mode, gamma, scale, scale_mode
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -169,7 +170,10 @@ def _parted(inputs: Any, targets: Any, weights: Any, groups: Any) -> tuple[Array
 
 def _labels_of(groups: Any) -> Array:
     """Each row's label, of a kind that can be sorted."""
-    labels = np.asarray(as_known("groups", groups))
+    labels = as_known("groups", groups)
+    if isinstance(labels, jax.Array) and jnp.issubdtype(labels.dtype, jax.dtypes.prng_key):
+        raise ArgumentError("groups must hold labels, got an array of keys")
+    labels = np.asarray(labels)
     masked = np.ma.getmaskarray(groups) if isinstance(groups, np.ma.MaskedArray) else False
     missing = np.flatnonzero(_is_missing(labels) | masked)
     if missing.size:

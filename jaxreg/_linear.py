@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from jaxreg._arrays import as_array
-from jaxreg._checks import check_count, check_dtype
+from jaxreg._checks import check_count, check_dtype, check_flag
 from jaxreg._errors import ArgumentError
 from jaxreg._precision import full_precision
 from jaxreg.torch_random import Generator
@@ -100,6 +100,7 @@ class Linear(nnx.Linear):
         check_count("in_features", in_features, 0)
         check_count("out_features", out_features, 0)
         in_features, out_features = int(in_features), int(out_features)
+        check_flag("use_bias", use_bias)
         check_dtype(param_dtype, "param_dtype")
         if not isinstance(rngs, nnx.Rngs | nnx.RngStream | Generator):
             raise ArgumentError(

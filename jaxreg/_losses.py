@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxreg._arrays import as_array, as_weights
-from jaxreg._checks import is_number
+from jaxreg._checks import check_choice, is_finite, is_number
 from jaxreg._errors import ArgumentError
 
 Reduction = Literal["mean", "sum", "none"]
@@ -77,6 +77,7 @@ def _reduce(values: jax.Array, weights: ArrayLike | None, reduction: str, *, ove
     """Weigh and reduce. The weighted mean divides by the sum of the weights, or else by the number of elements."""
     spread = None if weights is None else _spread(weights, values)
     weighed = values if spread is None else values * spread
+    check_choice("reduction", reduction, "mean", "sum", "none")
     match reduction:
         case "mean" if spread is not None and over_weights:
             return jnp.sum(weighed) / jnp.sum(spread)
@@ -84,9 +85,7 @@ def _reduce(values: jax.Array, weights: ArrayLike | None, reduction: str, *, ove
             return jnp.mean(weighed)
         case "sum":
             return jnp.sum(weighed)
-        case "none":
-            return weighed
-    raise ArgumentError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')
+    return weighed
 
 
 @jax.custom_jvp
@@ -103,7 +102,8 @@ def _magnitude_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tup
 
 
 def _check_threshold(name: str, value: Any, *, above_zero: bool) -> None:
-    if not is_number(value) or not (value > 0 or (value == 0 and not above_zero)):
+    wide = is_number(value) and value > 0 and not is_finite(value) and value != math.inf  # an integer beyond float64
+    if not is_number(value) or wide or not (value > 0 or (value == 0 and not above_zero)):
         raise ArgumentError(f"{name} must be a number {'above 0' if above_zero else 'of at least 0'}, got {value!r}")
 
 
@@ -205,6 +205,7 @@ def smooth_l1_loss(
     Source: `aten/src/ATen/native/cpu/BinaryOpsKernel.cpp`, ``smooth_l1_kernel``.
     """
     _check_threshold("beta", beta, above_zero=False)
+    beta = float(beta)
     if beta == 0:
         return l1_loss(predictions, targets, reduction=reduction, weights=weights)
     difference = _difference(predictions, targets)
@@ -249,6 +250,7 @@ def huber_loss(
     Source: `aten/src/ATen/native/cpu/BinaryOpsKernel.cpp`, ``huber_kernel``.
     """
     _check_threshold("delta", delta, above_zero=True)
+    delta = float(delta)
     difference = _difference(predictions, targets)
     if math.isinf(delta):
         return _reduce(0.5 * jnp.square(difference), weights, reduction, over_weights=False)

@@ -14,7 +14,7 @@ from jax import lax
 from jaxreg import _optax, _reduction
 from jaxreg._checks import is_array
 from jaxreg._plans import compressed, reduced, spectral, tail
-from jaxreg._plans.stepwise import Data, one_step
+from jaxreg._plans.stepwise import Data, one_step, scan
 from jaxreg._traced import is_tracer
 
 Array = np.ndarray[Any, Any]
@@ -173,7 +173,7 @@ def advance(
             after, (value, *_) = step(carry)
             return after, value
 
-        carry, losses = lax.scan(body, (training.params, rest, state), length=count)
+        carry, losses = scan(body, (training.params, rest, state), length=count)
         return *carry, losses
 
     return jax.vmap(one)(trainings, rest, state)

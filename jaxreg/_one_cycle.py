@@ -6,7 +6,7 @@ import math
 from typing import Any, Literal
 
 from jaxreg import _schedules as formulas
-from jaxreg._checks import check_between, check_count, check_setting, is_number
+from jaxreg._checks import check_between, check_choice, check_count, check_flag, check_setting, is_number
 from jaxreg._errors import ArgumentError
 from jaxreg._schedules import Schedule
 
@@ -40,6 +40,7 @@ def one_cycle_lr(
     for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
         if not is_number(value) or not 0 < value < math.inf:
             raise ArgumentError(f"{name} must be a number above 0, got {value!r}")
+    check_flag("three_phase", three_phase)
     total = _total_steps(total_steps, epochs, steps_per_epoch)
     initial = max_lr / div_factor
     middle = (max_lr, initial) if three_phase else (max_lr,)
@@ -71,6 +72,7 @@ def one_cycle_momentum(
     """
     check_setting("base_momentum", base_momentum)
     check_setting("max_momentum", max_momentum)
+    check_flag("three_phase", three_phase)
     total = _total_steps(total_steps, epochs, steps_per_epoch)
     values = (max_momentum, base_momentum, max_momentum) + ((max_momentum,) if three_phase else ())
     return Schedule(formulas.phases, (_ends(total, pct_start, three_phase), values, total, _shape(anneal_strategy)))
@@ -88,8 +90,7 @@ def _total_steps(total_steps: int | None, epochs: int | None, steps_per_epoch: i
 
 
 def _shape(anneal_strategy: str) -> str:
-    if anneal_strategy not in ("cos", "linear"):
-        raise ArgumentError(f'anneal_strategy must be "cos" or "linear", got {anneal_strategy!r}')
+    check_choice("anneal_strategy", anneal_strategy, "cos", "linear")
     return anneal_strategy
 
 

@@ -14,6 +14,13 @@ import optax
 from jax.typing import ArrayLike
 
 
+def _within_int32(setting: Any) -> Any:
+    if isinstance(setting, tuple):
+        return tuple(map(_within_int32, setting))
+    large = type(setting) is int and abs(setting) > 2**30  # room for the formulas to double it
+    return float(setting) if large else setting
+
+
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """A schedule as Optax has them: called with the number of steps made, gives the value for the next one.
@@ -30,6 +37,11 @@ class Schedule:
     formula: Callable[..., Callable[[jax.Array], ArrayLike]]
     settings: tuple[Any, ...]
     every: int = 1
+
+    def __post_init__(self) -> None:
+        """Let integers be floats where JAX's would overflow; steps themselves are counted in int32."""
+        object.__setattr__(self, "settings", _within_int32(self.settings))
+        object.__setattr__(self, "every", min(self.every, np.iinfo(np.int32).max))
 
     def __call__(self, step: ArrayLike) -> jax.Array:
         """The value after ``step`` steps, a floating scalar of JAX's default precision."""

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 from optax import GradientTransformation
 
-from jaxreg._checks import check_setting, is_number, known
+from jaxreg._checks import check_flag, check_setting, is_number, known
 from jaxreg._errors import ArgumentError
 from jaxreg._modes import Settings
 
@@ -133,9 +132,7 @@ def check(given: Settings) -> None:
             )
         check_setting(name, value, minimum=-math.inf if name == "dampening" else 0.0)
     for name in ("nesterov", "maximize"):
-        flag = getattr(given, name)
-        if not isinstance(flag, bool | np.bool_ | np.ndarray | jax.Array):
-            raise ArgumentError(f"{name} must be True or False, got {flag!r}")
+        check_flag(name, getattr(given, name))
     if given.nesterov and (known(given.momentum) == 0 or known(given.dampening) not in (0, None)):
         raise ArgumentError(
             "nesterov needs a momentum above 0 and no dampening, "

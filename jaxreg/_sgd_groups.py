@@ -55,6 +55,8 @@ def sgd_groups(
 
     Source: `torch/optim/optimizer.py`, ``Optimizer.add_param_group``.
     """
+    if not isinstance(groups, Mapping) or not all(isinstance(pattern, str) for pattern in groups):
+        raise ArgumentError(f"groups must be a mapping from patterns of names to settings, got {groups!r}")
     defaults = {"learning_rate": learning_rate, "momentum": momentum, **settings}
     _check_settings("sgd_groups", defaults)
     parts = {len(groups): sgd(**defaults)}

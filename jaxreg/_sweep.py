@@ -145,15 +145,22 @@ def _listed(settings: Any, optimizer: Callable[..., Any]) -> list[dict[str, Any]
     if isinstance(settings, Mapping):
         lists = [_values_of(name, value) for name, value in settings.items()]
         each = [dict(zip(settings, values, strict=True)) for values in itertools.product(*lists)]
-    else:
+    elif isinstance(settings, Iterable) and not isinstance(settings, np.ndarray | jax.Array):
         each = [_one(one) for one in settings]
+    else:
+        raise ArgumentError(f"settings must be a dictionary of lists, or a list of dictionaries, got {settings!r}")
     for one in each:
         one.update({name: _known(name, value) for name, value in one.items() if name != "targets"})
     if not each:
         raise ArgumentError("settings are empty: give a dictionary of lists, or a list of dictionaries")
     if any(one.keys() != each[0].keys() for one in each):
         raise ArgumentError("settings must all have the same names")
-    known = inspect.signature(optimizer).parameters
+    try:
+        known = inspect.signature(optimizer).parameters
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"optimizer must be a function of the settings, such as jaxreg.sgd, got {optimizer!r}"
+        ) from None
     if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
         unknown = [name for name in each[0] if name not in known and name not in _OWN]
         if unknown:
@@ -221,6 +228,8 @@ def _starts(request: Request, seeds: list[Any]) -> Any:
     for seed in seeds:
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
             raise ArgumentError(f"seed must be an integer, or None for the model's own weights, got {seed!r}")
+        if seed is not None and not -(2**63) <= int(seed) < 2**63:
+            raise ArgumentError(f"seed must be an integer of 64 bits, got {seed!r}")
     model = request.model
     if type(model) is not Linear:
         raise ArgumentError(f'settings have a "seed", from which only a jaxreg.Linear is drawn, got {type(model)}')

@@ -15,15 +15,16 @@ Source of all of them: `torch/optim/lr_scheduler.py`.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxreg import _schedules as formulas
-from jaxreg._checks import check_between, check_count, check_setting, is_number
+from jaxreg._checks import check_between, check_count, check_setting, is_finite, is_number
 from jaxreg._cyclic import cyclic_lr, cyclic_momentum
 from jaxreg._errors import ArgumentError
 from jaxreg._one_cycle import one_cycle_lr, one_cycle_momentum
@@ -51,7 +52,7 @@ def _check(learning_rate: Any, steps_per_epoch: Any, **numbers: Any) -> None:
     check_setting("learning_rate", learning_rate)
     check_count("steps_per_epoch", steps_per_epoch, 1)
     for name, value in numbers.items():
-        if not is_number(value) or not math.isfinite(value):
+        if not is_finite(value):
             raise ArgumentError(f"{name} must be a finite number, got {value!r}")
 
 
@@ -85,6 +86,9 @@ def multi_step_lr(
         >>> [f"{schedule(step):.2f}" for step in range(5)]
         ['1.00', '1.00', '0.10', '0.10', '0.01']
     """
+    single = isinstance(milestones, jax.Array | np.ndarray) and not milestones.ndim
+    if not isinstance(milestones, Iterable) or single:
+        raise ArgumentError(f"milestones must be a sequence of integers, got {milestones!r}")
     milestones = tuple(milestones)
     for milestone in milestones:
         check_count("each of milestones", milestone, 0)

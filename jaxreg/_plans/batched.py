@@ -13,7 +13,7 @@ from jaxtyping import Float64
 
 from jaxreg import _optax
 from jaxreg._plans.reduced import coefficients, params, start, within
-from jaxreg._plans.stepwise import laid_out
+from jaxreg._plans.stepwise import laid_out, scan
 
 
 @functools.partial(jax.jit, static_argnames=("optimizer", "structure", "steps", "record", "mean", "dtype"))
@@ -71,7 +71,7 @@ def solve(
         return (moved, state, reach), (squares, *traced)
 
     begun = params(start(kernel, bias), structure)
-    (trained, state, reach), (squares, *traced) = lax.scan(
+    (trained, state, reach), (squares, *traced) = scan(
         step,
         (begun, _optax.begin(optimizer, begun), jnp.zeros(())),
         jnp.arange(steps),

@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxreg import _optax
 from jaxreg._plans.reduced import Problem, coefficients, params, too_large
-from jaxreg._plans.stepwise import laid_out
+from jaxreg._plans.stepwise import laid_out, scan
 
 
 def steps(
@@ -48,7 +47,7 @@ def steps(
     start = params(problem.start, structure)
     state = _optax.begin(optimizer, start)
     carry = (start, state, (jnp.asarray(epochs), (start, state)))
-    (trained, state, overflow), kept = lax.scan(step, carry, jnp.arange(epochs), unroll=laid_out(epochs, problem))
+    (trained, state, overflow), kept = scan(step, carry, jnp.arange(epochs), unroll=laid_out(epochs, problem))
     return _optax.trained(trained, state), kept, overflow
 
 

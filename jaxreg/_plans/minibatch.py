@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxreg import _optax
 from jaxreg._batches import Batches, permutation
-from jaxreg._plans.stepwise import Data, Loss, Outcome, laid_out, one_step
+from jaxreg._plans.stepwise import Data, Loss, Outcome, laid_out, one_step, scan
 
 
 def run(
@@ -99,7 +99,7 @@ def _train(
     def epoch(carry: Any, at: tuple[jax.Array, Any]) -> tuple[Any, Any]:
         rows = order_of(*at)
         fits = min(size, data.inputs.shape[0])  # it is traced where there is no whole batch, too
-        carry, kept = lax.scan(
+        carry, kept = scan(
             lambda carry, number: on_batch(carry, number, rows, fits),
             carry,
             jnp.arange(whole, dtype=jnp.int32),
@@ -116,5 +116,5 @@ def _train(
 
     carry = (params, rest, _optax.begin(optimizer, params) if state is None else state)
     each = (jnp.arange(epochs, dtype=jnp.int32), None if is_key else order)
-    carry, kept = lax.scan(epoch if count is None else epoch_in_count, carry, each)
+    carry, kept = scan(epoch if count is None else epoch_in_count, carry, each)
     return *carry, jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), kept)

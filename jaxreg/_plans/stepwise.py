@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -36,6 +37,14 @@ def laid_out(steps: int, data: Any, share: float = 1.0) -> int:
     """How many of ``steps`` to lay out in one iteration of a compiled loop; each reads that share of ``data``."""
     size = share * sum(np.size(leaf) * np.dtype(jnp.result_type(leaf)).itemsize for leaf in jax.tree.leaves(data))
     return 1 if size <= _SMALL else min(UNROLL, max(steps, 1))
+
+
+def scan(step: Callable[[Any, Any], Any], carry: Any, each: Any = None, **options: Any) -> Any:
+    """``jax.lax.scan``, which can go through nothing under ``jax.disable_jit`` too."""
+    count = options["length"] if each is None else jax.tree.leaves(each)[0].shape[0]
+    nothing = jax.config.jax_disable_jit and not count  # type: ignore[attr-defined]  # made as JAX is imported
+    with jax.disable_jit(False) if nothing else contextlib.nullcontext():
+        return lax.scan(step, carry, each, **options)
 
 
 class Outcome(NamedTuple):
@@ -87,7 +96,7 @@ def run(
     """Train on the whole batch, ``epochs`` times. ``params`` and ``rest`` are a split NNX model's states."""
     step = one_step(graph, optimizer, loss, record)
     carry = (params, rest, _optax.begin(optimizer, params))
-    (params, rest, state), kept = lax.scan(
-        lambda carry, _: step(carry, data), carry, None, length=epochs, unroll=laid_out(epochs, data)
+    (params, rest, state), kept = scan(
+        lambda carry, _: step(carry, data), carry, length=epochs, unroll=laid_out(epochs, data)
     )
     return Outcome(_optax.trained(params, state), rest, *kept)
