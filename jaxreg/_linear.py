@@ -14,6 +14,7 @@ from jaxreg._arrays import as_array
 from jaxreg._checks import check_count, check_dtype, check_flag
 from jaxreg._errors import ArgumentError
 from jaxreg._precision import full_precision
+from jaxreg._room import short_of
 from jaxreg.torch_random import Generator
 
 
@@ -102,6 +103,13 @@ class Linear(nnx.Linear):
         in_features, out_features = int(in_features), int(out_features)
         check_flag("use_bias", use_bias)
         check_dtype(param_dtype, "param_dtype")
+        needed = (in_features + 1) * out_features * jnp.dtype(param_dtype).itemsize
+        abstract = isinstance(jnp.zeros(()), jax.core.Tracer)  # traced, and maybe spread over devices
+        if not abstract and short_of(needed) is not None:  # XLA would end the process
+            raise ArgumentError(
+                f"a layer of {in_features:,} inputs and {out_features:,} outputs takes {needed / 2**30:,.1f} GiB, "
+                "which are not free"
+            )
         if not isinstance(rngs, nnx.Rngs | nnx.RngStream | Generator):
             raise ArgumentError(
                 "rngs must be flax.nnx.Rngs, such as nnx.Rngs(0), or a jaxreg.torch_random.Generator, "

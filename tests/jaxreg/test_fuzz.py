@@ -69,7 +69,7 @@ STRANGERS: dict[str, Callable[[Array], Any]] = {
     "spans of time": lambda a: [[datetime.timedelta(1)] * a.shape[1]] * a.shape[0],
     "masked": lambda a: np.ma.masked_array(a, np.eye(*a.shape) > 0),
     "missing": lambda a: [[None] * a.shape[1]] * a.shape[0],
-    "sparse": scipy.sparse.csr_array,
+    "sparse": lambda a: scipy.sparse.csr_array(a.astype(float)),
     "ragged": lambda a: [[1.0], *a.tolist(), [1.0, 2.0, 3.0, 4.0]],
     "no rows": lambda a: a[:0],
     "fewer rows": lambda a: np.concatenate([a, a]),

@@ -113,7 +113,7 @@ def test_any_argument_of_any_function_is_taken_or_refused(data: Any, door: str) 
     function, right = DOORS[door]
     names = data.draw(st.lists(st.sampled_from(sorted(right)), min_size=1, max_size=2, unique=True))
     changed = {name: data.draw(ANYTHING, label=name) for name in names}
-    if changed.get("epochs") in (2**31, 2**53, 2**64, 10**400):
+    if type(changed.get("epochs")) is int and changed["epochs"] > 100:
         return  # step by step, that takes as long as it says
     if callable(changed.get("learning_rate")):
         return  # a schedule, whose own errors are its own

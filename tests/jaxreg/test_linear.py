@@ -74,6 +74,17 @@ def test_sizes_must_be_counts(size: object) -> None:
         jaxreg.Linear(size, 1, rngs=nnx.Rngs(0))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [(2**53, 1), (1, 2**53), (2**31, 2**20)])
+def test_a_layer_that_no_memory_has_room_for(inputs: int, outputs: int) -> None:
+    """XLA ends the process over it, where it is not refused before; its shape alone takes no room."""
+    with pytest.raises(
+        jaxreg.ArgumentError, match=r"a layer of [\d,]+ inputs and [\d,]+ outputs takes [\d,.]+ GiB, which"
+    ):
+        jaxreg.Linear(inputs, outputs, rngs=nnx.Rngs(0))
+    abstract = nnx.eval_shape(lambda: jaxreg.Linear(2**20, 2**20, rngs=nnx.Rngs(0)))
+    assert abstract.kernel.shape == (2**20, 2**20)
+
+
 def test_float64_is_not_cut_in_silence() -> None:
     with pytest.raises(jaxreg.ArgumentError, match=r"param_dtype is float64, which JAX would cut to float32"):
         jaxreg.Linear(1, 1, param_dtype=jnp.float64, rngs=nnx.Rngs(0))

@@ -81,9 +81,10 @@ _VELOCITY = (
     _update("conv: no Nesterov", conv(**_NESTEROV), settings(nesterov=False), "Nesterov missing"),
     _update("mlp: Nesterov", mlp(**_MOMENTUM), settings(nesterov=True), "Nesterov added"),
     _update("attention: Nesterov", attention(**_MOMENTUM), settings(nesterov=True), "Nesterov added"),
+    # At a constant rate it is the same training, and no fault.
     _state(
-        "linear: the rate in Optax's velocity",
-        linear(**_MOMENTUM),
+        "linear: the rate in Optax's velocity, and then it falls",
+        linear(**_MOMENTUM, falls=3),
         to.rate_inside(transforms.Trace),
         "learning rate inside the velocity",
     ),
