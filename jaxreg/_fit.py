@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxreg import _batches, _forked, _least_squares
 from jaxreg._arrays import as_array, as_known, as_weights
 from jaxreg._calls import Told, check_loss
+from jaxreg._checks import MOST_COUNTED
 from jaxreg._choice import choose
 from jaxreg._errors import ArgumentError
 from jaxreg._linear import Linear
@@ -32,8 +33,6 @@ from jaxreg.torch_random import Generator
 RECORDABLE = ("gradients", "weights")
 # Steps of which everything is kept unless it is said which; a hundred million losses in float32 are 400 MB.
 MOST_KEPT = 100_000_000
-# Up to here float64, in which the closed form counts, knows every whole number.
-MOST_EPOCHS = 2**53
 _NOTHING = Trace()
 
 
@@ -249,8 +248,8 @@ def check_epochs(epochs: Any) -> None:
     """Refuse what is not a number of passes over the data."""
     if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
         raise ArgumentError(f"epochs must be an integer of at least 0, got {epochs!r}")
-    if epochs > MOST_EPOCHS:
-        raise ArgumentError(f"epochs must be at most {MOST_EPOCHS:,}, up to which float64 counts, got {epochs:,}")
+    if epochs > MOST_COUNTED:
+        raise ArgumentError(f"epochs must be at most {MOST_COUNTED:,}, up to which float64 counts, got {epochs:,}")
 
 
 def check_model(model: Any) -> None:

@@ -104,8 +104,8 @@ class Linear(nnx.Linear):
         check_flag("use_bias", use_bias)
         check_dtype(param_dtype, "param_dtype")
         needed = (in_features + 1) * out_features * jnp.dtype(param_dtype).itemsize
-        abstract = isinstance(jnp.zeros(()), jax.core.Tracer)  # traced, and maybe spread over devices
-        if not abstract and short_of(needed) is not None:  # XLA would end the process
+        # XLA would end the process, unless it is traced: then it may be spread over devices, or never made.
+        if short_of(needed) is not None and not isinstance(jnp.zeros(()), jax.core.Tracer):
             raise ArgumentError(
                 f"a layer of {in_features:,} inputs and {out_features:,} outputs takes {needed / 2**30:,.1f} GiB, "
                 "which are not free"

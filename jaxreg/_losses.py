@@ -102,8 +102,8 @@ def _magnitude_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tup
 
 
 def _check_threshold(name: str, value: Any, *, above_zero: bool) -> None:
-    wide = is_number(value) and value > 0 and not is_finite(value) and value != math.inf  # an integer beyond float64
-    if not is_number(value) or wide or not (value > 0 or (value == 0 and not above_zero)):
+    fits = is_finite(value) or (is_number(value) and value == math.inf)  # not so an integer beyond float64
+    if not fits or not (value > 0 or (value == 0 and not above_zero)):
         raise ArgumentError(f"{name} must be a number {'above 0' if above_zero else 'of at least 0'}, got {value!r}")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 import os
 from pathlib import Path
 from typing import Any
 
+from jaxreg._checks import is_number
 from jaxreg._files import can_be_named
 from parity._errors import ParityError
 
@@ -27,8 +26,7 @@ def as_path(value: Any, what: str, error: type[ParityError]) -> Path:
 
 def check_memory(limit: Any) -> None:
     """Refuse what is no number of bytes."""
-    number = isinstance(limit, numbers.Real) and not isinstance(limit, bool)
-    if not number or math.isnan(limit) or limit <= 0:
+    if not is_number(limit) or not limit > 0:
         raise ParityError(f"memory_limit must be a number of bytes above 0, such as 2e9, got {_shown(limit)}")
 
 
