@@ -16,51 +16,16 @@ schemes*, Found. Comput. Math. 15, 2015, section 4, write the same recurrence.)
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Float64
+
+from jaxreg._settings import Settings
 
 Array = Any
 # Roots closer than this share of the larger one are not taken apart: the difference of their powers is.
 _NEAR = 0.01
-
-
-class Settings(NamedTuple):
-    """The arguments of :func:`jaxreg.sgd`, each a number or an array of as many as there are trainings.
-
-    A ``momentum`` of ``None`` is known to be 0 when this is traced: the powers of one root are then all there is.
-    """
-
-    learning_rate: Any
-    momentum: Any = 0.0
-    dampening: Any = 0.0
-    weight_decay: Any = 0.0
-    nesterov: Any = False
-    maximize: Any = False
-
-
-def as_in(dtype: Any, rate: Any, momentum: Any, dampening: Any, decay: Any, nesterov: Any, maximize: Any) -> Settings:
-    """The settings of :func:`jaxreg.sgd`, as a loop in this dtype uses them: rounded to it.
-
-    Each is a number, or an array of as many as there are trainings.
-    """
-    given = (rate, momentum, dampening, decay, nesterov, maximize)
-    if all(type(value) in (float, bool) for value in given):
-        return _plain_as_in(dtype, *given)
-    return _as_in(dtype, *given)
-
-
-def _as_in(dtype: Any, rate: Any, momentum: Any, dampening: Any, decay: Any, nesterov: Any, maximize: Any) -> Settings:
-    rounded, wide = dtype.type, np.float64
-    kept = wide(rounded(1 - dampening))
-    return Settings(wide(rounded(rate)), wide(rounded(momentum)), 1 - kept, wide(rounded(decay)), nesterov, maximize)
-
-
-# Plain numbers, which one training after the other is given.
-_plain_as_in = functools.lru_cache(maxsize=256, typed=True)(_as_in)
 
 
 class Left(NamedTuple):

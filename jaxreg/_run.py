@@ -11,10 +11,10 @@ import numpy as np
 
 from jaxreg import _choice, _home, _optax, _reduction
 from jaxreg._checks import is_array, is_number
-from jaxreg._modes import as_in
 from jaxreg._plans import batched, compressed, escape, minibatch, reduced, small, spectral, stepwise, tail
 from jaxreg._plans.stepwise import Data, Outcome
 from jaxreg._request import Request
+from jaxreg._settings import as_in
 from jaxreg._sgd import MomentumState, PyTorchSGD, sgd
 
 Array = np.ndarray[Any, Any]

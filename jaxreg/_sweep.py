@@ -23,10 +23,10 @@ from jaxreg._errors import ArgumentError
 from jaxreg._fit import as_data, as_steps, check_epochs, check_model, check_optimizer
 from jaxreg._linear import Linear
 from jaxreg._losses import mse_loss
-from jaxreg._modes import Settings
 from jaxreg._precision import full_precision, is_full
 from jaxreg._request import Request
 from jaxreg._room import told_where_it_ends
+from jaxreg._settings import Settings
 from jaxreg._sweep_result import SweepResult
 
 # Settings of a training that are none of the optimizer's.

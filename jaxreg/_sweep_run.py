@@ -13,10 +13,10 @@ from jaxtyping import Float64
 from jaxreg import _choice, _home, _many, _optax, _reduction
 from jaxreg._checks import is_number
 from jaxreg._many import Rule, Trainings
-from jaxreg._modes import Settings, as_in
 from jaxreg._plans import escape
 from jaxreg._plans.stepwise import Data
 from jaxreg._request import Request
+from jaxreg._settings import Settings, as_in
 from jaxreg._sgd import MomentumState, sgd
 
 Array = np.ndarray[Any, Any]
