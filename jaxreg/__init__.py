@@ -5,8 +5,8 @@ from jaxreg._errors import ArgumentError, JaxregError
 from jaxreg._fit import fit
 from jaxreg._groups import fit_groups
 from jaxreg._groups_result import GroupsResult
-from jaxreg._linear import Linear
-from jaxreg._losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
+from jaxreg._nn.linear import Linear
+from jaxreg._nn.losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from jaxreg._result import FitResult, Trace
 from jaxreg._sgd import MomentumState, sgd
 from jaxreg._sgd_groups import sgd_groups

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxreg._checks import is_array
 from jaxreg._errors import ArgumentError
-from jaxreg._losses import ShapeError, mse_loss
+from jaxreg._nn.losses import ShapeError, mse_loss
 
 # PyTorch's losses that are here too, by the names of module and function.
 _HERE = {

@@ -19,8 +19,8 @@ from jaxreg._calls import Told, check_loss
 from jaxreg._checks import MOST_COUNTED
 from jaxreg._choice import choose
 from jaxreg._errors import ArgumentError
-from jaxreg._linear import Linear
-from jaxreg._losses import mse_loss
+from jaxreg._nn.linear import Linear
+from jaxreg._nn.losses import mse_loss
 from jaxreg._plans.stepwise import Data
 from jaxreg._precision import full_precision, is_full
 from jaxreg._request import Request

@@ -20,8 +20,8 @@ from jaxreg._calls import Told, check_loss
 from jaxreg._errors import ArgumentError
 from jaxreg._fit import as_steps, check_epochs, check_model, check_optimizer
 from jaxreg._groups_result import GroupsResult
-from jaxreg._losses import mse_loss
 from jaxreg._many import repeated
+from jaxreg._nn.losses import mse_loss
 from jaxreg._plans.stepwise import Data
 from jaxreg._precision import full_precision, is_full
 from jaxreg._request import Request

@@ -17,7 +17,7 @@ from jaxreg import _optax, _traced
 from jaxreg._batches import Batches
 from jaxreg._checks import is_array
 from jaxreg._errors import ArgumentError
-from jaxreg._linear import Linear
+from jaxreg._nn.linear import Linear
 from jaxreg._plans.stepwise import Data
 from jaxreg._room import check_kept
 from jaxreg._statistics import SufficientStatistics

@@ -21,8 +21,8 @@ from jaxreg._calls import Told, check_loss
 from jaxreg._checks import is_number
 from jaxreg._errors import ArgumentError
 from jaxreg._fit import as_data, as_steps, check_epochs, check_model, check_optimizer
-from jaxreg._linear import Linear
-from jaxreg._losses import mse_loss
+from jaxreg._nn.linear import Linear
+from jaxreg._nn.losses import mse_loss
 from jaxreg._precision import full_precision, is_full
 from jaxreg._request import Request
 from jaxreg._room import told_where_it_ends

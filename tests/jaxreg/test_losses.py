@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxreg
-from jaxreg._losses import Reduction
+from jaxreg._nn.losses import Reduction
 
 
 @given(

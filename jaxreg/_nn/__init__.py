@@ -1,0 +1,1 @@
+"""The linear layer and the losses, as PyTorch defines them."""
