@@ -7,9 +7,9 @@ from jaxreg._groups import fit_groups
 from jaxreg._groups_result import GroupsResult
 from jaxreg._nn.linear import Linear
 from jaxreg._nn.losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
+from jaxreg._optim.sgd import MomentumState, sgd
+from jaxreg._optim.sgd_groups import sgd_groups
 from jaxreg._result import FitResult, Trace
-from jaxreg._sgd import MomentumState, sgd
-from jaxreg._sgd_groups import sgd_groups
 from jaxreg._statistics import SufficientStatistics
 from jaxreg._sweep import sweep
 from jaxreg._sweep_result import SweepResult

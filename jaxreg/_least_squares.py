@@ -13,9 +13,9 @@ import numpy as np
 
 from jaxreg import _choice, _reduction
 from jaxreg._checks import is_array, known
+from jaxreg._optim.sgd import PyTorchSGD
 from jaxreg._plans.stepwise import Data
 from jaxreg._request import Request
-from jaxreg._sgd import PyTorchSGD
 
 Array = np.ndarray[Any, Any]
 # Data of so many bytes are kept with the result; larger ones are looked at again only if somebody else keeps them.

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxreg import _optax, _reduction
+from jaxreg import _reduction
 from jaxreg._checks import is_array
+from jaxreg._optim import optax_step
 from jaxreg._plans import compressed, reduced, spectral, tail
 from jaxreg._plans.stepwise import Data, one_step, scan
 from jaxreg._traced import is_tracer
@@ -142,7 +143,7 @@ def by_reduction(
 @functools.partial(jax.jit, static_argnames=("rule",))
 def started(trainings: Trainings, rule: Rule) -> Any:
     """The optimizers' states before the first step."""
-    return jax.vmap(lambda t: _optax.begin(rule.optimizer(t.values), t.params))(trainings)
+    return jax.vmap(lambda t: optax_step.begin(rule.optimizer(t.values), t.params))(trainings)
 
 
 def _step_of(training: Trainings, data: Data, rule: Rule) -> Callable[[Any], Any]:
@@ -210,7 +211,7 @@ def to_the_end(
         some = np.clip(left, 0, tail.CALL).astype(np.int32)
         carry, (_, _, seen), lost = _onwards(trainings, carry, tail.Kept(near, place, seen), some, data, rule=rule)
         done, left = done + tail.CALL, np.where(np.asarray(lost), 0, left - some)
-    return _optax.trained(carry[0], carry[2]), np.asarray(seen[0])[:, : len(asked)]
+    return optax_step.trained(carry[0], carry[2]), np.asarray(seen[0])[:, : len(asked)]
 
 
 def put(all_: Any, some: Any, where: Array) -> Any:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Float64
 
-from jaxreg._settings import Settings
+from jaxreg._optim.settings import Settings
 
 Array = Any
 # Roots closer than this share of the larger one are not taken apart: the difference of their powers is.

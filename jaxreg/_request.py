@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxreg import _optax, _traced
+from jaxreg import _traced
 from jaxreg._batches import Batches
 from jaxreg._checks import is_array
 from jaxreg._errors import ArgumentError
 from jaxreg._nn.linear import Linear
+from jaxreg._optim import optax_step
 from jaxreg._plans.stepwise import Data
 from jaxreg._room import check_kept
 from jaxreg._statistics import SufficientStatistics
@@ -59,7 +60,7 @@ class Request:
     def draws(self) -> bool:
         """Whether the optimizer draws random numbers."""
         leaves, structure = jax.tree.flatten(self.split[1])
-        return _optax.draws(self.optimizer, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        return optax_step.draws(self.optimizer, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
 
     @functools.cached_property
     def split(self) -> tuple[Any, Any, Any]:

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg import _choice, _home, _optax, _reduction
+from jaxreg import _choice, _home, _reduction
 from jaxreg._checks import is_array, is_number
+from jaxreg._optim import optax_step
+from jaxreg._optim.settings import as_in
+from jaxreg._optim.sgd import MomentumState, PyTorchSGD, sgd
 from jaxreg._plans import batched, compressed, escape, minibatch, reduced, small, spectral, stepwise, tail
 from jaxreg._plans.stepwise import Data, Outcome
 from jaxreg._request import Request
-from jaxreg._settings import as_in
-from jaxreg._sgd import MomentumState, PyTorchSGD, sgd
 
 Array = np.ndarray[Any, Any]
 
@@ -220,7 +221,7 @@ def _compressed(request: Request) -> Outcome:
 def _continued(request: Request, outcome: Outcome, overflow: _Overflow) -> Outcome:
     """The outcome with what a loop in the model's dtype does from where it could overflow."""
     params, (graph, _, rest) = _cast(request, overflow.params), request.split
-    shapes = jax.eval_shape(functools.partial(_optax.begin, request.optimizer), params)
+    shapes = jax.eval_shape(functools.partial(optax_step.begin, request.optimizer), params)
     asked, places = tail.split(_asked(request), overflow.step)
     later = tail.run(
         params,

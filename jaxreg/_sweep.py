@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxreg import _choice, _many, _sgd, _sweep_run
+from jaxreg import _choice, _many, _sweep_run
 from jaxreg._arrays import as_array, as_known
 from jaxreg._calls import Told, check_loss
 from jaxreg._checks import is_number
@@ -23,10 +23,11 @@ from jaxreg._errors import ArgumentError
 from jaxreg._fit import as_data, as_steps, check_epochs, check_model, check_optimizer
 from jaxreg._nn.linear import Linear
 from jaxreg._nn.losses import mse_loss
+from jaxreg._optim import sgd
+from jaxreg._optim.settings import Settings
 from jaxreg._precision import full_precision, is_full
 from jaxreg._request import Request
 from jaxreg._room import told_where_it_ends
-from jaxreg._settings import Settings
 from jaxreg._sweep_result import SweepResult
 
 # Settings of a training that are none of the optimizer's.
@@ -42,7 +43,7 @@ def sweep(
     *,
     settings: Mapping[str, Any] | Iterable[Mapping[str, Any]],
     epochs: int,
-    optimizer: Callable[..., Any] = _sgd.sgd,
+    optimizer: Callable[..., Any] = sgd.sgd,
     loss: Callable[[jax.Array, jax.Array], jax.Array] = mse_loss,
     weights: ArrayLike | None = None,
     at: ArrayLike | Sequence[int] | None = None,
@@ -168,9 +169,9 @@ def _listed(settings: Any, optimizer: Callable[..., Any]) -> list[dict[str, Any]
     missing = [n for n, p in known.items() if p.default is p.empty and p.kind in _NEEDED and n not in each[0]]
     if missing:
         raise ArgumentError(f"settings lack {missing[0]}, without which the optimizer cannot be made")
-    if optimizer is _sgd.sgd:
+    if optimizer is sgd.sgd:
         for one in each:
-            _sgd.check(Settings(**{name: value for name, value in one.items() if name not in _OWN}))
+            sgd.check(Settings(**{name: value for name, value in one.items() if name not in _OWN}))
     return each
 
 

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64
 
-from jaxreg import _choice, _home, _many, _optax, _reduction
+from jaxreg import _choice, _home, _many, _reduction
 from jaxreg._checks import is_number
 from jaxreg._many import Rule, Trainings
+from jaxreg._optim import optax_step
+from jaxreg._optim.settings import Settings, as_in
+from jaxreg._optim.sgd import MomentumState, sgd
 from jaxreg._plans import escape
 from jaxreg._plans.stepwise import Data
 from jaxreg._request import Request
-from jaxreg._settings import Settings, as_in
-from jaxreg._sgd import MomentumState, sgd
 
 Array = np.ndarray[Any, Any]
 
@@ -93,7 +94,7 @@ def _stepwise(request: Request, many: Many) -> tuple[Any, Any, Any]:
         trainings = _many.spread(Trainings(own, many.which[members], values))
         state = _many.started(trainings, rule)
         done = _many.advance(trainings, own_rest, state, data, rule=rule, count=request.epochs)
-        ends = _optax.trained(done[0], done[2])
+        ends = optax_step.trained(done[0], done[2])
         params, rest = _many.put((params, rest), (ends, done[1]), members)
         losses = losses.at[members].set(done[3][:, _at(request)].astype(losses.dtype))
     return params, rest, losses

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float64
 
-from jaxreg import _optax
+from jaxreg._optim import optax_step
 from jaxreg._plans.reduced import coefficients, params, start, within
 from jaxreg._plans.stepwise import laid_out, scan
 
@@ -63,7 +63,7 @@ def solve(
 
         seen, squares = errors(trained)
         gradients = params(2 * scale[at] * seen[:-outputs], structure)
-        moved, state = _optax.advance(
+        moved, state = optax_step.advance(
             optimizer, trained, state, gradients, scale[at] * squares, lambda other: scale[at] * errors(other)[1]
         )
         reach = jnp.maximum(reach, jnp.sum(coefficients(trained) ** 2))
@@ -73,7 +73,7 @@ def solve(
     begun = params(start(kernel, bias), structure)
     (trained, state, reach), (squares, *traced) = scan(
         step,
-        (begun, _optax.begin(optimizer, begun), jnp.zeros(())),
+        (begun, optax_step.begin(optimizer, begun), jnp.zeros(())),
         jnp.arange(steps),
         unroll=laid_out(steps, products[0]),
     )
@@ -82,5 +82,5 @@ def solve(
     size = jnp.sqrt(jnp.max(jnp.sum(products.reshape(-1, columns**2)[:, :: columns + 1], 1)))
     over = ~within(size, jnp.max(squares, initial=0.0), reach, largest)
     losses = squares * scale[lax.rem(jnp.arange(steps), len(products))]
-    found = jax.tree.map(lambda leaf: leaf.astype(dtype), (_optax.trained(trained, state), (losses, *traced)))
+    found = jax.tree.map(lambda leaf: leaf.astype(dtype), (optax_step.trained(trained, state), (losses, *traced)))
     return *found, over

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg import _optax
+from jaxreg._optim import optax_step
 from jaxreg._plans.reduced import Problem, coefficients, params, too_large
 from jaxreg._plans.stepwise import laid_out, scan
 
@@ -40,15 +40,15 @@ def steps(
         over = too_large(problem, value / problem.scale, coefficients(trained), largest)
         first = jnp.minimum(first, jnp.where(over, number, epochs))
         kept = jax.tree.map(lambda old, new: jnp.where(number <= first, new, old), kept, (trained, state))
-        moved, state = _optax.advance(optimizer, trained, state, gradients, value, objective)
+        moved, state = optax_step.advance(optimizer, trained, state, gradients, value, objective)
         traced = (gradients if "gradients" in record else None, moved if "weights" in record else None)
         return (moved, state, (first, kept)), (value, *traced)
 
     start = params(problem.start, structure)
-    state = _optax.begin(optimizer, start)
+    state = optax_step.begin(optimizer, start)
     carry = (start, state, (jnp.asarray(epochs), (start, state)))
     (trained, state, overflow), kept = scan(step, carry, jnp.arange(epochs), unroll=laid_out(epochs, problem))
-    return _optax.trained(trained, state), kept, overflow
+    return optax_step.trained(trained, state), kept, overflow
 
 
 solve = functools.partial(jax.jit, static_argnames=("optimizer", "structure", "epochs", "record", "largest"))(steps)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxreg import _optax
 from jaxreg._batches import Batches, permutation
+from jaxreg._optim import optax_step
 from jaxreg._plans.stepwise import Data, Loss, Outcome, laid_out, one_step, scan
 
 
@@ -48,13 +48,13 @@ def run(
             cut=cut,
         )
         kept.append(jax.tree.map(lambda leaf, end=count * batches.steps: leaf[:end], new) if count < length else new)
-    params = _optax.trained(params, state)
+    params = optax_step.trained(params, state)
     return Outcome(params, rest, *(jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept) if in_parts else kept[0]))
 
 
 @functools.partial(jax.jit, static_argnames=("optimizer",))
 def _initial_state(params: Any, optimizer: Any) -> Any:
-    return _optax.begin(optimizer, params)
+    return optax_step.begin(optimizer, params)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "optimizer", "loss", "epochs", "record", "cut"))
@@ -114,7 +114,7 @@ def _train(
         nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(epoch, carry, at)[1])
         return lax.cond(at[0] < count, epoch, lambda carry, _: (carry, nothing), carry, at)
 
-    carry = (params, rest, _optax.begin(optimizer, params) if state is None else state)
+    carry = (params, rest, optax_step.begin(optimizer, params) if state is None else state)
     each = (jnp.arange(epochs, dtype=jnp.int32), None if is_key else order)
     carry, kept = scan(epoch if count is None else epoch_in_count, carry, each)
     return *carry, jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), kept)

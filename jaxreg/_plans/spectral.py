@@ -14,9 +14,9 @@ from jaxtyping import Float64
 
 from jaxreg import _reduction
 from jaxreg._modes import left
+from jaxreg._optim.settings import Settings
 from jaxreg._plans import reduced
 from jaxreg._plans.reduced import Problem, too_large
-from jaxreg._settings import Settings
 
 # Of the curvature where a mode has none: small enough to move nothing in 2**53 steps.
 _NONE = 1e-200

@@ -13,8 +13,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jaxreg import _optax
 from jaxreg._calls import objective_value
+from jaxreg._optim import optax_step
 
 Loss = Callable[..., jax.Array]
 
@@ -72,7 +72,7 @@ def one_step(graph: Any, optimizer: Any, loss: Loss, record: frozenset[str]) -> 
         params, rest, state = carry
         (value, rest), gradients = jax.value_and_grad(objective, has_aux=True)(params, rest, data)
         before = carry[1]
-        moved, state = _optax.advance(
+        moved, state = optax_step.advance(
             optimizer, params, state, gradients, value, lambda other: objective(other, before, data)[0]
         )
         kept = (gradients if "gradients" in record else None, moved if "weights" in record else None)
@@ -95,8 +95,8 @@ def run(
 ) -> Outcome:
     """Train on the whole batch, ``epochs`` times. ``params`` and ``rest`` are a split NNX model's states."""
     step = one_step(graph, optimizer, loss, record)
-    carry = (params, rest, _optax.begin(optimizer, params))
+    carry = (params, rest, optax_step.begin(optimizer, params))
     (params, rest, state), kept = scan(
         lambda carry, _: step(carry, data), carry, length=epochs, unroll=laid_out(epochs, data)
     )
-    return Outcome(_optax.trained(params, state), rest, *kept)
+    return Outcome(optax_step.trained(params, state), rest, *kept)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxreg import _optax
+from jaxreg._optim import optax_step
 from jaxreg._plans.stepwise import Data, Loss, Outcome, one_step
 
 Array = np.ndarray[Any, Any]
@@ -122,7 +122,7 @@ def run(
         if bool(lost):
             break
     seen = jax.tree.map(lambda leaf: leaf[: len(asked)], seen)
-    return Outcome(_optax.trained(carry[0], carry[2]), carry[1], *seen)
+    return Outcome(optax_step.trained(carry[0], carry[2]), carry[1], *seen)
 
 
 def split(asked: Array, begin: Any) -> tuple[Array, Array]:

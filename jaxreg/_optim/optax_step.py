@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from jaxreg._errors import ArgumentError, JaxregError
-from jaxreg._sgd import PyTorchSGD
+from jaxreg._optim.sgd import PyTorchSGD
 
 Objective = Callable[[Any], jax.Array]
 _UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")

@@ -14,7 +14,7 @@ from optax import GradientTransformation
 
 from jaxreg._checks import check_flag, check_setting, is_number, known
 from jaxreg._errors import ArgumentError
-from jaxreg._settings import Settings
+from jaxreg._optim.settings import Settings
 
 
 class MomentumState(NamedTuple):

@@ -12,8 +12,8 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxreg._errors import ArgumentError
+from jaxreg._optim.sgd import sgd
 from jaxreg._paths import dotted, named_leaves
-from jaxreg._sgd import sgd
 
 _SETTINGS = tuple(inspect.signature(sgd).parameters)
 

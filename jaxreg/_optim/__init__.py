@@ -1,0 +1,1 @@
+"""PyTorch's SGD as Optax transformations, and one step of any other."""
