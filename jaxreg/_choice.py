@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxreg._batches import Batches
 from jaxreg._checks import is_number
 from jaxreg._errors import ArgumentError
 from jaxreg._nn.linear import Linear
 from jaxreg._nn.losses import mse_loss
 from jaxreg._optim.sgd import PyTorchSGD
+from jaxreg._plans.batches import Batches
 from jaxreg._reduction import rows_over
 from jaxreg._request import Request
 from jaxreg._room import short_of

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxreg import _batches, _forked, _least_squares
+from jaxreg import _forked, _least_squares
 from jaxreg._arrays import as_array, as_known, as_weights
 from jaxreg._calls import Told, check_loss
 from jaxreg._checks import MOST_COUNTED
@@ -21,6 +21,7 @@ from jaxreg._choice import choose
 from jaxreg._errors import ArgumentError
 from jaxreg._nn.linear import Linear
 from jaxreg._nn.losses import mse_loss
+from jaxreg._plans import batches as _batches
 from jaxreg._plans.stepwise import Data
 from jaxreg._precision import full_precision, is_full
 from jaxreg._request import Request

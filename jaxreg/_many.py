@@ -14,7 +14,7 @@ from jax import lax
 from jaxreg import _reduction
 from jaxreg._checks import is_array
 from jaxreg._optim import optax_step
-from jaxreg._plans import compressed, reduced, spectral, tail
+from jaxreg._plans import after_overflow, compressed, least_squares, spectral
 from jaxreg._plans.stepwise import Data, one_step, scan
 from jaxreg._traced import is_tracer
 
@@ -125,7 +125,7 @@ def by_reduction(
     def one(training: Trainings) -> Any:
         kernel, bias = training.params["kernel"], training.params.get("bias")
         own = columns if columns.ndim == 2 else columns[training.target]
-        problem = reduced.problem(own, targets[training.target], kernel, bias, scale[training.target])
+        problem = least_squares.problem(own, targets[training.target], kernel, bias, scale[training.target])
         params, (losses, *_), overflow = compressed.steps(
             problem,
             optimizer=rule.optimizer(training.values),
@@ -182,15 +182,15 @@ def advance(
 
 @functools.partial(jax.jit, static_argnames=("rule",))
 def _onwards(
-    trainings: Trainings, carry: Any, kept: tail.Kept, left: Any, data: Data, *, rule: Rule
-) -> tuple[Any, tail.Kept, Any]:
-    def one(training: Trainings, carry: Any, kept: tail.Kept, left: Any, number: Any) -> Any:
-        return tail.block(_step_of(training, data, rule), carry, kept, number, left)
+    trainings: Trainings, carry: Any, kept: after_overflow.Kept, left: Any, data: Data, *, rule: Rule
+) -> tuple[Any, after_overflow.Kept, Any]:
+    def one(training: Trainings, carry: Any, kept: after_overflow.Kept, left: Any, number: Any) -> Any:
+        return after_overflow.block(_step_of(training, data, rule), carry, kept, number, left)
 
-    def all_(carry: Any, kept: tail.Kept, number: Any) -> Any:
+    def all_(carry: Any, kept: after_overflow.Kept, number: Any) -> Any:
         return jax.vmap(one, (0, 0, 0, 0, None))(trainings, carry, kept, left, number)
 
-    return tail.through(all_, carry, kept, left)
+    return after_overflow.through(all_, carry, kept, left)
 
 
 def to_the_end(
@@ -204,13 +204,17 @@ def to_the_end(
     carry = (trainings.params, rest, state)
     one = jax.tree.map(lambda leaf: leaf[0], (trainings, carry))
     shapes = jax.eval_shape(lambda training, carry: _step_of(training, data, rule)(carry)[1], *one)
-    seen = tail.nothing_seen(shapes, (len(begin), len(asked)))
+    seen = after_overflow.nothing_seen(shapes, (len(begin), len(asked)))
     done, left = 0, epochs - begin
     while (left > 0).any():
-        near, place = (np.stack(each) for each in zip(*(tail.relative(asked, b + done) for b in begin), strict=True))
-        some = np.clip(left, 0, tail.CALL).astype(np.int32)
-        carry, (_, _, seen), lost = _onwards(trainings, carry, tail.Kept(near, place, seen), some, data, rule=rule)
-        done, left = done + tail.CALL, np.where(np.asarray(lost), 0, left - some)
+        near, place = (
+            np.stack(each) for each in zip(*(after_overflow.relative(asked, b + done) for b in begin), strict=True)
+        )
+        some = np.clip(left, 0, after_overflow.CALL).astype(np.int32)
+        carry, (_, _, seen), lost = _onwards(
+            trainings, carry, after_overflow.Kept(near, place, seen), some, data, rule=rule
+        )
+        done, left = done + after_overflow.CALL, np.where(np.asarray(lost), 0, left - some)
     return optax_step.trained(carry[0], carry[2]), np.asarray(seen[0])[:, : len(asked)]
 
 

@@ -14,7 +14,17 @@ from jaxreg._checks import is_array, is_number
 from jaxreg._optim import optax_step
 from jaxreg._optim.settings import as_in
 from jaxreg._optim.sgd import MomentumState, PyTorchSGD, sgd
-from jaxreg._plans import batched, compressed, escape, minibatch, reduced, small, spectral, stepwise, tail
+from jaxreg._plans import (
+    after_overflow,
+    compressed,
+    compressed_minibatch,
+    least_squares,
+    minibatch,
+    overflow_search,
+    spectral,
+    spectral_small,
+    stepwise,
+)
 from jaxreg._plans.stepwise import Data, Outcome
 from jaxreg._request import Request
 
@@ -94,13 +104,13 @@ def _source(request: Request) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames=("dtype",))
-def _problem_of(source: Any, kernel: Any, bias: Any, scale: Any, dtype: str) -> reduced.Problem:
+def _problem_of(source: Any, kernel: Any, bias: Any, scale: Any, dtype: str) -> least_squares.Problem:
     root = _reduction.root_of(source, dtype) if isinstance(source, tuple) else source
     outputs = kernel.shape[1]
-    return reduced.problem(root[:, :-outputs], root[:, -outputs:], kernel, bias, scale)
+    return least_squares.problem(root[:, :-outputs], root[:, -outputs:], kernel, bias, scale)
 
 
-def _problem(request: Request) -> reduced.Problem:
+def _problem(request: Request) -> least_squares.Problem:
     source, layer = _source(request), _home.brought(request.layer)
     with _home.working():
         return _problem_of(source, *layer, _choice.scale(request), request.dtype.name)
@@ -108,7 +118,7 @@ def _problem(request: Request) -> reduced.Problem:
 
 def _params(request: Request, coefficients: Any) -> Any:
     """The model's parameters of coefficients ``(..., coefficients, outputs)``."""
-    return reduced.params(coefficients, jax.tree.structure(request.split[1]))
+    return least_squares.params(coefficients, jax.tree.structure(request.split[1]))
 
 
 def _spectral(request: Request) -> Outcome:
@@ -134,8 +144,8 @@ def _by_modes(request: Request, source: Any, layer: Any, numbers: Array) -> spec
     kept = request.epochs if at is None else len(at)
     steps: dict[str, Any] = {"dtype": request.dtype, "every": request.epochs if at is None else None}
     given = (source, *layer, numbers, None if at is None else at.astype(np.float64))
-    if small.serves(source, layer[0], kept, momentum=momentum, record=request.record):
-        return small.run(*given, **steps)
+    if spectral_small.serves(source, layer[0], kept, momentum=momentum, record=request.record):
+        return spectral_small.run(*given, **steps)
     return spectral.run(*given, **steps, momentum=momentum, record=request.record)
 
 
@@ -145,7 +155,7 @@ def _spectral_overflow(request: Request, numbers: Array) -> _Overflow:
     root, outputs = _home.brought(_reduction.root(*request.data, dtype=request.dtype)), request.shapes[1][1]
     with _home.working():
         given = (root[:, -outputs:], *_home.brought(request.layer), numbers)
-        found = escape.search(root[:, :-outputs], *jax.tree.map(lambda leaf: leaf[None], given))
+        found = overflow_search.search(root[:, :-outputs], *jax.tree.map(lambda leaf: leaf[None], given))
     steps, now, velocity = _home.returned(found, request.layer[0])
     step, params = int(steps[0]), _params(request, now[0])
     buffer = MomentumState(jnp.asarray(min(step, 2**30), jnp.int32), _params(request, velocity[0]))
@@ -177,7 +187,7 @@ def _in_batches(request: Request) -> Outcome:
     with jax.enable_x64(True):
         made = _reduction.products_of_batches(*data, dtype=request.dtype, size=batches.size, rows=rows)
         with _home.working():
-            found = batched.solve(
+            found = compressed_minibatch.solve(
                 _home.brought(made),
                 *_home.brought(layer),
                 optimizer=_rounded(request.optimizer, request.dtype),
@@ -222,8 +232,8 @@ def _continued(request: Request, outcome: Outcome, overflow: _Overflow) -> Outco
     """The outcome with what a loop in the model's dtype does from where it could overflow."""
     params, (graph, _, rest) = _cast(request, overflow.params), request.split
     shapes = jax.eval_shape(functools.partial(optax_step.begin, request.optimizer), params)
-    asked, places = tail.split(_asked(request), overflow.step)
-    later = tail.run(
+    asked, places = after_overflow.split(_asked(request), overflow.step)
+    later = after_overflow.run(
         params,
         rest,
         jax.tree.map(lambda leaf, shape: jnp.asarray(leaf, shape.dtype), overflow.state, shapes),
@@ -237,4 +247,4 @@ def _continued(request: Request, outcome: Outcome, overflow: _Overflow) -> Outco
     )
     known = (outcome.losses, outcome.gradients, outcome.weights)
     new = (later.losses, later.gradients, later.weights)
-    return Outcome(later.params, later.rest, *tail.joined(places, known, new))
+    return Outcome(later.params, later.rest, *after_overflow.joined(places, known, new))

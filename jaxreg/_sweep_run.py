@@ -16,7 +16,7 @@ from jaxreg._many import Rule, Trainings
 from jaxreg._optim import optax_step
 from jaxreg._optim.settings import Settings, as_in
 from jaxreg._optim.sgd import MomentumState, sgd
-from jaxreg._plans import escape
+from jaxreg._plans import overflow_search
 from jaxreg._plans.stepwise import Data
 from jaxreg._request import Request
 
@@ -162,7 +162,7 @@ def _spectral(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
             return _like(many.starts, params), losses, None
         few = jax.tree.map(lambda leaf: leaf[gone], starts)
         own = columns if columns.ndim == 2 else columns[gone]
-        found = escape.search(own, targets[many.which[gone]], few["kernel"], few.get("bias"), numbers[gone])
+        found = overflow_search.search(own, targets[many.which[gone]], few["kernel"], few.get("bias"), numbers[gone])
         found = _home.returned(found, jax.tree.leaves(many.starts)[0])
 
     def state(trainings: Trainings, rule: Rule, places: Array) -> Any:

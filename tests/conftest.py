@@ -28,7 +28,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # The rooms whose shapes are written out. Public functions check their arguments themselves, in words of their own.
 _SHAPED = [
-    "jaxreg._batches",
+    "jaxreg._plans.batches",
     "jaxreg._plans.minibatch",
     "jaxreg._plans.stepwise",
     "parity._carried",

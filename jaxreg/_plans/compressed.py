@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxreg._optim import optax_step
-from jaxreg._plans.reduced import Problem, coefficients, params, too_large
+from jaxreg._plans.least_squares import Problem, coefficients, params, too_large
 from jaxreg._plans.stepwise import laid_out, scan
 
 

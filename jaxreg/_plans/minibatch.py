@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxreg._batches import Batches, permutation
 from jaxreg._optim import optax_step
+from jaxreg._plans.batches import Batches, permutation
 from jaxreg._plans.stepwise import Data, Loss, Outcome, laid_out, one_step, scan
 
 

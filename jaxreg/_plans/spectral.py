@@ -13,10 +13,10 @@ from jax import Array, lax
 from jaxtyping import Float64
 
 from jaxreg import _reduction
-from jaxreg._modes import left
 from jaxreg._optim.settings import Settings
-from jaxreg._plans import reduced
-from jaxreg._plans.reduced import Problem, too_large
+from jaxreg._plans import least_squares
+from jaxreg._plans.closed_form import left
+from jaxreg._plans.least_squares import Problem, too_large
 
 # Of the curvature where a mode has none: small enough to move nothing in 2**53 steps.
 _NONE = 1e-200
@@ -266,7 +266,7 @@ def begun(
     The arguments are those of :func:`answer`.
     """
     given, settings, problem, modes = opened(columns, targets, kernel, bias, numbers, momentum)
-    training = Training(modes, numbers, reduced.is_finite(problem))
+    training = Training(modes, numbers, least_squares.is_finite(problem))
     ends = jnp.stack([given.steps, given.steps + 1, jnp.zeros(())])
     state = after(modes, problem.scale, ends, settings)
     final = coefficients_of(modes, state)
@@ -280,7 +280,7 @@ def opened(
 ) -> tuple[Numbers, Settings, Problem, Modes]:
     """What the arguments of :func:`answer` say, and the problem and its modes that they make."""
     given, settings = taken(numbers, momentum)
-    problem = reduced.problem(columns, targets, kernel, bias, given.scale)
+    problem = least_squares.problem(columns, targets, kernel, bias, given.scale)
     return given, settings, problem, decompose(problem)
 
 

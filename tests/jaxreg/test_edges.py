@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 import jaxreg
 from jaxreg import _host
-from jaxreg._plans import tail
 
 random = np.random.default_rng(0)
 X = random.normal(size=(30, 1)).astype(np.float32)

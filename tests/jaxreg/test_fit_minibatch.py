@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jaxreg
-from jaxreg import _batches
+from jaxreg._plans import batches
 from jaxreg.torch_random import Generator
 from tests.jaxreg import minibatch_peer
 from tests.jaxreg.minibatch_peer import Problem
@@ -98,7 +98,7 @@ def test_it_is_the_loop_over_a_dataloader_of_ten_thousand_rows() -> None:
 def test_a_training_in_parts_is_one_training(monkeypatch: pytest.MonkeyPatch, compilations: list[str]) -> None:
     problem = Problem(rows=9, batch_size=4, drop_last=False, kind="generator", epochs=8, momentum=0.9)
     # Orders of three epochs at once: parts of three, three, and two.
-    monkeypatch.setattr(_batches, "ORDERS_AT_ONCE", 30)
+    monkeypatch.setattr(batches, "ORDERS_AT_ONCE", 30)
     assert_same_training(problem)
     assert len([name for name in compilations if "_train" in name]) == 1
     compilations.clear()
@@ -186,7 +186,7 @@ def test_a_generator_goes_on_where_the_last_training_stopped() -> None:
 def test_permutations_are_jaxs_own(rows: int) -> None:
     for seed in range(3):
         for key in (jax.random.key(seed), jax.random.key(seed, impl="rbg")):
-            order = jax.jit(_batches.permutation, static_argnums=1)(key, rows)
+            order = jax.jit(batches.permutation, static_argnums=1)(key, rows)
             assert order.dtype == jnp.int32
             assert (order == jax.random.permutation(key, rows)).all()
 
@@ -197,7 +197,7 @@ def test_equal_bits_keep_their_order_as_in_jaxs_own(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(jax.random, "bits", few)
     order = np.argsort(few(jax.random.key(0), (50,)), kind="stable")  # fifty rows take one round
-    assert _batches.permutation(jax.random.key(0), 50).tolist() == order.tolist()
+    assert batches.permutation(jax.random.key(0), 50).tolist() == order.tolist()
 
 
 def test_keys_of_the_old_kind_are_taken() -> None:

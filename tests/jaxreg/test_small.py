@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxreg
-from jaxreg._plans import small
+from jaxreg._plans import spectral_small
 
 EPSILON = 2.0**-53
 
@@ -24,7 +24,7 @@ def test_triangle_has_the_cross_products_of_the_data(rows: int, seed: int, weigh
     x, y = ((random.integers(-99, 100, (rows, 1)) + shift).astype(np.float32) for _ in range(2))
     weights = random.integers(0, 10, rows).astype(np.float32) if weighted else None
     with jax.enable_x64(True):
-        found = np.asarray(small.triangle((x, y, weights), dtype=np.dtype(np.float32)))
+        found = np.asarray(spectral_small.triangle((x, y, weights), dtype=np.dtype(np.float32)))
     z = np.concatenate([x, np.ones((rows, 1)), y], 1).astype(np.int64)
     exact = z.T @ (z if weights is None else weights.astype(np.int64)[:, None] * z)
     assert (found == np.triu(found)).all()
@@ -85,7 +85,7 @@ def test_it_trains_as_the_other_does(
         np.testing.assert_allclose(one, other, rtol=2.0**-23, atol=lost)
 
 
-run = small.run
+run = spectral_small.run
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1, "maximize": True}], ids=str)
@@ -114,7 +114,7 @@ def test_what_it_is_not_for() -> None:
     def serves(rows: int, inputs: int, outputs: int, kept: int = 1000, **other: Any) -> bool:
         data = (np.zeros((rows, inputs), np.float32), np.zeros((rows, outputs), np.float32), None)
         kernel = np.zeros((inputs, outputs), np.float32)
-        return small.serves(data, kernel, kept, **{"momentum": False, "record": frozenset(), **other})
+        return spectral_small.serves(data, kernel, kept, **{"momentum": False, "record": frozenset(), **other})
 
     assert serves(100, 1, 1)
     assert not serves(100, 2, 1)
@@ -124,4 +124,4 @@ def test_what_it_is_not_for() -> None:
     assert not serves(100, 1, 1, record=frozenset({"weights"}))
     assert not serves(100, 1, 1, momentum=True)
     root, kernel = np.eye(3), np.zeros((1, 1), np.float32)
-    assert not small.serves(root, kernel, 1000, momentum=False, record=frozenset())
+    assert not spectral_small.serves(root, kernel, 1000, momentum=False, record=frozenset())

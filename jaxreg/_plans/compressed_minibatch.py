@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Float64
 
 from jaxreg._optim import optax_step
-from jaxreg._plans.reduced import coefficients, params, start, within
+from jaxreg._plans.least_squares import coefficients, params, start, within
 from jaxreg._plans.stepwise import laid_out, scan
 
 

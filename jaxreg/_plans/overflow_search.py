@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreg._plans import spectral
-from jaxreg._plans.reduced import too_large
+from jaxreg._plans.least_squares import too_large
 
 # Steps looked at in one turn of the search.
 _SEARCHED = 64

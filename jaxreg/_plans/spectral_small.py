@@ -17,8 +17,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float64
 
-from jaxreg._modes import power
 from jaxreg._plans import spectral
+from jaxreg._plans.closed_form import power
 from jaxreg._plans.spectral import Answer
 
 # Columns, the constant one and the targets with them; numbers of the data; and steps whose losses are kept.
