@@ -166,7 +166,7 @@ REFUSED = {
         loss(MSE, LINEAR)
         .replace("    optimizer.zero_grad()\n", "    model.zero_grad()\n")
         .replace("optimizer.step()", "\n    with torch.no_grad():\n        model.weight -= 0.1 * model.weight.grad"),
-        r"never stepped an optimizer\. It calls backward\(\), .* changes the weights by itself, write that as torch\.optim\.SGD.*: loss\.b",
+        r"never stepped an optimizer\. It calls backward\(\), .* write that as torch\.optim\.SGD.*: loss\.back",
     ),
     "OneCycleLR": (
         loss(
