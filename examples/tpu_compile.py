@@ -34,10 +34,11 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
 import jaxreg
-from jaxreg import _many, _reduction
+from jaxreg import _many
 from jaxreg._many import Rule, Trainings
 from jaxreg._plans import stepwise
 from jaxreg._plans.stepwise import Data
+from jaxreg._statistics import gram_root
 
 TOPOLOGIES = ("v4:2x2x1", "v5e:2x2", "v5e:16x16", "v5p:2x2x1", "v5p:8x8x16", "v6e:2x2", "v6e:16x16")
 ROWS, COLUMNS, EPOCHS = 1 << 20, 64, 1000
@@ -113,7 +114,7 @@ def programs(on: Shapes) -> Iterator[Program]:
     yield Program("stepwise", stepwise.run, start, {**how, "optimizer": jaxreg.sgd(0.1, 0.9)}, False)
     yield Program("stepwise, Adam", stepwise.run, start, {**how, "optimizer": optax.adam(0.1)}, False)
     over = {"dtype": "float32", "mesh": on.mesh, "axes": "devices"}
-    yield Program("one pass over the data", _reduction.root_over, (tuple(data),), over, True)
+    yield Program("one pass over the data", gram_root.root_over, (tuple(data),), over, True)
     yield _batches(on)
     yield _sweep(on)
     yield _groups(on)
@@ -125,7 +126,7 @@ def _batches(on: Shapes) -> Program:
     alone = Shapes(list(on.mesh.devices.flat)[:1])
     data = (alone.whole(ROWS, COLUMNS), alone.whole(ROWS, 1), None)
     how = {"dtype": "float32", "size": BATCH, "rows": ROWS}
-    return Program("one pass over batches, on one", _reduction.products_of_batches_on, (data,), how, True)
+    return Program("one pass over batches, on one", gram_root.products_of_batches_on, (data,), how, True)
 
 
 def _sweep(on: Shapes) -> Program:

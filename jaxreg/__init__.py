@@ -10,7 +10,7 @@ from jaxreg._nn.losses import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 from jaxreg._optim.sgd import MomentumState, sgd
 from jaxreg._optim.sgd_groups import sgd_groups
 from jaxreg._result import FitResult, Trace
-from jaxreg._statistics import SufficientStatistics
+from jaxreg._statistics.sufficient import SufficientStatistics
 from jaxreg._sweep import sweep
 from jaxreg._sweep_result import SweepResult
 

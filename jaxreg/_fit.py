@@ -28,7 +28,7 @@ from jaxreg._request import Request
 from jaxreg._result import FitResult, Trace
 from jaxreg._room import told_where_it_ends
 from jaxreg._run import run
-from jaxreg._statistics import SufficientStatistics
+from jaxreg._statistics.sufficient import SufficientStatistics
 from jaxreg.torch_random import Generator
 
 RECORDABLE = ("gradients", "weights")

@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreg import _choice, _reduction
+from jaxreg import _choice
 from jaxreg._checks import is_array, known
 from jaxreg._optim.sgd import PyTorchSGD
 from jaxreg._plans.stepwise import Data
 from jaxreg._request import Request
+from jaxreg._statistics import gram_root
 
 Array = np.ndarray[Any, Any]
 # Data of so many bytes are kept with the result; larger ones are looked at again only if somebody else keeps them.
@@ -80,7 +81,7 @@ def _root(request: Request, losses: Any) -> Array | None:
     request = dataclasses.replace(request, data=data)
     if not request.fits or not _is_cheap(request):
         return None
-    found = _sound(_reduction.root(*data, dtype=request.dtype))
+    found = _sound(gram_root.root(*data, dtype=request.dtype))
     if found is None or all(leaf is None or is_array(leaf) for leaf in data):
         return found
     is_first = request.batches is None and losses.shape[0] > 0 and (request.at is None or request.at[0] == 0)

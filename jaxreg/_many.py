@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxreg import _reduction
 from jaxreg._checks import is_array
 from jaxreg._optim import optax_step
 from jaxreg._plans import after_overflow, compressed, least_squares, spectral
 from jaxreg._plans.stepwise import Data, one_step, scan
+from jaxreg._statistics import gram_root
 from jaxreg._traced import is_tracer
 
 Array = np.ndarray[Any, Any]
@@ -78,7 +78,7 @@ def _is_free(leaf: Any) -> bool:
 @functools.partial(jax.jit, static_argnames=("dtype",))
 def roots(groups: Data, dtype: str) -> Any:
     """A root of the cross-products of each group's ``[inputs 1 targets]``, to be traced with float64 enabled."""
-    return jax.vmap(lambda one: _reduction.rows_or_root(one, dtype))(groups)
+    return jax.vmap(lambda one: gram_root.rows_or_root(one, dtype))(groups)
 
 
 @functools.partial(jax.jit, static_argnames=("momentum",))

@@ -21,7 +21,7 @@ from jaxreg._optim import optax_step
 from jaxreg._plans.batches import Batches
 from jaxreg._plans.stepwise import Data
 from jaxreg._room import check_kept
-from jaxreg._statistics import SufficientStatistics
+from jaxreg._statistics.sufficient import SufficientStatistics
 from jaxreg._traced import is_tracer
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg import _choice, _home, _reduction
+from jaxreg import _choice, _home
 from jaxreg._checks import is_array, is_number
 from jaxreg._optim import optax_step
 from jaxreg._optim.settings import as_in
@@ -27,6 +27,7 @@ from jaxreg._plans import (
 )
 from jaxreg._plans.stepwise import Data, Outcome
 from jaxreg._request import Request
+from jaxreg._statistics import gram_root
 
 Array = np.ndarray[Any, Any]
 
@@ -98,14 +99,14 @@ def _source(request: Request) -> Any:
         return _home.brought(request.statistics.root)
     assert request.data is not None
     elsewhere = _home.home() is not None and not isinstance(request.data.inputs, np.ndarray)
-    if _reduction.in_one(request.data, request.dtype) and not elsewhere:
+    if gram_root.in_one(request.data, request.dtype) and not elsewhere:
         return request.data
-    return _home.brought(_reduction.root(*request.data, dtype=request.dtype))
+    return _home.brought(gram_root.root(*request.data, dtype=request.dtype))
 
 
 @functools.partial(jax.jit, static_argnames=("dtype",))
 def _problem_of(source: Any, kernel: Any, bias: Any, scale: Any, dtype: str) -> least_squares.Problem:
-    root = _reduction.root_of(source, dtype) if isinstance(source, tuple) else source
+    root = gram_root.root_of(source, dtype) if isinstance(source, tuple) else source
     outputs = kernel.shape[1]
     return least_squares.problem(root[:, :-outputs], root[:, -outputs:], kernel, bias, scale)
 
@@ -125,7 +126,7 @@ def _spectral(request: Request) -> Outcome:
     settings = as_in(request.dtype, *request.optimizer.settings)
     numbers = np.array([*settings, _choice.scale(request), request.epochs], np.float64)
     assert request.layer is not None
-    with jax.enable_x64(True), _reduction.small_work(request.data, request.dtype):
+    with jax.enable_x64(True), gram_root.small_work(request.data, request.dtype):
         source, layer = _source(request), _home.brought(request.layer)
         with _home.working():
             answer = _by_modes(request, source, layer, numbers)
@@ -152,7 +153,7 @@ def _by_modes(request: Request, source: Any, layer: Any, numbers: Array) -> spec
 def _spectral_overflow(request: Request, numbers: Array) -> _Overflow:
     assert request.data is not None
     assert request.layer is not None
-    root, outputs = _home.brought(_reduction.root(*request.data, dtype=request.dtype)), request.shapes[1][1]
+    root, outputs = _home.brought(gram_root.root(*request.data, dtype=request.dtype)), request.shapes[1][1]
     with _home.working():
         given = (root[:, -outputs:], *_home.brought(request.layer), numbers)
         found = overflow_search.search(root[:, :-outputs], *jax.tree.map(lambda leaf: leaf[None], given))
@@ -185,7 +186,7 @@ def _in_batches(request: Request) -> Outcome:
     alike = isinstance(request.optimizer, PyTorchSGD)
     names = {"kernel": 0} if layer[1] is None else {"bias": 0, "kernel": 0}
     with jax.enable_x64(True):
-        made = _reduction.products_of_batches(*data, dtype=request.dtype, size=batches.size, rows=rows)
+        made = gram_root.products_of_batches(*data, dtype=request.dtype, size=batches.size, rows=rows)
         with _home.working():
             found = compressed_minibatch.solve(
                 _home.brought(made),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64
 
-from jaxreg import _choice, _home, _many, _reduction
+from jaxreg import _choice, _home, _many
 from jaxreg._checks import is_number
 from jaxreg._many import Rule, Trainings
 from jaxreg._optim import optax_step
@@ -19,6 +19,7 @@ from jaxreg._optim.sgd import MomentumState, sgd
 from jaxreg._plans import overflow_search
 from jaxreg._plans.stepwise import Data
 from jaxreg._request import Request
+from jaxreg._statistics import gram_root
 
 Array = np.ndarray[Any, Any]
 
@@ -123,7 +124,7 @@ def _root(request: Request, many: Many) -> tuple[Any, Any]:
     assert request.data is not None
     inputs, _, weights = request.data
     beside = np.concatenate if all(isinstance(y, np.ndarray) for y in many.choices) else jnp.concatenate
-    root = _reduction.root(inputs, beside(many.choices, 1), weights, dtype=request.dtype)
+    root = gram_root.root(inputs, beside(many.choices, 1), weights, dtype=request.dtype)
     own = inputs.shape[1] + 1
     return root[:, :own], jnp.moveaxis(root[:, own:].reshape(root.shape[0], len(many.choices), -1), 1, 0)
 

@@ -12,11 +12,11 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float64
 
-from jaxreg import _reduction
 from jaxreg._optim.settings import Settings
 from jaxreg._plans import least_squares
 from jaxreg._plans.closed_form import left
 from jaxreg._plans.least_squares import Problem, too_large
+from jaxreg._statistics import gram_root
 
 # Of the curvature where a mode has none: small enough to move nothing in 2**53 steps.
 _NONE = 1e-200
@@ -316,7 +316,7 @@ def run(
     record: frozenset[str],
 ) -> Answer:
     """:func:`answer` from the data or from its root; ``every`` is the number of steps where all are asked for."""
-    root = _reduction.rows_or_root(source, dtype) if isinstance(source, tuple) else source
+    root = gram_root.rows_or_root(source, dtype) if isinstance(source, tuple) else source
     at = jnp.arange(every, dtype=np.float64) if at is None else at
     columns, targets = root[:, : -kernel.shape[1]], root[:, -kernel.shape[1] :]
     return answer(columns, targets, kernel, bias, numbers, at, momentum=momentum, record=record)

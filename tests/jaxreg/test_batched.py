@@ -17,7 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jaxreg
-from jaxreg import _host, _reduction, _room
+from jaxreg import _room
+from jaxreg._statistics import gram_root, host_blas
 from tests.jaxreg.test_plans import OPTIONS, coefficients, follow
 from tests.jaxreg.test_reduction import FLOAT32, drawn, exact
 
@@ -124,10 +125,10 @@ def test_every_batch_has_its_own_rows_products(
 ) -> None:
     data = drawn(rows, inputs, outputs, weighted, seed=rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_host, "_SHARED", 0 if shared else 1 << 60)
-        patch.setattr(_host, "_NUMBERS", 1 << 12)
-        patch.setattr(_host, "has_small_products", lambda: small)
-        found = _reduction.products_of_batches(*data, dtype=FLOAT32, size=size, rows=rows)
+        patch.setattr(host_blas, "_SHARED", 0 if shared else 1 << 60)
+        patch.setattr(host_blas, "_NUMBERS", 1 << 12)
+        patch.setattr(host_blas, "has_small_products", lambda: small)
+        found = gram_root.products_of_batches(*data, dtype=FLOAT32, size=size, rows=rows)
     parts = [[a if a is None else a[at : at + size] for a in data] for at in range(0, rows, size)]
     assert np.array_equal(found, [exact(*part) for part in parts])
 
@@ -137,8 +138,8 @@ def test_every_batch_has_its_own_rows_products(
 def test_xla_makes_the_same_ones(rows: int, size: int, weighted: bool) -> None:
     data = drawn(rows, 5, 2, weighted, seed=1)
     with jax.enable_x64(True):
-        found = _reduction.products_of_batches_on(data, "float32", size, rows)
-    assert np.array_equal(found, _host.products_of_batches(*data, FLOAT32, size, rows))
+        found = gram_root.products_of_batches_on(data, "float32", size, rows)
+    assert np.array_equal(found, host_blas.products_of_batches(*data, FLOAT32, size, rows))
 
 
 def example_of(rows: int = 64, seed: int = 0) -> tuple[Any, Any, Any]:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxreg
-from jaxreg import _host
+from jaxreg._statistics import host_blas
 
 random = np.random.default_rng(0)
 X = random.normal(size=(30, 1)).astype(np.float32)
@@ -202,7 +202,7 @@ def test_a_child_waits_for_no_thread_of_its_parents() -> None:
     holds, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with _host.one_thread():
+        with host_blas.one_thread():
             holds.set()
             done.wait(60)
 
@@ -214,7 +214,7 @@ def test_a_child_waits_for_no_thread_of_its_parents() -> None:
     if not child:
         signal.alarm(30)
         same = [one["num_threads"] for one in threadpoolctl.threadpool_info()] == before
-        with _host.one_thread():
+        with host_blas.one_thread():
             os._exit(0 if same else 1)
     done.set()
     thread.join()

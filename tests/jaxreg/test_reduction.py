@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
 import jaxreg
-from jaxreg import _host, _reduction
 from jaxreg._plans import spectral
+from jaxreg._statistics import gram_root, host_blas
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -54,14 +54,14 @@ def test_the_hosts_blas_leaves_no_row_out(
 ) -> None:
     data = drawn(rows, inputs, outputs, weighted, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_host, "has_small_products", lambda: small)
-        patch.setattr(_host, "_NUMBERS", 1 << 16)
-        assert np.array_equal(_host.products(*data, FLOAT32), exact(*data))
+        patch.setattr(host_blas, "has_small_products", lambda: small)
+        patch.setattr(host_blas, "_NUMBERS", 1 << 16)
+        assert np.array_equal(host_blas.products(*data, FLOAT32), exact(*data))
 
 
 @given(columns=st.integers(1, 200))
 def test_panels_make_up_the_upper_half_once_and_their_blocks_are_small(columns: int) -> None:
-    panels = _host._panels(columns)
+    panels = host_blas._panels(columns)
     if columns == 1 or columns > 128:
         assert panels == []
         return
@@ -70,8 +70,8 @@ def test_panels_make_up_the_upper_half_once_and_their_blocks_are_small(columns: 
     for begin, end, high in panels:
         assert begin < end <= high <= columns
         assert len(panels) == 1 or (begin, high - begin) != (0, end - begin)
-        assert _host._size(panels) * (end - begin) * high <= 10**6
-    assert _host._size(panels) >= 256
+        assert host_blas._size(panels) * (end - begin) * high <= 10**6
+    assert host_blas._size(panels) >= 256
 
 
 @pytest.mark.parametrize("numbers", [1 << 11, 1 << 19])
@@ -85,18 +85,18 @@ def test_so_do_columns_multiplied_where_they_are(
 ) -> None:
     data = drawn(rows, inputs, outputs, weighted, seed=rows)
     with jax.enable_x64(True):
-        assert np.array_equal(_reduction._reduced(None, data, "float32", False, numbers), exact(*data))
+        assert np.array_equal(gram_root._reduced(None, data, "float32", False, numbers), exact(*data))
 
 
 def test_both_ways_give_one_root(monkeypatch: pytest.MonkeyPatch) -> None:
     data = drawn(40_000, 40, 1, True, 0)
-    assert _reduction._by_blas(data, FLOAT32)
-    here = _reduction.root(*data, dtype=FLOAT32)
-    there = _reduction.root(*map(jnp.asarray, data), dtype=FLOAT32)
+    assert gram_root._by_blas(data, FLOAT32)
+    here = gram_root.root(*data, dtype=FLOAT32)
+    there = gram_root.root(*map(jnp.asarray, data), dtype=FLOAT32)
     assert np.array_equal(here, there)
-    monkeypatch.setattr(_reduction, "_FEWER_COLUMNS", 1000)
-    assert not _reduction._by_blas(data, FLOAT32)
-    xla = np.asarray(_reduction.root(*map(jnp.asarray, data), dtype=FLOAT32))
+    monkeypatch.setattr(gram_root, "_FEWER_COLUMNS", 1000)
+    assert not gram_root._by_blas(data, FLOAT32)
+    xla = np.asarray(gram_root.root(*map(jnp.asarray, data), dtype=FLOAT32))
     products = exact(*data)
     # What the eigenvectors of a matrix of that size lose of it in float64.
     size = np.sqrt(products.diagonal().astype(np.float64))
@@ -108,7 +108,7 @@ def test_both_ways_give_one_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_not_finite_comes_through_without_a_warning() -> None:
     x, y, _ = drawn(30_000, 40, 1, False, 0)
     x[12_345, 6], x[29_999, 7] = np.nan, np.inf
-    found = _host.products(x, y, None, FLOAT32)
+    found = host_blas.products(x, y, None, FLOAT32)
     assert np.isnan(found[6]).all()
     assert not np.isfinite(found[7]).any()
     assert np.isfinite(np.delete(np.delete(found, [6, 7], 0), [6, 7], 1)).all()
@@ -124,7 +124,7 @@ def test_lapack_starts_no_threads_beside_the_reduction(monkeypatch: pytest.Monke
 
         return call
 
-    monkeypatch.setattr(_reduction, "_square_root", watched("root", _reduction._square_root))
+    monkeypatch.setattr(gram_root, "_square_root", watched("root", gram_root._square_root))
     monkeypatch.setattr(spectral, "run", watched("modes", spectral.run))
     x, y, _ = drawn(40_000, 40, 1, False, 0)
     model = jaxreg.Linear(40, 1, rngs=jaxreg.torch_random.Generator(0))
@@ -137,7 +137,7 @@ def test_the_library_that_xla_calls_is_held_before_it_was_ever_used() -> None:
     script = """
 import jax.numpy as jnp, threadpoolctl
 from jaxreg import _host
-held = {pool["filepath"] for pool in _host._blas().info()}
+held = {pool["filepath"] for pool in host_blas._blas().info()}
 jnp.linalg.eigh(jnp.eye(3)), jnp.linalg.svd(jnp.eye(3))
 assert {pool["filepath"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"} == held
 """
@@ -147,7 +147,7 @@ assert {pool["filepath"] for pool in threadpoolctl.threadpool_info() if pool["us
 def test_blas_has_its_threads_back_after_reductions_side_by_side() -> None:
     before = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
     data = drawn(30_000, 30, 1, False, 1)
-    threads = [threading.Thread(target=_host.products, args=(*data, FLOAT32)) for _ in range(4)]
+    threads = [threading.Thread(target=host_blas.products, args=(*data, FLOAT32)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Float, Float64
 
-from jaxreg import _host
+from jaxreg._statistics import host_blas
 
 # Untyped in JAX.
 _Spec: Any = jax.sharding.PartitionSpec
@@ -56,8 +56,8 @@ def root(inputs: Any, targets: Any, weights: Any = None, *, dtype: Any) -> Float
     data = (inputs, targets, weights)
     with jax.enable_x64(True):
         if _by_blas(data, dtype):
-            with _host.one_thread():
-                found: Any = jax.block_until_ready(_square_root(_host.products(*data, dtype)))  # type: ignore[no-untyped-call]
+            with host_blas.one_thread():
+                found: Any = jax.block_until_ready(_square_root(host_blas.products(*data, dtype)))  # type: ignore[no-untyped-call]
             return found
         if in_one(data, dtype):
             return _root_of(data, dtype.name)
@@ -86,7 +86,7 @@ def products_of_batches(
     """
     data = (inputs, targets, weights)
     if _all_in_host_memory(data):
-        return _host.products_of_batches(*data, dtype, size, rows)
+        return host_blas.products_of_batches(*data, dtype, size, rows)
     with jax.enable_x64(True):
         return products_of_batches_on(data, dtype.name, size, rows)
 
@@ -96,7 +96,7 @@ def products_of_batches_on(
     data: Any, dtype: str, size: int, rows: int
 ) -> Float64[jax.Array, "batches columns columns"]:
     """:func:`products_of_batches` on the device that has the data, to be called with float64 enabled."""
-    columns = _host.columns_of(data)
+    columns = host_blas.columns_of(data)
     add = functools.partial(_multiplied, jnp.zeros((columns, columns)), data=data, dtype=dtype)
     together, whole, found = max(_NUMBERS_AT_ONCE // (size * columns), 1), rows // size, []
     if whole:
@@ -108,7 +108,7 @@ def products_of_batches_on(
 
 def small_work(data: Any, dtype: Any) -> Any:
     """A context for what is done with :func:`root`, and waited for; LAPACK keeps out of the next one's way there."""
-    return _host.one_thread() if data is not None and _by_blas(data, dtype) else contextlib.nullcontext()
+    return host_blas.one_thread() if data is not None and _by_blas(data, dtype) else contextlib.nullcontext()
 
 
 def in_one(data: Any, dtype: Any) -> bool:
@@ -122,10 +122,10 @@ def in_one(data: Any, dtype: Any) -> bool:
 
 def _by_blas(data: Any, dtype: Any) -> bool:
     """Whether the host's BLAS makes the cross-products: there are many, and the data are in the host's memory."""
-    columns = _host.columns_of(data)
+    columns = host_blas.columns_of(data)
     if columns < _FEWER_COLUMNS or data[0].shape[0] * columns < _BLAS_NUMBERS or _is_orthogonal(data, dtype):
         return False
-    return _all_in_host_memory(data) and (columns >= _BLAS_COLUMNS or _host.has_small_products())
+    return _all_in_host_memory(data) and (columns >= _BLAS_COLUMNS or host_blas.has_small_products())
 
 
 def _all_in_host_memory(data: Any) -> bool:
@@ -180,15 +180,15 @@ _root_of = functools.partial(jax.jit, static_argnames=("dtype",))(root_of)
 def rows_or_root(data: Any, dtype: str) -> Float64[jax.Array, "rows columns"]:
     """The rows themselves where they are few, as good a root as any for what is done once; else :func:`root_of`."""
     rows = data[0].shape[0]
-    return _block(data, dtype, 0, rows) if rows * _host.columns_of(data) <= _FEW else root_of(data, dtype)
+    return _block(data, dtype, 0, rows) if rows * host_blas.columns_of(data) <= _FEW else root_of(data, dtype)
 
 
 def _rows_at_once(data: Any) -> int:
-    return max(_HOST_NUMBERS // _host.columns_of(data), 2 * _host.columns_of(data))
+    return max(_HOST_NUMBERS // host_blas.columns_of(data), 2 * host_blas.columns_of(data))
 
 
 def _is_orthogonal(data: Any, dtype: Any) -> bool:
-    return dtype == np.float64 or data[0].shape[0] <= 4 * _host.columns_of(data)
+    return dtype == np.float64 or data[0].shape[0] <= 4 * host_blas.columns_of(data)
 
 
 def merged(roots: Any) -> Float64[jax.Array, "rows columns"]:
@@ -202,7 +202,7 @@ def _reduced(
     total: Any, data: Any, dtype: str, orthogonal: bool, numbers: int = _NUMBERS_AT_ONCE
 ) -> Float64[jax.Array, "rows columns"]:
     """Cross-products, or the triangle of an orthogonal reduction, of the data and of what came before it."""
-    rows, columns = data[0].shape[0], _host.columns_of(data)
+    rows, columns = data[0].shape[0], host_blas.columns_of(data)
     size = max(numbers // columns, 8 * columns if orthogonal else 1)
     size = min(max(size // _LANES, 1) * _LANES, rows)
     add = functools.partial(_stacked if orthogonal else _multiplied, data=data, dtype=dtype)

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxreg import _forked, _reduction, _traced
+from jaxreg import _forked, _traced
 from jaxreg._arrays import as_array, as_weights
 from jaxreg._errors import ArgumentError
+from jaxreg._statistics import gram_root
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +77,7 @@ class SufficientStatistics:
         weight = None if arrays[2] is None else float(np.sum(np.asarray(arrays[2], np.float64)))
         shape = np.shape(arrays[1])
         dtype = np.result_type(arrays[0].dtype, arrays[1].dtype)
-        return cls(_reduction.root(*arrays, dtype=dtype), shape[0], weight, shape[1], dtype)
+        return cls(gram_root.root(*arrays, dtype=dtype), shape[0], weight, shape[1], dtype)
 
     def __add__(self, other: Any) -> SufficientStatistics:
         if not isinstance(other, SufficientStatistics):
@@ -88,7 +89,7 @@ class SufficientStatistics:
                 f"{self!r} and {other!r}"
             )
         weight = None if self.weight is None or other.weight is None else self.weight + other.weight
-        root = _reduction.merged((self.root, other.root))
+        root = gram_root.merged((self.root, other.root))
         return SufficientStatistics(root, self.rows + other.rows, weight, self.out_features, self.dtype)
 
     def __repr__(self) -> str:
