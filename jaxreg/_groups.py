@@ -14,19 +14,20 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxreg import _choice, _sweep_run
+from jaxreg import _sweep_run
 from jaxreg._arrays import as_array, as_known, as_weights
 from jaxreg._calls import Told, check_loss
 from jaxreg._errors import ArgumentError
-from jaxreg._fit import as_steps, check_epochs, check_model, check_optimizer
 from jaxreg._groups_result import GroupsResult
 from jaxreg._many import repeated
 from jaxreg._nn.losses import mse_loss
 from jaxreg._plans.stepwise import Data
 from jaxreg._precision import full_precision, is_full
-from jaxreg._request import Request
 from jaxreg._room import told_where_it_ends
 from jaxreg._traced import is_tracer
+from jaxreg._training import plan_choice
+from jaxreg._training.fit import as_steps, check_epochs, check_model, check_optimizer
+from jaxreg._training.request import Request
 
 Array = np.ndarray[Any, Any]
 # How much larger than the groups' own rows what is laid out for them may be, before they are parted by size.
@@ -122,7 +123,7 @@ def fit_groups(
             at=asked,
             lowered=not is_full(precision),
         )
-        chosen = _choice.choose(plan if not results else chosen, request)
+        chosen = plan_choice.choose(plan if not results else chosen, request)
         request.check_room(chosen, request.epochs, len(members))
         many = _sweep_run.Many(
             settings=[{}] * len(members),

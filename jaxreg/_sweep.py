@@ -15,20 +15,21 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxreg import _choice, _many, _sweep_run
+from jaxreg import _many, _sweep_run
 from jaxreg._arrays import as_array, as_known
 from jaxreg._calls import Told, check_loss
 from jaxreg._checks import is_number
 from jaxreg._errors import ArgumentError
-from jaxreg._fit import as_data, as_steps, check_epochs, check_model, check_optimizer
 from jaxreg._nn.linear import Linear
 from jaxreg._nn.losses import mse_loss
 from jaxreg._optim import sgd
 from jaxreg._optim.settings import Settings
 from jaxreg._precision import full_precision, is_full
-from jaxreg._request import Request
 from jaxreg._room import told_where_it_ends
 from jaxreg._sweep_result import SweepResult
+from jaxreg._training import plan_choice
+from jaxreg._training.fit import as_data, as_steps, check_epochs, check_model, check_optimizer
+from jaxreg._training.request import Request
 
 # Settings of a training that are none of the optimizer's.
 _OWN = ("seed", "targets")
@@ -133,7 +134,7 @@ def sweep(
         at=as_steps([epochs - 1][: int(epochs)] if at is None else at, int(epochs)),
         lowered=not is_full(precision),
     )
-    plan = _choice.choose(plan, request, len(each))
+    plan = plan_choice.choose(plan, request, len(each))
     request.check_room(plan, request.epochs, len(each))
     with full_precision(precision), Told(targets):
         starts = _starts(request, [one.get("seed") for one in each])

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64
 
-from jaxreg import _choice, _home, _many
+from jaxreg import _many
 from jaxreg._checks import is_number
 from jaxreg._many import Rule, Trainings
 from jaxreg._optim import optax_step
@@ -18,8 +18,9 @@ from jaxreg._optim.settings import Settings, as_in
 from jaxreg._optim.sgd import MomentumState, sgd
 from jaxreg._plans import overflow_search
 from jaxreg._plans.stepwise import Data
-from jaxreg._request import Request
 from jaxreg._statistics import gram_root
+from jaxreg._training import plan_choice, tpu_offload
+from jaxreg._training.request import Request
 
 Array = np.ndarray[Any, Any]
 
@@ -132,8 +133,8 @@ def _root(request: Request, many: Many) -> tuple[Any, Any]:
 def _scales(request: Request, many: Many) -> Array:
     """What the sum of squared errors is multiplied with in each training."""
     weights = None if many.groups is None else many.groups.weights
-    if weights is None or not _choice.is_mean(request):
-        return np.full(len(many.settings), _choice.scale(request))
+    if weights is None or not plan_choice.is_mean(request):
+        return np.full(len(many.settings), plan_choice.scale(request))
     return 1 / (np.asarray(weights, np.float64).sum(1) * request.outputs)
 
 
@@ -151,20 +152,20 @@ def _spectral(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
     steps = np.full((len(many.settings), 1), float(request.epochs))
     numbers, starts = np.concatenate([settings, _scales(request, many)[:, None], steps], 1), _named(many.starts)
     with jax.enable_x64(True):
-        columns, targets = _home.brought(_root(request, many))
-        with _home.working():
-            starts = _home.brought(starts)
+        columns, targets = tpu_offload.brought(_root(request, many))
+        with tpu_offload.working():
+            starts = tpu_offload.brought(starts)
             items = _many.spread((starts, jnp.asarray(many.which), jnp.asarray(numbers)))
             at = jnp.asarray(_at(request), np.float64)
             params, losses, over = _many.by_modes(columns, targets, *items, at, momentum=bool(settings[:, 1].any()))
         gone = np.flatnonzero(np.asarray(over))
-        params, losses = _home.returned((params, losses), jax.tree.leaves(many.starts)[0])
+        params, losses = tpu_offload.returned((params, losses), jax.tree.leaves(many.starts)[0])
         if not gone.size:
             return _like(many.starts, params), losses, None
         few = jax.tree.map(lambda leaf: leaf[gone], starts)
         own = columns if columns.ndim == 2 else columns[gone]
         found = overflow_search.search(own, targets[many.which[gone]], few["kernel"], few.get("bias"), numbers[gone])
-        found = _home.returned(found, jax.tree.leaves(many.starts)[0])
+        found = tpu_offload.returned(found, jax.tree.leaves(many.starts)[0])
 
     def state(trainings: Trainings, rule: Rule, places: Array) -> Any:
         velocity = _coefficients(found.velocity[places], many.starts, request.dtype)
@@ -190,12 +191,12 @@ def _compressed(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
     params, losses = many.starts, jnp.zeros((len(many.settings), len(_at(request))), request.dtype)
     steps, before, states = np.zeros(len(many.settings), np.int64), many.starts, {}
     with jax.enable_x64(True):
-        columns, targets = _home.brought(_root(request, many))
+        columns, targets = tpu_offload.brought(_root(request, many))
         for members, rule, values in _groups(many, request, np.arange(len(many.settings)), request.dtype):
             values = {name: leaf.astype(np.float64) for name, leaf in values.items()}
             start = _named(jax.tree.map(lambda leaf, m=members: leaf[m], many.starts))
-            with _home.working():
-                trainings = _many.spread(Trainings(_home.brought(start), many.which[members], values))
+            with tpu_offload.working():
+                trainings = _many.spread(Trainings(tpu_offload.brought(start), many.which[members], values))
                 done = _many.by_reduction(
                     columns,
                     targets,
@@ -207,7 +208,7 @@ def _compressed(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
                     epochs=request.epochs,
                     dtype=request.dtype,
                 )
-            found, kept, (step, (then, state)) = _home.returned(done, jax.tree.leaves(many.starts)[0])
+            found, kept, (step, (then, state)) = tpu_offload.returned(done, jax.tree.leaves(many.starts)[0])
             params, before = _many.put((params, before), (found, then), members)
             losses, steps[members] = losses.at[members].set(kept), np.asarray(step)
             states[rule] = dict(zip(members.tolist(), range(len(members)), strict=True)), state

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 import jaxreg
-from jaxreg import _least_squares
+from jaxreg._training import least_squares_gap
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(40, 3)).astype(np.float32)
@@ -96,7 +96,7 @@ def test_data_that_were_written_to_say_nothing() -> None:
 
 
 def test_large_data_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_least_squares, "_KEPT", 8)
+    monkeypatch.setattr(least_squares_gap, "_KEPT", 8)
     x = X.copy()
     there, gone = fit(x=x), fit(x=X.copy())
     assert "far from" in there.shortfall
@@ -112,7 +112,7 @@ def test_it_goes_with_a_copy_and_the_data_do_not() -> None:
 
 
 def test_nothing_is_worked_out_before_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_least_squares, "sentence", lambda *_: pytest.fail("worked out"))
+    monkeypatch.setattr(least_squares_gap, "sentence", lambda *_: pytest.fail("worked out"))
     result = fit()
     assert result.losses.shape == (5,)
     assert result.model.kernel.shape == (3, 2)

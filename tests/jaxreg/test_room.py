@@ -80,6 +80,6 @@ def test_other_errors_of_jax_stay_what_they_are(monkeypatch: pytest.MonkeyPatch)
     def broken(*_: Any, **__: Any) -> Any:
         raise jax.errors.JaxRuntimeError("INTERNAL: a fault of XLA's own")
 
-    monkeypatch.setattr("jaxreg._fit.run", broken)
+    monkeypatch.setattr("jaxreg._training.fit.run", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="a fault of XLA's own"):
         jaxreg.fit(jaxreg.Linear(1, 1, rngs=nnx.Rngs(0)), Y, Y, optimizer=jaxreg.sgd(0.1), epochs=3)

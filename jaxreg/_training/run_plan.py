@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg import _choice, _home
 from jaxreg._checks import is_array, is_number
 from jaxreg._optim import optax_step
 from jaxreg._optim.settings import as_in
@@ -26,8 +25,9 @@ from jaxreg._plans import (
     stepwise,
 )
 from jaxreg._plans.stepwise import Data, Outcome
-from jaxreg._request import Request
 from jaxreg._statistics import gram_root
+from jaxreg._training import plan_choice, tpu_offload
+from jaxreg._training.request import Request
 
 Array = np.ndarray[Any, Any]
 
@@ -96,12 +96,12 @@ def _asked(request: Request) -> Array:
 def _source(request: Request) -> Any:
     """What the training is worked out from: the data where they go through in one call, else a root of them."""
     if request.statistics is not None:
-        return _home.brought(request.statistics.root)
+        return tpu_offload.brought(request.statistics.root)
     assert request.data is not None
-    elsewhere = _home.home() is not None and not isinstance(request.data.inputs, np.ndarray)
+    elsewhere = tpu_offload.home() is not None and not isinstance(request.data.inputs, np.ndarray)
     if gram_root.in_one(request.data, request.dtype) and not elsewhere:
         return request.data
-    return _home.brought(gram_root.root(*request.data, dtype=request.dtype))
+    return tpu_offload.brought(gram_root.root(*request.data, dtype=request.dtype))
 
 
 @functools.partial(jax.jit, static_argnames=("dtype",))
@@ -112,9 +112,9 @@ def _problem_of(source: Any, kernel: Any, bias: Any, scale: Any, dtype: str) -> 
 
 
 def _problem(request: Request) -> least_squares.Problem:
-    source, layer = _source(request), _home.brought(request.layer)
-    with _home.working():
-        return _problem_of(source, *layer, _choice.scale(request), request.dtype.name)
+    source, layer = _source(request), tpu_offload.brought(request.layer)
+    with tpu_offload.working():
+        return _problem_of(source, *layer, plan_choice.scale(request), request.dtype.name)
 
 
 def _params(request: Request, coefficients: Any) -> Any:
@@ -124,13 +124,13 @@ def _params(request: Request, coefficients: Any) -> Any:
 
 def _spectral(request: Request) -> Outcome:
     settings = as_in(request.dtype, *request.optimizer.settings)
-    numbers = np.array([*settings, _choice.scale(request), request.epochs], np.float64)
+    numbers = np.array([*settings, plan_choice.scale(request), request.epochs], np.float64)
     assert request.layer is not None
     with jax.enable_x64(True), gram_root.small_work(request.data, request.dtype):
-        source, layer = _source(request), _home.brought(request.layer)
-        with _home.working():
+        source, layer = _source(request), tpu_offload.brought(request.layer)
+        with tpu_offload.working():
             answer = _by_modes(request, source, layer, numbers)
-        answer = _home.returned(answer, request.layer[0])
+        answer = tpu_offload.returned(answer, request.layer[0])
         # NumPy takes the flag out of its array in an eighth of the time that bool() does.
         if request.data is None or not np.asarray(answer.overflows):
             return Outcome(answer.params, None, answer.losses, answer.gradients, answer.weights)
@@ -153,11 +153,11 @@ def _by_modes(request: Request, source: Any, layer: Any, numbers: Array) -> spec
 def _spectral_overflow(request: Request, numbers: Array) -> _Overflow:
     assert request.data is not None
     assert request.layer is not None
-    root, outputs = _home.brought(gram_root.root(*request.data, dtype=request.dtype)), request.shapes[1][1]
-    with _home.working():
-        given = (root[:, -outputs:], *_home.brought(request.layer), numbers)
+    root, outputs = tpu_offload.brought(gram_root.root(*request.data, dtype=request.dtype)), request.shapes[1][1]
+    with tpu_offload.working():
+        given = (root[:, -outputs:], *tpu_offload.brought(request.layer), numbers)
         found = overflow_search.search(root[:, :-outputs], *jax.tree.map(lambda leaf: leaf[None], given))
-    steps, now, velocity = _home.returned(found, request.layer[0])
+    steps, now, velocity = tpu_offload.returned(found, request.layer[0])
     step, params = int(steps[0]), _params(request, now[0])
     buffer = MomentumState(jnp.asarray(min(step, 2**30), jnp.int32), _params(request, velocity[0]))
     state = jax.tree.map(
@@ -187,18 +187,18 @@ def _in_batches(request: Request) -> Outcome:
     names = {"kernel": 0} if layer[1] is None else {"bias": 0, "kernel": 0}
     with jax.enable_x64(True):
         made = gram_root.products_of_batches(*data, dtype=request.dtype, size=batches.size, rows=rows)
-        with _home.working():
+        with tpu_offload.working():
             found = compressed_minibatch.solve(
-                _home.brought(made),
-                *_home.brought(layer),
+                tpu_offload.brought(made),
+                *tpu_offload.brought(layer),
                 optimizer=_rounded(request.optimizer, request.dtype),
                 structure=jax.tree.structure(names if alike else request.split[1]),
                 steps=request.epochs * batches.steps,
                 record=request.record,
-                mean=_choice.is_mean(request),
+                mean=plan_choice.is_mean(request),
                 dtype=request.dtype.name,
             )
-        params, kept, overflows = _home.returned(found, layer[0])
+        params, kept, overflows = tpu_offload.returned(found, layer[0])
     if np.asarray(overflows):
         return _at(_stepwise(request), request.at)
     return _at(Outcome(params, None, *kept), request.at)
@@ -209,7 +209,7 @@ def _compressed(request: Request) -> Outcome:
     _, structure_of, rest = request.split
     with jax.enable_x64(True):
         problem = _problem(request)
-        with _home.working():
+        with tpu_offload.working():
             found = compressed.solve(
                 problem,
                 optimizer=optimizer,
@@ -219,7 +219,7 @@ def _compressed(request: Request) -> Outcome:
                 largest=float(np.finfo(request.dtype).max),
             )
         assert request.layer is not None
-        params, kept, overflow = _home.returned(found, request.layer[0])
+        params, kept, overflow = tpu_offload.returned(found, request.layer[0])
         if request.at is not None:
             kept = jax.tree.map(lambda leaf: leaf[request.at], kept)
         outcome = Outcome(_cast(request, params), rest, *(_cast(request, leaf) for leaf in kept))

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreg import _choice
 from jaxreg._checks import is_array, known
 from jaxreg._optim.sgd import PyTorchSGD
 from jaxreg._plans.stepwise import Data
-from jaxreg._request import Request
 from jaxreg._statistics import gram_root
+from jaxreg._training import plan_choice
+from jaxreg._training.request import Request
 
 Array = np.ndarray[Any, Any]
 # Data of so many bytes are kept with the result; larger ones are looked at again only if somebody else keeps them.
@@ -68,7 +68,7 @@ def _is_for_least_squares(request: Request) -> bool:
         settings = request.optimizer.settings
         if settings.maximize or known(settings.weight_decay) != 0:
             return False
-    return not request.is_traced and _choice.is_squared(request)
+    return not request.is_traced and plan_choice.is_squared(request)
 
 
 def _root(request: Request, losses: Any) -> Array | None:
@@ -99,7 +99,7 @@ def _first_loss(request: Request, root: Array) -> float:
     start = np.asarray(kernel, np.float64)
     errors = root[:, : -outputs - 1] @ start - root[:, -outputs:]
     errors += 0.0 if bias is None else np.outer(ones, np.asarray(bias, np.float64))
-    return float(np.sum(errors**2) / ((ones @ ones) * outputs if _choice.is_mean(request) else 1.0))
+    return float(np.sum(errors**2) / ((ones @ ones) * outputs if plan_choice.is_mean(request) else 1.0))
 
 
 def _there(data: Any) -> Data | None:

@@ -1,0 +1,1 @@
+"""``fit``: check what is asked, choose a plan, run it, give the result."""
