@@ -34,11 +34,11 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
 import jaxreg
-from jaxreg import _many
-from jaxreg._many import Rule, Trainings
 from jaxreg._plans import stepwise
 from jaxreg._plans.stepwise import Data
 from jaxreg._statistics import gram_root
+from jaxreg._sweeps import vectorized
+from jaxreg._sweeps.vectorized import Rule, Trainings
 
 TOPOLOGIES = ("v4:2x2x1", "v5e:2x2", "v5e:16x16", "v5p:2x2x1", "v5p:8x8x16", "v6e:2x2", "v6e:16x16")
 ROWS, COLUMNS, EPOCHS = 1 << 20, 64, 1000
@@ -136,11 +136,13 @@ def _sweep(on: Shapes) -> Program:
     starts = jax.tree.map(lambda leaf: on.spread(count, *leaf.shape), params)
     rule = Rule(graph, jaxreg.mse_loss, jaxreg.sgd, (), False)
     trainings = Trainings(starts, on.spread(count, dtype=np.int32), {"learning_rate": on.spread(count)})
-    state = jax.eval_shape(lambda: _many.started(_filled(trainings), rule))
+    state = jax.eval_shape(lambda: vectorized.started(_filled(trainings), rule))
     state = jax.tree.map(lambda leaf: on.spread(*leaf.shape, dtype=leaf.dtype), state)
     data = Data(on.whole(SWEPT_ROWS, COLUMNS), on.whole(1, SWEPT_ROWS, 1))
     arguments = (trainings, rest, state, on.spread(count, dtype=np.int32), data)
-    return Program(f"sweep, {TRAININGS:,} a device", _many.advance, arguments, {"rule": rule, "count": EPOCHS}, False)
+    return Program(
+        f"sweep, {TRAININGS:,} a device", vectorized.advance, arguments, {"rule": rule, "count": EPOCHS}, False
+    )
 
 
 def _filled(tree: Any) -> Any:
@@ -150,7 +152,7 @@ def _filled(tree: Any) -> Any:
 def _groups(on: Shapes) -> Program:
     count = TRAININGS * on.count
     groups = Data(on.spread(count, GROUP_ROWS, GROUP_COLUMNS), on.spread(count, GROUP_ROWS, 1))
-    return Program(f"groups, {TRAININGS:,} a device, a pass", _many.roots, (groups,), {"dtype": "float32"}, True)
+    return Program(f"groups, {TRAININGS:,} a device, a pass", vectorized.roots, (groups,), {"dtype": "float32"}, True)
 
 
 def _replay(on: Shapes, rows: int) -> Iterator[Program]:

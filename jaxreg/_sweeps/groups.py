@@ -14,16 +14,16 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxreg import _sweep_run
 from jaxreg._arrays import as_array, as_known, as_weights
 from jaxreg._calls import Told, check_loss
 from jaxreg._errors import ArgumentError
-from jaxreg._groups_result import GroupsResult
-from jaxreg._many import repeated
 from jaxreg._nn.losses import mse_loss
 from jaxreg._plans.stepwise import Data
 from jaxreg._precision import full_precision, is_full
 from jaxreg._room import told_where_it_ends
+from jaxreg._sweeps import run
+from jaxreg._sweeps.groups_result import GroupsResult
+from jaxreg._sweeps.vectorized import repeated
 from jaxreg._traced import is_tracer
 from jaxreg._training import plan_choice
 from jaxreg._training.fit import as_steps, check_epochs, check_model, check_optimizer
@@ -125,7 +125,7 @@ def fit_groups(
         )
         chosen = plan_choice.choose(plan if not results else chosen, request)
         request.check_room(chosen, request.epochs, len(members))
-        many = _sweep_run.Many(
+        many = run.Many(
             settings=[{}] * len(members),
             make=_Same(optimizer),
             starts=repeated(request.split[1], len(members)),
@@ -134,7 +134,7 @@ def fit_groups(
             groups=data,
         )
         with full_precision(precision), Told(targets):
-            results.append(_sweep_run.run(chosen, request, many))
+            results.append(run.run(chosen, request, many))
     order = np.argsort(np.concatenate([members for members, _ in parts]))
     params, rest, losses = jax.tree.map(lambda *leaves: _joined(leaves, order), *results)
     return GroupsResult(labels, sizes, losses, params, chosen, int(epochs), asked, copy.copy(model), rest)

@@ -15,7 +15,6 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxreg import _many, _sweep_run
 from jaxreg._arrays import as_array, as_known
 from jaxreg._calls import Told, check_loss
 from jaxreg._checks import is_number
@@ -26,7 +25,8 @@ from jaxreg._optim import sgd
 from jaxreg._optim.settings import Settings
 from jaxreg._precision import full_precision, is_full
 from jaxreg._room import told_where_it_ends
-from jaxreg._sweep_result import SweepResult
+from jaxreg._sweeps import run, vectorized
+from jaxreg._sweeps.sweep_result import SweepResult
 from jaxreg._training import plan_choice
 from jaxreg._training.fit import as_data, as_steps, check_epochs, check_model, check_optimizer
 from jaxreg._training.request import Request
@@ -138,7 +138,7 @@ def sweep(
     request.check_room(plan, request.epochs, len(each))
     with full_precision(precision), Told(targets):
         starts = _starts(request, [one.get("seed") for one in each])
-        params, rest, losses = _sweep_run.run(plan, request, _sweep_run.Many(own, optimizer, starts, which, choices))
+        params, rest, losses = run.run(plan, request, run.Many(own, optimizer, starts, which, choices))
     return SweepResult(tuple(each), losses, params, plan, int(epochs), request.at, copy.copy(model), rest)
 
 
@@ -224,7 +224,7 @@ def _targets(each: list[dict[str, Any]], targets: Any) -> tuple[np.ndarray[Any, 
 def _starts(request: Request, seeds: list[Any]) -> Any:
     """The parameters that each training starts from, a tree like the model's with a leading axis."""
     named = np.array([seed is not None for seed in seeds])
-    own = _many.repeated(request.split[1], len(seeds))
+    own = vectorized.repeated(request.split[1], len(seeds))
     if not named.any():
         return own
     for seed in seeds:

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64
 
-from jaxreg import _many
 from jaxreg._checks import is_number
-from jaxreg._many import Rule, Trainings
 from jaxreg._optim import optax_step
 from jaxreg._optim.settings import Settings, as_in
 from jaxreg._optim.sgd import MomentumState, sgd
 from jaxreg._plans import overflow_search
 from jaxreg._plans.stepwise import Data
 from jaxreg._statistics import gram_root
+from jaxreg._sweeps import vectorized
+from jaxreg._sweeps.vectorized import Rule, Trainings
 from jaxreg._training import plan_choice, tpu_offload
 from jaxreg._training.request import Request
 
@@ -59,7 +59,7 @@ def run(plan: str, request: Request, many: Many) -> tuple[Any, Any, Any]:
     if plan == "stepwise":
         return _stepwise(request, many)
     params, losses, ends = (_spectral if plan == "spectral" else _compressed)(request, many)
-    rest = _many.repeated(request.split[2], len(many.settings))
+    rest = vectorized.repeated(request.split[2], len(many.settings))
     if ends is not None:
         params, losses = _followed(request, many, params, losses, ends)
     return params, rest, losses
@@ -88,16 +88,16 @@ def _data(request: Request, many: Many) -> Data:
 
 
 def _stepwise(request: Request, many: Many) -> tuple[Any, Any, Any]:
-    rest = _many.repeated(request.split[2], len(many.settings))
+    rest = vectorized.repeated(request.split[2], len(many.settings))
     params, losses = many.starts, jnp.zeros((len(many.settings), len(_at(request))), request.dtype)
     data = _data(request, many)
     for members, rule, values in _groups(many, request, np.arange(len(many.settings)), request.dtype):
         own, own_rest = jax.tree.map(lambda leaf, m=members: leaf[m], (many.starts, rest))
-        trainings = _many.spread(Trainings(own, many.which[members], values))
-        state = _many.started(trainings, rule)
-        done = _many.advance(trainings, own_rest, state, data, rule=rule, count=request.epochs)
+        trainings = vectorized.spread(Trainings(own, many.which[members], values))
+        state = vectorized.started(trainings, rule)
+        done = vectorized.advance(trainings, own_rest, state, data, rule=rule, count=request.epochs)
         ends = optax_step.trained(done[0], done[2])
-        params, rest = _many.put((params, rest), (ends, done[1]), members)
+        params, rest = vectorized.put((params, rest), (ends, done[1]), members)
         losses = losses.at[members].set(done[3][:, _at(request)].astype(losses.dtype))
     return params, rest, losses
 
@@ -120,7 +120,7 @@ def _like(tree: Any, params: Any) -> Any:
 def _root(request: Request, many: Many) -> tuple[Any, Any]:
     """A root of the cross-products of ``[inputs 1]`` and of all targets, these by target; for groups both by group."""
     if many.groups is not None:
-        root = _many.roots(many.groups, request.dtype.name)
+        root = vectorized.roots(many.groups, request.dtype.name)
         return root[:, :, : -request.outputs], root[:, :, -request.outputs :]
     assert request.data is not None
     inputs, _, weights = request.data
@@ -155,9 +155,11 @@ def _spectral(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
         columns, targets = tpu_offload.brought(_root(request, many))
         with tpu_offload.working():
             starts = tpu_offload.brought(starts)
-            items = _many.spread((starts, jnp.asarray(many.which), jnp.asarray(numbers)))
+            items = vectorized.spread((starts, jnp.asarray(many.which), jnp.asarray(numbers)))
             at = jnp.asarray(_at(request), np.float64)
-            params, losses, over = _many.by_modes(columns, targets, *items, at, momentum=bool(settings[:, 1].any()))
+            params, losses, over = vectorized.by_modes(
+                columns, targets, *items, at, momentum=bool(settings[:, 1].any())
+            )
         gone = np.flatnonzero(np.asarray(over))
         params, losses = tpu_offload.returned((params, losses), jax.tree.leaves(many.starts)[0])
         if not gone.size:
@@ -172,7 +174,7 @@ def _spectral(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
         buffer = MomentumState(np.minimum(found.step[places], 2**30).astype(np.int32), velocity)
         return jax.tree.map(
             lambda part: buffer if isinstance(part, MomentumState) else part,
-            _many.started(trainings, rule),
+            vectorized.started(trainings, rule),
             is_leaf=lambda part: isinstance(part, MomentumState),
         )
 
@@ -196,8 +198,8 @@ def _compressed(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
             values = {name: leaf.astype(np.float64) for name, leaf in values.items()}
             start = _named(jax.tree.map(lambda leaf, m=members: leaf[m], many.starts))
             with tpu_offload.working():
-                trainings = _many.spread(Trainings(tpu_offload.brought(start), many.which[members], values))
-                done = _many.by_reduction(
+                trainings = vectorized.spread(Trainings(tpu_offload.brought(start), many.which[members], values))
+                done = vectorized.by_reduction(
                     columns,
                     targets,
                     trainings,
@@ -209,7 +211,7 @@ def _compressed(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
                     dtype=request.dtype,
                 )
             found, kept, (step, (then, state)) = tpu_offload.returned(done, jax.tree.leaves(many.starts)[0])
-            params, before = _many.put((params, before), (found, then), members)
+            params, before = vectorized.put((params, before), (found, then), members)
             losses, steps[members] = losses.at[members].set(kept), np.asarray(step)
             states[rule] = dict(zip(members.tolist(), range(len(members)), strict=True)), state
     gone = np.flatnonzero(steps < request.epochs)
@@ -219,7 +221,7 @@ def _compressed(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
     def state_of(trainings: Trainings, rule: Rule, places: Array) -> Any:
         where, state = states[rule]
         rows = np.array([where[number] for number in gone[places].tolist()])
-        shapes = jax.eval_shape(lambda: _many.started(trainings, rule))
+        shapes = jax.eval_shape(lambda: vectorized.started(trainings, rule))
         return jax.tree.map(lambda leaf, shape: jnp.asarray(leaf[rows], shape.dtype), state, shapes)
 
     return params, losses, _Ends(gone, steps[gone], jax.tree.map(lambda leaf: leaf[gone], before), state_of)
@@ -235,8 +237,8 @@ def _followed(request: Request, many: Many, params: Any, losses: Any, ends: _End
         begin = ends.begin[places]
         own = jax.tree.map(lambda leaf, p=places: jnp.asarray(leaf[p], request.dtype), ends.params)
         trainings = Trainings(own, many.which[members], values)
-        state, others = ends.state(trainings, rule, places), _many.repeated(rest, len(members))
-        last, later = _many.to_the_end(trainings, others, state, begin, request.epochs, data, rule, each)
-        params = _many.put(params, last, members)
+        state, others = ends.state(trainings, rule, places), vectorized.repeated(rest, len(members))
+        last, later = vectorized.to_the_end(trainings, others, state, begin, request.epochs, data, rule, each)
+        params = vectorized.put(params, last, members)
         losses[members] = np.where(asked[None] < begin[:, None], losses[members], later[:, back])
     return params, jnp.asarray(losses)

@@ -1,0 +1,1 @@
+"""Many trainings in one compiled program: settings over the same data, and groups of rows."""
