@@ -12,7 +12,7 @@ import torch
 from hypothesis import strategies as st
 
 from jaxreg import lr_scheduler
-from jaxreg._schedules import Schedule
+from jaxreg.lr_scheduler._schedules import Schedule
 
 U = 2.0**-53
 # pow and cos within four units in the last place, which are eight unit roundoffs: glibc documents one or two.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from jaxreg import _schedules as formulas
 from jaxreg._checks import check_between, check_choice, check_count, check_flag, check_setting, is_number
 from jaxreg._errors import ArgumentError
-from jaxreg._schedules import Schedule
+from jaxreg.lr_scheduler import _schedules as formulas
+from jaxreg.lr_scheduler._schedules import Schedule
 
 
 def one_cycle_lr(

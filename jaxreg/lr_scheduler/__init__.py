@@ -23,12 +23,12 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxreg import _schedules as formulas
 from jaxreg._checks import check_between, check_count, check_setting, is_finite, is_number
-from jaxreg._cyclic import cyclic_lr, cyclic_momentum
 from jaxreg._errors import ArgumentError
-from jaxreg._one_cycle import one_cycle_lr, one_cycle_momentum
-from jaxreg._schedules import Schedule
+from jaxreg.lr_scheduler import _schedules as formulas
+from jaxreg.lr_scheduler._cyclic import cyclic_lr, cyclic_momentum
+from jaxreg.lr_scheduler._one_cycle import one_cycle_lr, one_cycle_momentum
+from jaxreg.lr_scheduler._schedules import Schedule
 
 __all__ = [
     "constant_lr",
