@@ -19,7 +19,7 @@ from jaxreg._errors import ArgumentError
 from jaxreg._optim.sgd import MomentumState, sgd
 from jaxreg._optim.sgd_groups import group_of, sgd_groups
 from jaxreg._paths import dotted, named_leaves
-from jaxreg._torch_names import Array, Parameter, as_numpy, compare, parameters, raise_mismatches
+from jaxreg.state_dict._torch_names import Array, Parameter, as_numpy, compare, parameters, raise_mismatches
 
 _DEFAULTS = {name: item.default for name, item in inspect.signature(sgd).parameters.items()}
 _THEIR_OWN = {"foreach": None, "differentiable": False, "fused": None}  # how PyTorch runs, not what it computes

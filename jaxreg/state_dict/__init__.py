@@ -18,9 +18,9 @@ import jax
 from flax import nnx
 
 from jaxreg._errors import ArgumentError
-from jaxreg._optimizer_state import export_optimizer, load_optimizer, make_optimizer
-from jaxreg._tensor_files import export, load_file, save_file
-from jaxreg._torch_names import as_numpy, compare, parameters, raise_mismatches
+from jaxreg.state_dict._safetensors import export, load_file, save_file
+from jaxreg.state_dict._sgd_state import export_optimizer, load_optimizer, make_optimizer
+from jaxreg.state_dict._torch_names import as_numpy, compare, parameters, raise_mismatches
 
 __all__ = ["export", "export_optimizer", "load", "load_file", "load_optimizer", "make_optimizer", "save_file"]
 

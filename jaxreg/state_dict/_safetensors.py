@@ -17,7 +17,7 @@ from flax import nnx
 
 from jaxreg._errors import ArgumentError
 from jaxreg._files import write_whole
-from jaxreg._torch_names import Array, as_numpy, parameters
+from jaxreg.state_dict._torch_names import Array, as_numpy, parameters
 
 # What an optimizer's file has beside the arrays: its parameter groups as JSON, in the header's free text.
 _GROUPS = "param_groups"
