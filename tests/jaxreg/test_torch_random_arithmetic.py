@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxreg import _torch_random_permutation as permutation
-from jaxreg._mt19937 import Engine
-from jaxreg._torch_random_fma import affine32, affine64, fma32
-from jaxreg._torch_random_normal import log32, sincos32
+from jaxreg.torch_random import _permutation as permutation
+from jaxreg.torch_random._fma import affine32, affine64, fma32
+from jaxreg.torch_random._mt19937 import Engine
+from jaxreg.torch_random._normal import log32, sincos32
 
 
 def nearest32(exact: Fraction) -> float:

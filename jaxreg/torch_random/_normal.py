@@ -2,7 +2,7 @@
 
 The float32 logarithm, sine and cosine are those of the Cephes library (S. Moshier) in the operation order of
 ``ATen/native/cpu/avx_mathfun.h``. Compiled for AVX2, a product that flows into a sum becomes one fused multiply-add,
-and which ones do is part of the result; :func:`~jaxreg._torch_random_fma.fma32` stands wherever the compiler fuses.
+and which ones do is part of the result; :func:`~jaxreg.torch_random._fma.fma32` stands wherever the compiler fuses.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from jaxreg._torch_random_fma import affine32, affine64, fma32
+from jaxreg.torch_random._fma import affine32, affine64, fma32
 
 _LOG_POLYNOMIAL = (
     7.0376836292e-2,

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from jaxtyping import Float, Int64
 
 from jaxreg._errors import ArgumentError
-from jaxreg._mt19937 import Cached, Engine
-from jaxreg._torch_random_arguments import Size, check_bounds, check_normal, integer, to_dtype, to_shape
-from jaxreg._torch_random_fma import affine32, affine64
-from jaxreg._torch_random_normal import pair, sixteens
-from jaxreg._torch_random_permutation import INSIDE_OUT_FROM, inside_out, shuffle
+from jaxreg.torch_random._arguments import Size, check_bounds, check_normal, integer, to_dtype, to_shape
+from jaxreg.torch_random._fma import affine32, affine64
+from jaxreg.torch_random._mt19937 import Cached, Engine
+from jaxreg.torch_random._normal import pair, sixteens
+from jaxreg.torch_random._permutation import INSIDE_OUT_FROM, inside_out, shuffle
 
 __all__ = ["Generator"]
 
