@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg._checks import is_array
 from jaxreg._errors import ArgumentError
 from jaxreg._traced import is_tracer
+from jaxreg._validation import is_array
 
 Array = Any
 

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxreg._checks import is_array
 from jaxreg._errors import ArgumentError
 from jaxreg._nn.losses import ShapeError, mse_loss
+from jaxreg._validation import is_array
 
 # PyTorch's losses that are here too, by the names of module and function.
 _HERE = {

@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
 # Loaded when first asked for: PyTorch and JAX take seconds to import, and a recording is read without PyTorch.
 _HOME = {
-    "Cause": "causes",
-    "DivergenceError": "_errors",
-    "Finding": "_judge",
-    "Matrix": "_matrix",
-    "MissingDependencyError": "_errors",
-    "OutputError": "_errors",
-    "ParityError": "_errors",
-    "Port": "_ports",
-    "PortError": "_errors",
-    "ProgramError": "_errors",
-    "Recording": "_recording",
-    "RecordingError": "_errors",
-    "UnsupportedError": "_errors",
-    "Verdict": "_verdict",
-    "check": "_check",
-    "matrix": "_across",
-    "port": "_translate",
-    "record": "_record",
-    "rounding": "",
+    "Cause": "parity.causes",
+    "DivergenceError": "parity._errors",
+    "Finding": "parity._judge",
+    "Matrix": "parity._matrix",
+    "MissingDependencyError": "parity._errors",
+    "OutputError": "parity._errors",
+    "ParityError": "parity._errors",
+    "Port": "parity._ports",
+    "PortError": "parity._errors",
+    "ProgramError": "parity._errors",
+    "Recording": "parity._recording",
+    "RecordingError": "parity._errors",
+    "UnsupportedError": "parity._errors",
+    "Verdict": "parity._verdict",
+    "check": "parity._check",
+    "matrix": "parity._across",
+    "port": "parity._translate",
+    "record": "parity._record",
+    "rounding": "parity.rounding",
 }
 
 __all__ = [
@@ -81,7 +81,7 @@ def __getattr__(name: str) -> Any:
         importlib.import_module("parity._torch").require_torch()
     if name == "rounding":
         return importlib.import_module("parity.rounding")
-    return getattr(importlib.import_module(f"parity.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxreg._checks import is_number
 from jaxreg._files import can_be_named
+from jaxreg._validation import is_number
 from parity._errors import ParityError
 
 

@@ -11,10 +11,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from jaxreg._arrays import as_array
-from jaxreg._checks import check_count, check_dtype, check_flag
 from jaxreg._errors import ArgumentError
+from jaxreg._memory import short_of
 from jaxreg._precision import full_precision
-from jaxreg._room import short_of
+from jaxreg._validation import check_count, check_dtype, check_flag
 from jaxreg.torch_random import Generator
 
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxreg._arrays import as_array, as_weights
-from jaxreg._checks import check_choice, is_finite, is_number
 from jaxreg._errors import ArgumentError
+from jaxreg._validation import check_choice, is_finite, is_number
 
 Reduction = Literal["mean", "sum", "none"]
 

@@ -12,9 +12,9 @@ import optax
 from jax.typing import ArrayLike
 from optax import GradientTransformation
 
-from jaxreg._checks import check_flag, check_setting, is_number, known
 from jaxreg._errors import ArgumentError
 from jaxreg._optim.settings import Settings
+from jaxreg._validation import check_flag, check_setting, is_number, known
 
 
 class MomentumState(NamedTuple):

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxreg._errors import ArgumentError
 from jaxreg._optim.sgd import sgd
-from jaxreg._paths import dotted, named_leaves
+from jaxreg._tree_paths import dotted, named_leaves
 
 _SETTINGS = tuple(inspect.signature(sgd).parameters)
 

@@ -17,10 +17,10 @@ from jax.typing import ArrayLike
 from jaxreg._arrays import as_array, as_known, as_weights
 from jaxreg._calls import Told, check_loss
 from jaxreg._errors import ArgumentError
+from jaxreg._memory import told_where_it_ends
 from jaxreg._nn.losses import mse_loss
 from jaxreg._plans.stepwise import Data
 from jaxreg._precision import full_precision, is_full
-from jaxreg._room import told_where_it_ends
 from jaxreg._sweeps import run
 from jaxreg._sweeps.groups_result import GroupsResult
 from jaxreg._sweeps.vectorized import repeated

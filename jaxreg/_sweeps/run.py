@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64
 
-from jaxreg._checks import is_number
 from jaxreg._optim import optax_step
 from jaxreg._optim.settings import Settings, as_in
 from jaxreg._optim.sgd import MomentumState, sgd
@@ -21,6 +20,7 @@ from jaxreg._sweeps import vectorized
 from jaxreg._sweeps.vectorized import Rule, Trainings
 from jaxreg._training import plan_choice, tpu_offload
 from jaxreg._training.request import Request
+from jaxreg._validation import is_number
 
 Array = np.ndarray[Any, Any]
 

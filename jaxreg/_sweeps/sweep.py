@@ -17,19 +17,19 @@ from jax.typing import ArrayLike
 
 from jaxreg._arrays import as_array, as_known
 from jaxreg._calls import Told, check_loss
-from jaxreg._checks import is_number
 from jaxreg._errors import ArgumentError
+from jaxreg._memory import told_where_it_ends
 from jaxreg._nn.linear import Linear
 from jaxreg._nn.losses import mse_loss
 from jaxreg._optim import sgd
 from jaxreg._optim.settings import Settings
 from jaxreg._precision import full_precision, is_full
-from jaxreg._room import told_where_it_ends
 from jaxreg._sweeps import run, vectorized
 from jaxreg._sweeps.sweep_result import SweepResult
 from jaxreg._training import plan_choice
 from jaxreg._training.fit import as_data, as_steps, check_epochs, check_model, check_optimizer
 from jaxreg._training.request import Request
+from jaxreg._validation import is_number
 
 # Settings of a training that are none of the optimizer's.
 _OWN = ("seed", "targets")

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxreg._checks import is_array
 from jaxreg._optim import optax_step
 from jaxreg._plans import after_overflow, compressed, least_squares, spectral
 from jaxreg._plans.stepwise import Data, one_step, scan
 from jaxreg._statistics import gram_root
 from jaxreg._traced import is_tracer
+from jaxreg._validation import is_array
 
 Array = np.ndarray[Any, Any]
 # Numbers that the trainings worked out side by side may have between them.

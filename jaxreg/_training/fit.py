@@ -16,20 +16,20 @@ from jax.typing import ArrayLike
 from jaxreg import _forked
 from jaxreg._arrays import as_array, as_known, as_weights
 from jaxreg._calls import Told, check_loss
-from jaxreg._checks import MOST_COUNTED
 from jaxreg._errors import ArgumentError
+from jaxreg._memory import told_where_it_ends
 from jaxreg._nn.linear import Linear
 from jaxreg._nn.losses import mse_loss
 from jaxreg._plans import batches as _batches
 from jaxreg._plans.stepwise import Data
 from jaxreg._precision import full_precision, is_full
-from jaxreg._room import told_where_it_ends
 from jaxreg._statistics.sufficient import SufficientStatistics
 from jaxreg._training import least_squares_gap
 from jaxreg._training.plan_choice import choose
 from jaxreg._training.request import Request
 from jaxreg._training.result import FitResult, Trace
 from jaxreg._training.run_plan import run
+from jaxreg._validation import MOST_COUNTED
 from jaxreg.torch_random import Generator
 
 RECORDABLE = ("gradients", "weights")

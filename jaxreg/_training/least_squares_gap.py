@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreg._checks import is_array, known
 from jaxreg._optim.sgd import PyTorchSGD
 from jaxreg._plans.stepwise import Data
 from jaxreg._statistics import gram_root
 from jaxreg._training import plan_choice
 from jaxreg._training.request import Request
+from jaxreg._validation import is_array, known
 
 Array = np.ndarray[Any, Any]
 # Data of so many bytes are kept with the result; larger ones are looked at again only if somebody else keeps them.

@@ -10,15 +10,15 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxreg._checks import is_number
 from jaxreg._errors import ArgumentError
+from jaxreg._memory import short_of
 from jaxreg._nn.linear import Linear
 from jaxreg._nn.losses import mse_loss
 from jaxreg._optim.sgd import PyTorchSGD
 from jaxreg._plans.batches import Batches
-from jaxreg._room import short_of
 from jaxreg._statistics.gram_root import rows_over
 from jaxreg._training.request import Request
+from jaxreg._validation import is_number
 
 PLANS = ("auto", "stepwise", "compressed", "spectral")
 # What a step of a compiled loop costs whatever it does, in numbers that could be multiplied meanwhile; the singular

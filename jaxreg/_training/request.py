@@ -14,15 +14,15 @@ import numpy as np
 from flax import nnx
 
 from jaxreg import _traced
-from jaxreg._checks import is_array
 from jaxreg._errors import ArgumentError
+from jaxreg._memory import check_kept
 from jaxreg._nn.linear import Linear
 from jaxreg._optim import optax_step
 from jaxreg._plans.batches import Batches
 from jaxreg._plans.stepwise import Data
-from jaxreg._room import check_kept
 from jaxreg._statistics.sufficient import SufficientStatistics
 from jaxreg._traced import is_tracer
+from jaxreg._validation import is_array
 
 
 @dataclasses.dataclass(eq=False)

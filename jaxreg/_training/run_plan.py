@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg._checks import is_array, is_number
 from jaxreg._optim import optax_step
 from jaxreg._optim.settings import as_in
 from jaxreg._optim.sgd import MomentumState, PyTorchSGD, sgd
@@ -28,6 +27,7 @@ from jaxreg._plans.stepwise import Data, Outcome
 from jaxreg._statistics import gram_root
 from jaxreg._training import plan_choice, tpu_offload
 from jaxreg._training.request import Request
+from jaxreg._validation import is_array, is_number
 
 Array = np.ndarray[Any, Any]
 

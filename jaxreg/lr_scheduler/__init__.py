@@ -23,8 +23,8 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxreg._checks import check_between, check_count, check_setting, is_finite, is_number
 from jaxreg._errors import ArgumentError
+from jaxreg._validation import check_between, check_count, check_setting, is_finite, is_number
 from jaxreg.lr_scheduler import _schedules as formulas
 from jaxreg.lr_scheduler._cyclic import cyclic_lr, cyclic_momentum
 from jaxreg.lr_scheduler._one_cycle import one_cycle_lr, one_cycle_momentum

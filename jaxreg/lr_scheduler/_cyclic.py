@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from jaxreg._checks import check_choice, check_count, check_setting, is_finite
 from jaxreg._errors import ArgumentError
+from jaxreg._validation import check_choice, check_count, check_setting, is_finite
 from jaxreg.lr_scheduler._schedules import Schedule
 
 Mode = Literal["triangular", "triangular2", "exp_range"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from jaxreg._checks import check_between, check_choice, check_count, check_flag, check_setting, is_number
 from jaxreg._errors import ArgumentError
+from jaxreg._validation import check_between, check_choice, check_count, check_flag, check_setting, is_number
 from jaxreg.lr_scheduler import _schedules as formulas
 from jaxreg.lr_scheduler._schedules import Schedule
 

@@ -14,11 +14,11 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from jaxreg._checks import check_count
 from jaxreg._errors import ArgumentError
 from jaxreg._optim.sgd import MomentumState, sgd
 from jaxreg._optim.sgd_groups import group_of, sgd_groups
-from jaxreg._paths import dotted, named_leaves
+from jaxreg._tree_paths import dotted, named_leaves
+from jaxreg._validation import check_count
 from jaxreg.state_dict._torch_names import Array, Parameter, as_numpy, compare, parameters, raise_mismatches
 
 _DEFAULTS = {name: item.default for name, item in inspect.signature(sgd).parameters.items()}

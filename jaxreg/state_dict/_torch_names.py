@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 
 from jaxreg._arrays import as_array
-from jaxreg._checks import check_dtype
 from jaxreg._errors import ArgumentError
+from jaxreg._validation import check_dtype
 
 Array = np.ndarray[Any, Any]
 

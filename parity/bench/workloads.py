@@ -131,7 +131,7 @@ def check_room(whole: Workload, size: float) -> None:
     Raises:
         BenchError: the data, twice over, are larger than the memory that is free.
     """
-    from jaxreg._room import host_memory
+    from jaxreg._memory import host_memory
     from parity._errors import BenchError
 
     free, needed = host_memory(), 2 * whole.scaled(size).bytes

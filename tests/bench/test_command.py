@@ -189,7 +189,7 @@ def test_only_some_ways(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_said_before_it_is_tried(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("jaxreg._room.host_memory", lambda: 2**28)
+    monkeypatch.setattr("jaxreg._memory.host_memory", lambda: 2**28)
     monkeypatch.setattr(workloads, "data", lambda workload: pytest.fail("the data were made"))
     assert cli.main(["bench", "square", "-q", "-o", str(tmp_path)]) == NOT_JUDGED
     [square, sweep] = workloads.named(["square", "sweep"])
@@ -200,7 +200,7 @@ def test_what_does_not_fit_is_said_before_it_is_tried(
     assert cli.main(["bench", "square", "--size", "0.9", "-q", "-o", str(tmp_path)]) == NOT_JUDGED
     assert f"give --size {share[1]}" in capsys.readouterr().err
     # Fewer settings take as many data.
-    monkeypatch.setattr("jaxreg._room.host_memory", lambda: sweep.bytes)
+    monkeypatch.setattr("jaxreg._memory.host_memory", lambda: sweep.bytes)
     assert cli.main(["bench", "sweep", "-q", "-o", str(tmp_path)]) == NOT_JUDGED
     assert "no --size makes it fit" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jaxreg
-from jaxreg import _room
+from jaxreg import _memory
 from jaxreg._statistics import gram_root, host_blas
 from tests.jaxreg.test_plans import OPTIONS, coefficients, follow
 from tests.jaxreg.test_reduction import FLOAT32, drawn, exact
@@ -245,8 +245,8 @@ def test_what_it_cannot_serve_is_refused_with_the_reason(changes: dict[str, Any]
 
 
 def test_so_are_products_for_which_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_room, "_SURE", 0)
-    monkeypatch.setattr(_room, "host_memory", lambda: 2**10)
+    monkeypatch.setattr(_memory, "_SURE", 0)
+    monkeypatch.setattr(_memory, "host_memory", lambda: 2**10)
     model, x, y = example_of()
     train = functools.partial(jaxreg.fit, model, x, y, optimizer=jaxreg.sgd(0.1), epochs=1, batch_size=6)
     with pytest.raises(jaxreg.ArgumentError, match="cross-products of all batches would take"):

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jaxreg
-from jaxreg import SufficientStatistics, _room
+from jaxreg import SufficientStatistics, _memory
 from tests.strategies import Training, trainings
 
 REDUCED = ("compressed", "spectral")
@@ -264,7 +264,7 @@ def test_statistics_of_what_is_not_finite_train_to_nothing(plan: str) -> None:
 
 
 def test_more_than_fits_is_refused_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_room, "host_memory", lambda: 2**30)
+    monkeypatch.setattr(_memory, "host_memory", lambda: 2**30)
     model = jaxreg.Linear(64, 1, rngs=nnx.Rngs(0))
     x, y = np.ones((10, 64), np.float32), np.ones((10, 1), np.float32)
     message = r"what is kept of 90,000,000 steps would take 22\.1 GiB, and 1\.0 GiB are free; ask for fewer"

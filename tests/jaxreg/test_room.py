@@ -14,21 +14,21 @@ import pytest
 from flax import nnx
 
 import jaxreg
-from jaxreg import _room
+from jaxreg import _memory
 from tests.jaxreg.test_edges import X, Y, model
 
 
 def group(folder: Path, monkeypatch: pytest.MonkeyPatch, most: str, taken: str, files: str = "") -> None:
     for name, content in (("memory.max", most), ("memory.current", taken), ("memory.stat", files)):
         (folder / name).write_text(f"{content}\n")
-    monkeypatch.setattr(_room, "_GROUPS", ((str(folder), "memory.max", "memory.current", "inactive_file "),))
+    monkeypatch.setattr(_memory, "_GROUPS", ((str(folder), "memory.max", "memory.current", "inactive_file "),))
 
 
 def test_a_container_has_no_more_than_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group(tmp_path, monkeypatch, "5000000", "2000000", "anon 7\ninactive_file 300000")
-    assert _room.host_memory() == 3300000
+    assert _memory.host_memory() == 3300000
     group(tmp_path, monkeypatch, "5000000", "6000000")
-    assert _room.host_memory() == 0
+    assert _memory.host_memory() == 0
 
 
 @pytest.mark.parametrize(("most", "taken"), [("max", "7"), ("", ""), ("9223372036854771712", "7")])
@@ -36,7 +36,7 @@ def test_a_container_without_a_limit_has_the_machines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str, taken: str
 ) -> None:
     group(tmp_path, monkeypatch, most, taken)
-    free = _room.host_memory()
+    free = _memory.host_memory()
     assert free is not None
     assert 2**20 < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -44,7 +44,7 @@ def test_a_container_without_a_limit_has_the_machines(
 def test_a_process_has_what_its_limit_leaves() -> None:
     most = 3 * 2**30
     code = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({most}, {most}))"
-    code += "; from jaxreg import _room; print(_room.host_memory())"
+    code += "; from jaxreg import _room; print(_memory.host_memory())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert 0 < int(told.stdout) < 3 * 2**30
 
