@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parity import _arbiter, _clipping, _given, _run_program
+from parity import _arbiter, _clipping, _run_program, _validation
 from parity._hooks import Observer
 from parity._lines import PrintedLine
 from parity._recording import Recording, fresh_state
@@ -63,8 +63,8 @@ def record(
         (3, (3, 1, 2))
     """
     name, source = _run_program.describe(program)
-    _given.check_flag(dropout, "dropout")
-    _given.check_memory(memory_limit)
+    _validation.check_flag(dropout, "dropout")
+    _validation.check_memory(memory_limit)
     printed: list[tuple[str, int, list[Span]]] = []
     namespace = getattr(program, "__globals__", None)
     with Observer(name, dropout=dropout, memory_limit=memory_limit, namespace=namespace) as observer:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import _archive, _content, _given, _trees
+from parity import _archive, _content, _trees, _validation
 from parity._errors import OutputError, RecordingError
 from parity._lines import PrintedLine
 from parity._words import count
@@ -269,7 +269,7 @@ class Recording:
         Raises:
             OutputError: the file cannot be written.
         """
-        _archive.write(_given.as_path(path, "a path to write the recording to", OutputError), _archive.pack(self))
+        _archive.write(_validation.as_path(path, "a path to write the recording to", OutputError), _archive.pack(self))
 
     def to_bytes(self) -> bytes:
         """The content of the file that :meth:`save` writes."""
@@ -282,7 +282,7 @@ class Recording:
         Raises:
             RecordingError: there is no such file, or it is not a recording of this version, whole and unchanged.
         """
-        recording = _archive.read(_given.as_path(path, "the path of a recording", RecordingError), cls)
+        recording = _archive.read(_validation.as_path(path, "the path of a recording", RecordingError), cls)
         _content.check(recording, str(path))
         return recording
 

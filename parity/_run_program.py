@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity import _given, _leaving, _where
+from parity import _leaving, _validation, _where
 from parity._errors import ParityError, ProgramError, UnsupportedError
 
 Program = str | os.PathLike[str] | Callable[[], Any]
@@ -147,7 +147,7 @@ def describe(program: Program) -> tuple[str, str]:
         except (OSError, TypeError):
             source = ""
         return getattr(program, "__name__", type(program).__name__), source
-    path = _given.as_path(program, "a script's path, or a function without arguments", ProgramError)
+    path = _validation.as_path(program, "a script's path, or a function without arguments", ProgramError)
     if os.path.isdir(path):  # where a name is too long, Path.is_dir raises
         raise ProgramError(f"{path} is a folder; name a Python script in it")
     try:

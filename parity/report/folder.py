@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jaxreg._files import write_whole
 from parity._errors import OutputError
-from parity._given import as_path
+from parity._validation import as_path
 
 _ADVICE = "choose another folder (-o FOLDER) or make this one writable"
 
