@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity.rounding._formats import Format
-from parity.rounding._values import Context, Value, floating
-from parity.rounding._walk import walk
+from parity.rounding.formats import Format
+from parity.rounding.interpreter import walk
+from parity.rounding.values import Context, Value, floating
 
 __all__ = ["Format", "bound", "drawn"]
 

@@ -1,4 +1,4 @@
-"""Measures how far XLA's and PyTorch's elementary functions are from exact, for the table in parity.rounding._accuracy.
+"""Measures how far XLA's and PyTorch's elementary functions are from exact, for the table in parity.rounding.accuracy.
 
 Run ``python -m tests.rounding.measure_functions``. Float32 is taken at every 499th of all its bit patterns, and again
 at every 3rd pattern near where a function is 0, 1 or has a seam, against float64; float64 at some thousands of numbers
@@ -19,7 +19,7 @@ import torch
 from jax import lax
 from scipy import special
 
-from parity.rounding._accuracy import size
+from parity.rounding.accuracy import size
 
 Array = Any
 _STRIDE = 499

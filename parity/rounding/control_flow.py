@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from parity.rounding._values import Array, Context, Value, floating, gap
+from parity.rounding.values import Array, Context, Value, floating, gap
 
 Rule = Callable[[Context, Any, list[Value]], list[Value]]
 # Arrays that stand for values in a loop: the value; its error, empty if exact; its floor, empty if none is kept.

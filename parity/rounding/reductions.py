@@ -9,8 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from parity.rounding._formats import Format
-from parity.rounding._values import Array, Context, Value, ends, gap, union
+from parity.rounding.formats import Format
+from parity.rounding.values import Array, Context, Value, ends, gap, union
 
 Rule = Callable[[Context, Any, list[Value]], list[Value]]
 

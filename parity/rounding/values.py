@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity.rounding._formats import Format, gamma, likely_gamma, widest
+from parity.rounding.formats import Format, gamma, likely_gamma, widest
 
 Array = Any
 # Twice the unit roundoff of the float64 in which bounds are worked out.

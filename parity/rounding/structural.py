@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity.rounding._formats import Format
-from parity.rounding._values import Array, Context, Value, ends, floating
+from parity.rounding.formats import Format
+from parity.rounding.values import Array, Context, Value, ends, floating
 
 Rule = Callable[[Context, Any, list[Value]], list[Value]]
 

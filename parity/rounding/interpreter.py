@@ -9,19 +9,19 @@ import jax
 from jax.extend import core
 
 from parity._errors import UnsupportedError
-from parity.rounding import _choices, _control, _elementwise, _products, _reductions, _structural, _windows
-from parity.rounding._values import Context, Value, floating, union
+from parity.rounding import control_flow, elementwise, products, reductions, selections, structural, windows
+from parity.rounding.values import Context, Value, floating, union
 
 Rule = Callable[[Context, Any, list[Value]], list[Value]]
 
 RULES: dict[str, Rule] = {
-    **_elementwise.RULES,
-    **_products.RULES,
-    **_reductions.RULES,
-    **_windows.RULES,
-    **_choices.RULES,
-    **_structural.RULES,
-    **_control.RULES,
+    **elementwise.RULES,
+    **products.RULES,
+    **reductions.RULES,
+    **windows.RULES,
+    **selections.RULES,
+    **structural.RULES,
+    **control_flow.RULES,
 }
 
 
@@ -64,7 +64,7 @@ def _apply(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     if not numbers and certain and not _has_numbers(eqn.params):
         results = eqn.primitive.bind(*(x.value for x in inputs), **eqn.params)
         return [Value(r) for r in (results if eqn.primitive.multiple_results else [results])]
-    if name in RULES and (numbers or name not in _elementwise.RULES):
+    if name in RULES and (numbers or name not in elementwise.RULES):
         with jax.named_scope(name):
             outputs = RULES[name](context, eqn, inputs)
         return outputs if context.seed is None else [context.drawn(x) for x in outputs]

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity.rounding._accuracy import ACCURACY, accuracy, size
-from parity.rounding._values import Array, Context, Value, ends, gap
+from parity.rounding.accuracy import ACCURACY, accuracy, size
+from parity.rounding.values import Array, Context, Value, ends, gap
 
 Rule = Callable[[Context, Any, list[Value]], list[Value]]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity.rounding._values import Array, Context, Value, ends, gap
+from parity.rounding.values import Array, Context, Value, ends, gap
 
 Rule = Callable[[Context, Any, list[Value]], list[Value]]
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity.rounding._values import Array, Context, Value, floating, union
+from parity.rounding.values import Array, Context, Value, floating, union
 
 Rule = Callable[[Context, Any, list[Value]], list[Value]]
 

@@ -10,8 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from parity.rounding._reductions import summed
-from parity.rounding._values import Array, Context, Value, ends, gap
+from parity.rounding.reductions import summed
+from parity.rounding.values import Array, Context, Value, ends, gap
 
 Rule = Callable[[Context, Any, list[Value]], list[Value]]
 
