@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from parity._matrix import Matrix
     from parity._ports import Port
     from parity._record import record
-    from parity._recording import Recording
     from parity._translate import port
     from parity._verdict import Verdict
     from parity.causes import Cause
+    from parity.recording.recording import Recording
 
 # Loaded when first asked for: PyTorch and JAX take seconds to import, and a recording is read without PyTorch.
 _HOME = {
@@ -40,7 +40,7 @@ _HOME = {
     "Port": "parity._ports",
     "PortError": "parity._errors",
     "ProgramError": "parity._errors",
-    "Recording": "parity._recording",
+    "Recording": "parity.recording.recording",
     "RecordingError": "parity._errors",
     "UnsupportedError": "parity._errors",
     "Verdict": "parity._verdict",
@@ -78,7 +78,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'parity' has no attribute {name!r}")
     if name == "record":
-        importlib.import_module("parity._torch").require_torch()
+        importlib.import_module("parity.recording.require_torch").require_torch()
     if name == "rounding":
         return importlib.import_module("parity.rounding")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from parity._recording import Array
+from parity.recording.recording import Array
 
 # The chance at which independent roundings, as large as the other side's, are as far off (Higham and Mary, 2019).
 _CHANCE = 1e-9

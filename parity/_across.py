@@ -11,8 +11,8 @@ from parity._check import Progress, check, make_port
 from parity._conventions import adapted
 from parity._matrix import PRECISIONS, Matrix
 from parity._ports import Port
-from parity._recording import Recording
 from parity._verdict import Verdict
+from parity.recording.recording import Recording
 
 
 def matrix(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity._recording import Array
+from parity.recording.recording import Array
 
 # Elements of the largest array of maps, and of the largest product behind one gradient's map.
 _MOST = 40_000_000

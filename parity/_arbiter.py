@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from parity import _chance, _clip_watch, _trees, _where
+from parity import _chance, _clip_watch, _where
 from parity._errors import ParityError, UnsupportedError
 from parity._inputs import tensors_of, to_array, to_tree
-from parity._recording import Array, Starts, Trace, Tree
 from parity._seen import Seen, gradients, joined, optimizer_state
 from parity._thinning import After, trace
-from parity._thresholds import SOFTPLUS
+from parity.recording import trees
+from parity.recording.recording import Array, Starts, Trace, Tree
+from parity.recording.thresholds import SOFTPLUS
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -208,7 +209,7 @@ class _Rerun:
         self._model.zero_grad()
         gathered, total = [], 0.0
         for (inputs, targets), (loss, arguments, shape) in zip(batch.passes(), seen.passes[place], strict=True):
-            args, kwargs = arguments.filled(_trees.mapped(_double, inputs))
+            args, kwargs = arguments.filled(trees.mapped(_double, inputs))
             output = self._model(*args, **kwargs)
             given = [_double(leaf) for leaf in (targets if isinstance(targets, tuple) else (targets,))]
             value = loss.of(_tree_of(output), given)

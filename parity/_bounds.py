@@ -10,8 +10,8 @@ import numpy as np
 from parity import _names, _sampled
 from parity._followed import Walk
 from parity._ports import Port, of_arrays
-from parity._recording import Array, Recording, Trace
 from parity._replay import types_of
+from parity.recording.recording import Array, Recording, Trace
 from parity.rounding import Format
 
 

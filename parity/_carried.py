@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.sparse.csgraph import connected_components
 
-from parity._recording import Array
+from parity.recording.recording import Array
 
 # Multiplications a step may take; beyond them, old errors are enclosed in one box, turned the way they lie.
 _BUDGET = 20_000_000

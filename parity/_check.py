@@ -10,11 +10,11 @@ from typing import Any
 from jaxreg import _forked
 from parity import _bounds, _conventions, _document, _jax_code, _judge, _ports, causes
 from parity._ports import Port, without_dropout
-from parity._recording import Recording
 from parity._reference import prepared
 from parity._replay import failures_as_port_errors, replay
 from parity._translate import port as translate
 from parity._verdict import Verdict, recording_file
+from parity.recording.recording import Recording
 from parity.report import numbers
 
 Progress = Callable[[str], None]

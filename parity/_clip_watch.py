@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad
 
-from parity._clipping import Clipping
 from parity._errors import UnsupportedError
 from parity._inputs import to_array
-from parity._recording import Array
+from parity.recording.clipping import Clipping
+from parity.recording.recording import Array
 
 _NAMES = ("clip_grad_norm_", "clip_grad_value_")
 

@@ -13,8 +13,8 @@ from parity import _bounds, _judge, _names, _optax_state
 from parity._bounds import Bounds
 from parity._judge import Finding
 from parity._ports import Port, of_arrays
-from parity._recording import Array, Recording
 from parity._replay import Replay, relocked
+from parity.recording.recording import Array, Recording
 
 Factors = Mapping[str, Mapping[str, float]]
 # A factor is the ratio of two float64 states, each made by a few roundings: so many units in the last place.

@@ -17,7 +17,7 @@ import numpy as np
 
 from parity import _relative, _series
 from parity._judge import Finding
-from parity._recording import Array, Recording
+from parity.recording.recording import Array, Recording
 from parity.report.numbers import count
 
 if TYPE_CHECKING:

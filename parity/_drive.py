@@ -16,8 +16,8 @@ from parity import _feed, _locked
 from parity._feed import Feed
 from parity._names import Names
 from parity._ports import Port, of_arrays
-from parity._recording import Array, Recording, Trace
 from parity._steps import Step, forward_backward, free_start, free_step, locked_step, update
+from parity.recording.recording import Array, Recording, Trace
 
 # Bytes of recorded tensors that are laid out for JAX at once.
 _AT_ONCE = 2**28

@@ -12,8 +12,8 @@ import numpy as np
 
 from parity._errors import PortError
 from parity._ports import Port
-from parity._recording import Array, Recording
 from parity._words import count
+from parity.recording.recording import Array, Recording
 
 Parts = tuple[int, ...]
 # JAX has 64-bit whole numbers in its 64-bit mode only; a port is given the same kind in both precisions.

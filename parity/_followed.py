@@ -16,8 +16,8 @@ from parity import _affine, _carried, _feed, _flat_optimizer, _locked, _names, _
 from parity._drive import Gathered, Run
 from parity._feed import Parts
 from parity._ports import Port
-from parity._recording import Array, Recording, Trace
 from parity._steps import forward_backward, free_start, model_state, named_buffers, named_state, update
+from parity.recording.recording import Array, Recording, Trace
 from parity.rounding import Format, bound
 
 _WIDE = np.dtype(np.float64)

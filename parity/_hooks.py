@@ -11,19 +11,20 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from parity import _refused, _supported, _trees, _where
+from parity import _refused, _supported, _where
 from parity._clip_watch import Watch
 from parity._errors import UnsupportedError
 from parity._inputs import to_array
 from parity._passes import pass_of
 from parity._reads import Reads
-from parity._recording import Array, Evaluation
 from parity._seen import Call, Pass, Seen, environment, gradients, joined, module_part, optimizer_state, part, plain
 from parity._stack import Stack
 from parity._tape import Tape
 from parity._thinning import After, Keeper
 from parity._words import count
 from parity._written import Written
+from parity.recording import trees
+from parity.recording.recording import Array, Evaluation
 
 _LEFT_OUT = "Evaluations of the model were left out where they would take more than an eighth of the memory limit."
 
@@ -226,7 +227,7 @@ class Observer:
 
     def _keep_evaluation(self, call: Call) -> None:
         assert self._seen is not None
-        size = _trees.size((call.inputs, call.outputs))
+        size = trees.size((call.inputs, call.outputs))
         if self._evaluated + size > self._limit / 8:
             call.evaluation = False
             if _LEFT_OUT not in self._seen.notes:

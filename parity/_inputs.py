@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from parity._errors import UnsupportedError
-from parity._recording import Array, Tree
-from parity._trees import Path, found, paths
+from parity.recording.recording import Array, Tree
+from parity.recording.trees import Path, found, paths
 
 _NOTHING = object()
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from parity._recording import Recording
 from parity._translate import is_reshaped
 from parity._words import count
+from parity.recording.recording import Recording
 
 _HEAD = '''"""The training of {name} in JAX: the same data, the same initial weights, the same steps."""
 

@@ -11,10 +11,10 @@ import numpy as np
 from parity import _accuracy_loss, _pairs, _relative
 from parity._bounds import Bounds
 from parity._pairs import Case, Gap
-from parity._recording import Array, Recording
 from parity._relative import UNDERFLOW, distance, largest
 from parity._replay import Replay
 from parity._words import count
+from parity.recording.recording import Array, Recording
 
 STAGES = (
     "initial weights",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from parity._loss import Line, Loss, Ref, refs, replaced
-from parity._recording import MSE, OWN, Part
+from parity.recording.recording import MSE, OWN, Part
 
 # Functions that change a tensor's shape and none of its values.
 RESHAPING = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "contiguous", "view_as", "reshape_as", "ravel"}

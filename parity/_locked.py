@@ -13,8 +13,8 @@ import optax
 from parity import _feed, _optax_state
 from parity._names import Names
 from parity._ports import Port, of_arrays
-from parity._recording import Array, Recording, Tensors
 from parity._steps import update
+from parity.recording.recording import Array, Recording, Tensors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity._lines import NUMBER
 from parity._reads import Reads, Shown
+from parity.recording.program_output import NUMBER
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,

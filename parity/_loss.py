@@ -10,9 +10,9 @@ import torch
 
 from parity._errors import UnsupportedError
 from parity._inputs import to_array
-from parity._recording import Tree
 from parity._tape import Item, Lost, Operation, Output, Outside
-from parity._trees import Path, found
+from parity.recording.recording import Tree
+from parity.recording.trees import Path, found
 
 
 @dataclasses.dataclass(frozen=True)

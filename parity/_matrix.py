@@ -12,8 +12,8 @@ from parity import _judge, _replay
 from parity._bounds import Bounds
 from parity._errors import PortError
 from parity._ports import Port
-from parity._recording import Recording
 from parity._replay import Replay
+from parity.recording.recording import Recording
 
 # The precisions asked for where none are named, by the names of jax.default_matmul_precision, from the highest down:
 # float32; TF32 on a GPU, three bfloat16 passes on a TPU; what the platform takes by itself; bfloat16 products

@@ -11,10 +11,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from parity import _run_program
 from parity._ports import Port
-from parity._recording import Recording
 from parity._replay import training
 from parity._run_program import Program
 from parity._timing import Timing
+from parity.recording.recording import Recording
 
 # The JAX side is run this often each time: it takes under a millisecond, and PyTorch has just had the caches.
 _INNER = 5

@@ -14,7 +14,7 @@ from parity import _layout, _matching, _ports
 from parity._errors import PortError
 from parity._layout import Leaf, Place, Shape
 from parity._ports import Port
-from parity._recording import Array, Recording
+from parity.recording.recording import Array, Recording
 
 Given = Mapping[str, str | Sequence[str]]
 

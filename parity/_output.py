@@ -38,12 +38,12 @@ def place(file: str | None) -> str | None:
 
 def put(file: str, content: str, stream: TextIO) -> None:
     """Write a result into a file, or onto the stream where the file is ``"-"``."""
-    from parity import _archive
+    from parity.recording import archive
 
     if file == "-":
         stream.write(content)
     else:
-        _archive.write(Path(file), content.encode())
+        archive.write(Path(file), content.encode())
 
 
 @contextlib.contextmanager

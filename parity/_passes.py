@@ -10,8 +10,8 @@ from parity._errors import UnsupportedError
 from parity._inputs import to_array
 from parity._known import described, scaled, squared_error, unreshaped
 from parity._loss import Loss, Ref, loss_of
-from parity._recording import Part
 from parity._seen import Pass
+from parity.recording.recording import Part
 
 
 def pass_of(value: Any, root: torch.Tensor, seed: Any) -> Pass:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity import _trees
-from parity._lines import NUMBER, Number, PrintedLine, Source
-from parity._recording import Recording
 from parity._replay import Replay
+from parity.recording import trees
+from parity.recording.program_output import NUMBER, Number, PrintedLine, Source
+from parity.recording.recording import Recording
 
 # What two ways to work out the same float64 number may differ by, relative to it.
 _SAME = 2.0**-48
@@ -110,7 +110,7 @@ def _tensors(source: Source, recording: Recording, replay: Replay) -> tuple[Any,
 
 
 def _leaf(source: Source, torch: Any, jax: Any) -> tuple[Any, Any] | None:
-    pairs = [_trees.leaves(side) for side in (torch, jax)]
+    pairs = [trees.leaves(side) for side in (torch, jax)]
     return None if source.leaf >= min(map(len, pairs)) else (pairs[0][source.leaf], pairs[1][source.leaf])
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parity import _trees
 from parity._known import RESHAPING, scaling
-from parity._lines import Source
 from parity._tape import Item, Output, Tape
+from parity.recording import trees
+from parity.recording.program_output import Source
 
 # Operations that hand on the values of one tensor, some of them, in another shape or order.
 _MOVING = RESHAPING | {"__getitem__", "detach", "clone", "cpu", "data", "T", "mT", "transpose", "permute", "select"}
@@ -274,7 +274,7 @@ def _moved(value: Any, inside: bool) -> tuple[Any, int, Any] | None:
             return None
         steps.append(value)
         value = value.operation.args[0]
-    leaves = list(_trees.paths(value.call.outputs))
+    leaves = list(trees.paths(value.call.outputs))
     leaf = next((place for place, (path, _) in enumerate(leaves) if path == value.path), None)
     if leaf is None:
         return None
@@ -283,5 +283,5 @@ def _moved(value: Any, inside: bool) -> tuple[Any, int, Any] | None:
         operation = item.operation
         if any(isinstance(each, Item | Output) for each in operation.args[1:]):
             return None
-        places = _trees.found(operation.function(places, *operation.args[1:], **operation.kwargs), item.path)
+        places = trees.found(operation.function(places, *operation.args[1:], **operation.kwargs), item.path)
     return value.call, leaf, places.reshape(-1).numpy()

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parity import _arbiter, _clipping, _run_program, _validation
+from parity import _arbiter, _run_program, _validation
 from parity._hooks import Observer
-from parity._lines import PrintedLine
-from parity._recording import Recording, fresh_state
 from parity._run_program import Program
 from parity._seen import Seen
 from parity._written import Span, settled
+from parity.recording import clipping
+from parity.recording.program_output import PrintedLine
+from parity.recording.recording import Recording, fresh_state
 
 # Bytes for the tensors of a recording, where nothing else is asked for.
 MEMORY_LIMIT = 400_000_000
@@ -121,7 +122,7 @@ def _notes(seen: Seen, dropout: bool, thinned: bool) -> list[str]:
         notes.append("Dropout was switched off for the recording.")
     if seen.clipping:
         notes.append(
-            f"Gradients are clipped {_clipping.told(seen.clipping)} before each step; they are compared as they were "
+            f"Gradients are clipped {clipping.told(seen.clipping)} before each step; they are compared as they were "
             "before it, and the clipping is the optimizer's, on both sides."
         )
     if thinned:

@@ -15,9 +15,9 @@ import numpy as np
 from parity import _holders
 from parity._holders import Place
 from parity._ports import Port
-from parity._recording import Recording
 from parity._tables import constant_buffers, with_tables
-from parity._thresholds import SOFTPLUS
+from parity.recording.recording import Recording
+from parity.recording.thresholds import SOFTPLUS
 
 _SINGLE = np.finfo(np.float32).nmant
 # Functions are replaced in modules, which all threads share.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parity._recording import Array
+from parity.recording.recording import Array
 
 # What underflow may take from a float64 number: XLA sets to zero what is below the smallest normal number, PyTorch does
 # not, and bounds, which XLA works out in float64, cannot see it. As many of the smallest normal number as there are

@@ -15,8 +15,8 @@ import numpy as np
 from parity import _drive, _feed, _leaving, _names, _shapes, _where
 from parity._errors import ParityError, PortError
 from parity._ports import Port, of_arrays
-from parity._recording import Array, Recording, Tensors, Trace, Tree
 from parity._steps import free_step, locked_step, model_state
+from parity.recording.recording import Array, Recording, Tensors, Trace, Tree
 
 __all__ = ["Replay", "free_run", "free_step", "locked_run", "locked_step", "replay", "training"]
 

@@ -22,8 +22,8 @@ import optax
 from parity import _drive
 from parity._names import Names
 from parity._ports import Port
-from parity._recording import Array, Recording, Trace
 from parity._steps import forward_backward, model_state, named_buffers
+from parity.recording.recording import Array, Recording, Trace
 from parity.rounding import drawn
 
 # Relative to a tensor's largest element at any step: a worst case beyond this would let a wrong constant pass.

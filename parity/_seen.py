@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity import _trees
 from parity._inputs import Arguments, to_array
 from parity._loss import Loss
-from parity._recording import HOOKED, OWN, Array, Batch, Evaluation, Part, Tree
 from parity._thinning import Keeper
+from parity.recording import trees as _trees
+from parity.recording.recording import HOOKED, OWN, Array, Batch, Evaluation, Part, Tree
 
 # Of a parameter group: what is recorded on its own, and what decides how torch does the work but not what it computes.
 _NOT_SETTINGS = ("params", "lr", "initial_lr", "foreach", "fused", "differentiable", "capturable", "param_names")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity._recording import LINEAR, Array, Recording, Tensors
+from parity.recording.recording import LINEAR, Array, Recording, Tensors
 
 if TYPE_CHECKING:
     from parity._verdict import Verdict

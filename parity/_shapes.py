@@ -12,9 +12,9 @@ from parity import _feed
 from parity._errors import PortError
 from parity._names import Names
 from parity._ports import Port
-from parity._recording import Recording
 from parity._steps import free_start, pieces
 from parity._words import count
+from parity.recording.recording import Recording
 
 
 def check(port: Port, names: Names, recording: Recording) -> None:

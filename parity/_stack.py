@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity import _trees
 from parity._errors import UnsupportedError
 from parity._inputs import taken, to_array, to_tree
 from parity._known import RESHAPING
-from parity._recording import Array, Tree
 from parity._seen import Call
 from parity._tape import Tape
+from parity.recording import trees
+from parity.recording.recording import Array, Tree
 
 _BY_MODE = (
     torch.nn.modules.batchnorm._NormBase,
@@ -129,7 +129,7 @@ class Stack:
         for name, buffer in module.named_buffers():
             key, values = f"{id(module)}.{name}", to_array(buffer)
             last = self._last.get(key)
-            kept[name] = last if last is not None and _trees.same_array(last, values) else values
+            kept[name] = last if last is not None and trees.same_array(last, values) else values
             self._last[key] = kept[name]
         return kept
 
@@ -149,8 +149,8 @@ def _tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
 
 def _changed(outer: Tree, inner: Tree) -> bool:
     """Whether a layer was given other values than the model about it, in whatever shape."""
-    flat = [leaf.reshape(-1) for leaf in _trees.leaves(outer)]
-    return inner is not None and not any(_trees.same_array(leaf, inner.reshape(-1)) for leaf in flat)
+    flat = [leaf.reshape(-1) for leaf in trees.leaves(outer)]
+    return inner is not None and not any(trees.same_array(leaf, inner.reshape(-1)) for leaf in flat)
 
 
 def only_layer(module: torch.nn.Module) -> torch.nn.Module | None:

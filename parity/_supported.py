@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity import _trees
 from parity._clip_watch import Watch
-from parity._clipping import told
 from parity._errors import UnsupportedError
 from parity._inputs import constants
-from parity._recording import MSE, Array
 from parity._seen import Call, Pass
+from parity.recording import trees as _trees
+from parity.recording.clipping import told
+from parity.recording.recording import MSE, Array
 
 _CYCLED = dict.fromkeys(("momentum", "betas"), ": OneCycleLR and CyclicLR leave it with cycle_momentum=False")
 

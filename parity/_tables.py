@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from parity._recording import Array, Recording
+from parity.recording.recording import Array, Recording
 from parity.rounding import Format, bound
 
 # Calls whose operations are looked at one by one.

@@ -16,7 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from parity import _chance
 from parity._inputs import tensors_of
-from parity._trees import Path
+from parity.recording.trees import Path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

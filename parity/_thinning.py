@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from parity import _trees
 from parity._errors import UnsupportedError
-from parity._recording import Array, Starts, Trace, Tree
+from parity.recording import trees
+from parity.recording.recording import Array, Starts, Trace, Tree
 
 _DOUBLE = np.dtype(np.float64).itemsize
 
@@ -67,8 +67,8 @@ class Row:
         assert self.after is not None
         own = (self.predictions, self.gradients, self.after.weights, self.after.state, self.after.buffers)
         before = (self.before.weights, self.before.state, self.before.buffers)
-        leaves = _trees.leaves(own)
-        return sum(leaf.nbytes + 2 * _DOUBLE * leaf.size for leaf in leaves) + _trees.size(before)
+        leaves = trees.leaves(own)
+        return sum(leaf.nbytes + 2 * _DOUBLE * leaf.size for leaf in leaves) + trees.size(before)
 
 
 class Keeper:

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from parity import _clipping
-from parity._recording import Array, Recording
+from parity.recording import clipping as _clipping
+from parity.recording.recording import Array, Recording
 
 Named = Mapping[str, Any]
 Numbers = dict[str, Array]

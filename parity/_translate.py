@@ -12,10 +12,10 @@ import numpy as np
 from flax import nnx
 
 import jaxreg
-from parity import _clipping
 from parity._errors import RecordingError, UnsupportedError
 from parity._ports import Port
-from parity._recording import HOOKED, LINEAR, MSE, OWN, SGD, Part, Recording
+from parity.recording import clipping
+from parity.recording.recording import HOOKED, LINEAR, MSE, OWN, SGD, Part, Recording
 
 _BRING_YOUR_OWN = (
     "Write the JAX side yourself, a parity.Port or a function from the Recording to one, and name it with "
@@ -43,7 +43,7 @@ def port(recording: Recording) -> Port:
     _require("optimizer", recording, SGD)
     if recording.clipping:
         raise UnsupportedError(
-            f"the gradients are clipped {_clipping.told(recording.clipping)}, which parity cannot port by itself. "
+            f"the gradients are clipped {clipping.told(recording.clipping)}, which parity cannot port by itself. "
             f"{_BRING_YOUR_OWN}"
         )
     _refuse_broadcasting(recording)

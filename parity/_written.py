@@ -10,10 +10,10 @@ from types import FrameType
 from typing import NamedTuple
 
 from parity._averages import Averages
-from parity._lines import NUMBER, Number
 from parity._look import OWN, Origin
 from parity._print_call import Piece, pieces
 from parity._reads import Reads, Shown
+from parity.recording.program_output import NUMBER, Number
 
 # Numbers in all of which it is kept where they came from: a recording is not to be larger for what was printed.
 _MOST = 20_000

@@ -256,7 +256,7 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
     """Record, replay and judge one program, and time it where that was asked for."""
     import dataclasses
 
-    from parity._torch import require_torch
+    from parity.recording.require_torch import require_torch
 
     require_torch()
     say = progress(arguments, program.name)
@@ -292,7 +292,7 @@ def _recording_of(path: Any) -> Any:
     """The recording that a file holds; ``None`` where it is a script or a function."""
     if not isinstance(path, Path) or path.suffix != ".npz":
         return None
-    from parity._recording import Recording
+    from parity.recording.recording import Recording
 
     return Recording.load(path)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from parity._recording import Array
 from parity.causes._case import Case
 from parity.causes._cause import Cause, within
 from parity.causes._numbers import digits, shortest
+from parity.recording.recording import Array
 
 # What the sums of a batch's statistics leave of float64's 53 bits, on both sides.
 _ROUNDINGS = 2.0**-42

@@ -14,9 +14,9 @@ from parity import _feed, _names
 from parity._bounds import Bounds
 from parity._judge import STAGES, Finding
 from parity._ports import Port, of_arrays
-from parity._recording import Array, Recording, Trace
 from parity._replay import Replay
 from parity._steps import forward_backward, model_state
+from parity.recording.recording import Array, Recording, Trace
 from parity.rounding import bound
 
 # Steps that a hypothesis about one step is tested on.

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity import _pairs
-from parity._recording import Array, Recording, Trace
 from parity.causes._case import Case, joined, loss_of
 from parity.causes._cause import Cause
+from parity.recording.recording import Array, Recording, Trace
 
 
 def infinities(case: Case) -> list[Cause]:

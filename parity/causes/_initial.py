@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 
-from parity._recording import Array
 from parity.causes._case import Case
 from parity.causes._cause import Cause, within
+from parity.recording.recording import Array
 
 _LOCKED = ("forward", "loss", "gradient", "model state", "optimizer state", "update")
 

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity._recording import MSE
 from parity.causes._case import Case, Probe, loss_of
 from parity.causes._cause import Cause, either, within
 from parity.causes._loss_recorded import Factor, constant, first, told_by_the_loss
 from parity.causes._loss_size import Law, laws
 from parity.causes._numbers import shortest
+from parity.recording.recording import MSE
 
 _AXES = (
     "take the mean over the axes that PyTorch takes it over: over all elements for MSELoss, over the rows for "

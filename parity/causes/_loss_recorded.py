@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity._recording import Recording
+from parity.recording.recording import Recording
 
 Factor = Callable[[Any, Any], Any]
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from parity._clipping import EPSILON
 from parity._judge import Finding
 from parity.causes import _rates
 from parity.causes._case import Case
@@ -19,6 +18,7 @@ from parity.causes._library_defaults import OPTAX_NAMES, library_defaults
 from parity.causes._numbers import digits
 from parity.causes._rules import Rule, course
 from parity.causes._variants import Variant, epsilon_outside, variants
+from parity.recording.clipping import EPSILON
 
 _EPSILONS = tuple(10.0**power for power in range(-12, 0))
 _SHARES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)

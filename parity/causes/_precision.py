@@ -14,12 +14,12 @@ import jax
 import numpy as np
 from scipy import special
 
-from parity._recording import Array, Trace
 from parity._words import count
 from parity.causes import _model_rules as rules
 from parity.causes._case import Case, joined, run
 from parity.causes._cause import Cause
 from parity.causes._rewrite import rewritten
+from parity.recording.recording import Array, Trace
 
 # The chance of an honest error that points the same way as the predicted one, at which it is named.
 _CHANCE = 1e-9

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity._recording import Array, Recording
 from parity.causes._columns import Columns
 from parity.causes._numbers import digits, shortest
 from parity.causes._rules import Course, course
 from parity.causes._variants import Variant
+from parity.recording.recording import Array, Recording
 
 _SCHEDULES = "jaxreg.lr_scheduler has PyTorch's schedules"
 _RISING = "jaxreg.lr_scheduler.linear_lr"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from parity._recording import Array
+from parity.recording.recording import Array
 
 # Two computations are compared, each of which rounds; and the other may do the same operations in another order.
 _COMPARED = 4.0

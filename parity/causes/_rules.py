@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from parity._clipping import EPSILON
-from parity._recording import Array
 from parity.causes._rounded import Rounded, of, power
+from parity.recording.clipping import EPSILON
+from parity.recording.recording import Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from parity import Recording
-from parity._recording import Batch, Part, Starts, Trace
+from parity.recording.recording import Batch, Part, Starts, Trace
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import parity
-from parity import Recording, _archive
-from parity._recording import Evaluation
+from parity import Recording
+from parity.recording import archive as _archive
+from parity.recording.recording import Evaluation
 from tests.parity.any_programs import KINDS
 from tests.parity.torch_programs import minibatches, regression, small
 

@@ -19,8 +19,8 @@ import pytest
 import parity
 from parity import Verdict
 from parity._bounds import Bounds
-from parity._lines import Number, PrintedLine, Source
-from parity._recording import Batch, Evaluation, Part, Recording, Trace
+from parity.recording.program_output import Number, PrintedLine, Source
+from parity.recording.recording import Batch, Evaluation, Part, Recording, Trace
 from parity.report import html, markdown, numbers, text
 from tests.parity.torch_programs import regression, small
 

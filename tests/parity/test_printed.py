@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import parity
-from parity import _printed, _trees
-from parity._lines import NUMBER, Number, PrintedLine
+from parity import _printed
 from parity._printed import Line, counterpart, written
+from parity.recording import trees
+from parity.recording.program_output import NUMBER, Number, PrintedLine
 
 TORCH, JAX = np.float32(1.9748942), np.float32(1.9748940)
 
@@ -209,7 +210,7 @@ def _doubled(recording: parity.Recording) -> tuple[Line, ...]:
     observed = recording.observed
 
     def twice(tree: Any) -> Any:
-        return _trees.mapped(lambda array: 2 * array, tree)
+        return trees.mapped(lambda array: 2 * array, tree)
 
     free = dataclasses.replace(
         observed,

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import parity
-from parity import _trees
 from parity._errors import UnsupportedError
 from parity._thinning import After, Keeper, Schedule
+from parity.recording import trees
 from tests.parity.any_programs import KINDS, classes, cross_entropy, mlp
 
 # Bytes of one step with one float32 number of each kind: itself, its two float64 runs, and what it started from.
@@ -69,8 +69,8 @@ def test_a_schedule_ends() -> None:
 def test_kept_steps_are_those_of_a_whole_recording(name: str, tmp_path: Path) -> None:
     program = KINDS[name].program(13)
     whole = parity.record(program)
-    room = 6 * (_trees.size([whole.observed.weights, whole.observed.gradients, whole.observed.state]) // 13) * 6
-    thin = parity.record(program, memory_limit=room + 2 * _trees.size([(b.inputs, b.targets) for b in whole.batches]))
+    room = 6 * (trees.size([whole.observed.weights, whole.observed.gradients, whole.observed.state]) // 13) * 6
+    thin = parity.record(program, memory_limit=room + 2 * trees.size([(b.inputs, b.targets) for b in whole.batches]))
     kept = thin.kept
     assert kept[0] == 0
     assert kept[-1] == 12
@@ -84,7 +84,7 @@ def test_kept_steps_are_those_of_a_whole_recording(name: str, tmp_path: Path) ->
                 assert (getattr(one, field)[key] == values[kept]).all(), (field, key)
         for key, tensors in other.state.items():
             assert all((one.state[key][name] == values[kept]).all() for name, values in tensors.items())
-        assert all(_trees.same(one.predictions[row], other.predictions[step]) for row, step in enumerate(kept))
+        assert all(trees.same(one.predictions[row], other.predictions[step]) for row, step in enumerate(kept))
     pairs = [
         (thin.weights_before(), whole.weights_before()),
         (thin.buffers_before(), whole.buffers_before()),
@@ -126,7 +126,7 @@ def test_data_beyond_half_the_limit_ends_the_recording() -> None:
             print(loss.item())
 
     recording = parity.record(program, memory_limit=2**20)
-    size = _trees.size([(batch.inputs, batch.targets) for batch in recording.batches])
+    size = trees.size([(batch.inputs, batch.targets) for batch in recording.batches])
     assert size <= 2**19 < size * 40 / recording.steps
     assert recording.notes[0].startswith(f"The recording ends after {recording.steps} steps: the batches seen")
     assert len(recording.printed) == recording.steps

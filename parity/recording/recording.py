@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from parity import _archive, _content, _trees, _validation
+from parity import _validation
 from parity._errors import OutputError, RecordingError
-from parity._lines import PrintedLine
 from parity._words import count
+from parity.recording import archive, trees, validation
+from parity.recording.program_output import PrintedLine
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = Mapping[str, Array]
@@ -83,7 +84,7 @@ class Batch:
             return [(self.inputs, self.targets)]
         whole = (self.inputs, self.targets)
         return [
-            _trees.mapped(lambda leaf: leaf[first:end], whole)  # noqa: B023
+            trees.mapped(lambda leaf: leaf[first:end], whole)  # noqa: B023
             for first, end in itertools.pairwise(ends)
         ]
 
@@ -269,11 +270,11 @@ class Recording:
         Raises:
             OutputError: the file cannot be written.
         """
-        _archive.write(_validation.as_path(path, "a path to write the recording to", OutputError), _archive.pack(self))
+        archive.write(_validation.as_path(path, "a path to write the recording to", OutputError), archive.pack(self))
 
     def to_bytes(self) -> bytes:
         """The content of the file that :meth:`save` writes."""
-        return _archive.pack(self)
+        return archive.pack(self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recording:
@@ -282,15 +283,15 @@ class Recording:
         Raises:
             RecordingError: there is no such file, or it is not a recording of this version, whole and unchanged.
         """
-        recording = _archive.read(_validation.as_path(path, "the path of a recording", RecordingError), cls)
-        _content.check(recording, str(path))
+        recording = archive.read(_validation.as_path(path, "the path of a recording", RecordingError), cls)
+        validation.check(recording, str(path))
         return recording
 
     def __repr__(self) -> str:
         first = self.batches[0].inputs
-        leaves = _trees.leaves(first)
+        leaves = trees.leaves(first)
         alone = len(leaves) == 1 and leaves[0].ndim
-        rows = count(leaves[0].shape[0], "row") if alone else f"inputs {_trees.shapes(first)}"
+        rows = count(leaves[0].shape[0], "row") if alone else f"inputs {trees.shapes(first)}"
         parts = f"{self.model}, {self.loss}, {self.optimizer}"
         kept = "" if self.thinned is None else f" ({len(self.thinned):,} kept)"
         return f"Recording({self.name!r}: {parts}, {count(self.steps, 'step')}{kept}, {rows})"

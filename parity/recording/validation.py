@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from parity import _trees
 from parity._errors import RecordingError
 from parity._words import count
+from parity.recording import trees
 
 # What may belong to a tensor of a kind: an optimizer may count in whole numbers.
 _KINDS = {"f": "fiub", "i": "iub", "u": "iub"}
@@ -47,12 +47,12 @@ def _problems(recording: Any) -> Iterator[str]:
     for name in ("observed", "arbiter_locked", "arbiter_free"):
         yield from _trace(recording, name, steps)
     for place, batch in enumerate(recording.batches):
-        for leaf in _trees.leaves((batch.inputs, batch.targets)):
+        for leaf in trees.leaves((batch.inputs, batch.targets)):
             if np.asarray(leaf).dtype.kind not in "fciub":
                 yield f"batch {place} has something of {np.asarray(leaf).dtype}, and it should be of numbers"
-        rows = {leaf.shape[:1] for leaf in _trees.leaves(batch.inputs)}
+        rows = {leaf.shape[:1] for leaf in trees.leaves(batch.inputs)}
         if len(batch.parts) > 1 and rows != {(sum(batch.parts),)}:
-            shapes = _trees.shapes(batch.inputs)
+            shapes = trees.shapes(batch.inputs)
             yield f"batch {place} has passes of {sum(batch.parts)} rows in all, and inputs {shapes}"
 
 
@@ -81,8 +81,8 @@ def _trace(recording: Any, name: str, steps: int) -> Iterator[str]:
     if len(trace.predictions) != kept:
         yield f"{name} has predictions of {count(len(trace.predictions), 'step')}, expected {kept:,}"
     for made, like in zip(trace.predictions, observed.predictions, strict=True):
-        if _trees.shapes(made) != _trees.shapes(like):
-            yield f"{name} has predictions {_trees.shapes(made)}, and {_trees.shapes(like)} were observed"
+        if trees.shapes(made) != trees.shapes(like):
+            yield f"{name} has predictions {trees.shapes(made)}, and {trees.shapes(like)} were observed"
     yield from _tensors(f"{name}: gradients", trace.gradients, recording.initial, kept)
     yield from _tensors(f"{name}: weights", trace.weights, recording.initial, kept)
     if trace.state.keys() != observed.state.keys():
