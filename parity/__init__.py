@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from parity._judge import Finding
     from parity._matrix import Matrix
     from parity._ports import Port
-    from parity._record import record
     from parity._translate import port
     from parity._verdict import Verdict
+    from parity.capture.record import record
     from parity.causes import Cause
     from parity.recording.recording import Recording
 
@@ -47,7 +47,7 @@ _HOME = {
     "check": "parity._check",
     "matrix": "parity._across",
     "port": "parity._translate",
-    "record": "parity._record",
+    "record": "parity.capture.record",
     "rounding": "parity.rounding",
 }
 

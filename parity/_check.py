@@ -73,7 +73,7 @@ def check(
     _forked.check()
     recording = program_or_recording
     if not isinstance(recording, Recording):
-        from parity._record import MEMORY_LIMIT, record
+        from parity.capture.record import MEMORY_LIMIT, record
 
         limit = MEMORY_LIMIT if memory_limit is None else memory_limit
         recording = record(program_or_recording, seed=seed, argv=argv, dropout=dropout, memory_limit=limit)

@@ -7,7 +7,7 @@ import types
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from parity import _where
+from parity.capture import source_places
 
 
 class Place(NamedTuple):
@@ -61,5 +61,5 @@ def _is_open(namespace: dict[Any, Any], libraries: Collection[str]) -> bool:
     if "__spec__" not in namespace:
         return True
     file = namespace.get("__file__")
-    own = isinstance(file, str) and _where.is_own(file)
+    own = isinstance(file, str) and source_places.is_own(file)
     return own or namespace.get("__name__") in libraries

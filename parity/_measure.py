@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from parity import _run_program
 from parity._ports import Port
 from parity._replay import training
-from parity._run_program import Program
 from parity._timing import Timing
+from parity.capture import run_program
+from parity.capture.run_program import Program
 from parity.recording.recording import Recording
 
 # The JAX side is run this often each time: it takes under a millisecond, and PyTorch has just had the caches.
@@ -68,7 +68,7 @@ def _own_loop(program: Program, steps: int, seed: int | None, argv: Sequence[str
     ends: list[float] = []
     handle = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     try:
-        _run_program.run(program, lambda _: None, seed=seed, argv=argv)
+        run_program.run(program, lambda _: None, seed=seed, argv=argv)
     finally:
         handle.remove()
     return (ends[-1] - ends[0]) * steps / (len(ends) - 1)

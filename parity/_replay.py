@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity import _drive, _feed, _leaving, _names, _shapes, _where
+from parity import _drive, _feed, _names, _shapes
 from parity._errors import ParityError, PortError
 from parity._ports import Port, of_arrays
 from parity._steps import free_step, locked_step, model_state
+from parity.capture import process_exit, source_places
 from parity.recording.recording import Array, Recording, Tensors, Trace, Tree
 
 __all__ = ["Replay", "free_run", "free_step", "locked_run", "locked_step", "replay", "training"]
@@ -164,7 +165,7 @@ def _on_cpu() -> Any:
 def failures_as_port_errors(recording: Recording, when: str = "when it is run") -> Iterator[None]:
     """Tell what a port's own code raises, with its file and line; a port that ends the process ends nothing."""
     try:
-        with _leaving.caught():
+        with process_exit.caught():
             yield
     except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise
@@ -189,7 +190,7 @@ def _fed(recording: Recording) -> str:
 def _place(error: BaseException) -> str:
     """The last line that an error went through and that is the port's own: neither parity's nor a library's."""
     found = ""
-    for frame, line in _where.passed(error):
+    for frame, line in source_places.passed(error):
         file = frame.f_code.co_filename
         if Path(file).is_file():
             source = linecache.getline(file, line).strip()

@@ -310,9 +310,9 @@ def _load_port(text: str) -> Any:
     """What FILE.py:NAME names."""
     import runpy
 
-    from parity import _leaving
     from parity._errors import ParityError, PortError, ProgramError
-    from parity._run_program import own_traceback
+    from parity.capture import process_exit
+    from parity.capture.run_program import own_traceback
 
     file, colon, name = text.rpartition(":")
     if not colon or not file.endswith(".py"):
@@ -321,7 +321,7 @@ def _load_port(text: str) -> Any:
         raise PortError(f"there is no file {file} to take the port {name!r} from")
     sys.path.insert(0, str(Path(file).resolve().parent))
     try:
-        with _leaving.caught():
+        with process_exit.caught():
             found = runpy.run_path(file)
     except (ParityError, KeyboardInterrupt):
         raise

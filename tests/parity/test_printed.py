@@ -292,7 +292,7 @@ def test_a_line_of_unknown_origin_is_said_to_be_no_more() -> None:
 
 
 def test_a_recording_is_not_larger_for_all_that_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parity._written._MOST", 3)
+    monkeypatch.setattr("parity.capture.output_origins._MOST", 3)
     (tmp_path / "train.py").write_text(CHANCE)
     recording = parity.record(tmp_path / "train.py")
     assert sum(len(line.numbers) for line in recording.printed) == 3

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import parity
 from parity._errors import UnsupportedError
-from parity._thinning import After, Keeper, Schedule
+from parity.capture.step_retention import After, Keeper, Schedule
 from parity.recording import trees
 from tests.parity.any_programs import KINDS, classes, cross_entropy, mlp
 

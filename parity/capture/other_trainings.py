@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from parity import _where
 from parity._errors import UnsupportedError
 from parity._words import count
+from parity.capture import source_places
 
 _ALONE = (
     "Models that are trained in turn, as in a GAN, cannot be judged yet: record the training of each alone, with what "
@@ -85,7 +85,7 @@ def check_step(
 def _scaled() -> bool:
     """Whether a GradScaler that is switched on is at work."""
     code = torch.amp.GradScaler.step.__code__
-    return any(f.f_code is code and f.f_locals["self"].is_enabled() for f in _where.frames())
+    return any(f.f_code is code and f.f_locals["self"].is_enabled() for f in source_places.frames())
 
 
 def check_same_training(

@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils import clip_grad
 
 from parity._errors import UnsupportedError
-from parity._inputs import to_array
+from parity.capture.torch_tensors import to_array
 from parity.recording.clipping import Clipping
 from parity.recording.recording import Array
 

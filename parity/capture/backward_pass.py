@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from parity._errors import UnsupportedError
-from parity._inputs import to_array
-from parity._known import described, scaled, squared_error, unreshaped
-from parity._loss import Loss, Ref, loss_of
-from parity._seen import Pass
+from parity.capture.loss_graph import Loss, Ref, loss_of
+from parity.capture.loss_recognition import described, scaled, squared_error, unreshaped
+from parity.capture.observed_run import Pass
+from parity.capture.torch_tensors import to_array
 from parity.recording.recording import Part
 
 

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity import _leaving, _validation, _where
+from parity import _validation
 from parity._errors import ParityError, ProgramError, UnsupportedError
+from parity.capture import process_exit, source_places
 
 Program = str | os.PathLike[str] | Callable[[], Any]
 
@@ -179,7 +180,7 @@ def run(
         UnsupportedError: it is run by a program that is running in the same way.
     """
     name, _ = describe(program)
-    with _running(program), _put_back(seed), _output_to(on_line, on_write), _leaving.caught():
+    with _running(program), _put_back(seed), _output_to(on_line, on_write), process_exit.caught():
         try:
             if callable(program):
                 program()
@@ -190,19 +191,19 @@ def run(
             raise
         except _Again:
             pass
-        except _leaving.Left as leave:
+        except process_exit.Left as leave:
             raise ProgramError(
                 f"{name} calls {leave}, which ends Python before anything can be judged; let it run to its end"
-                f"{_where.told_of(leave)}"
+                f"{source_places.told_of(leave)}"
             ) from None
         except SystemExit as leave:
             if leave.code not in (None, 0):
                 raise ProgramError(f"{name} exited with status {leave.code!r}") from None
         except BaseException as error:
-            if _where.is_ours(error):
+            if source_places.is_ours(error):
                 raise UnsupportedError(
                     f"{name} does something that cannot be followed while it is recorded, though it may run by itself "
-                    f"({type(error).__name__}: {str(error).partition(chr(10))[0]}){_where.told_of(error)}"
+                    f"({type(error).__name__}: {str(error).partition(chr(10))[0]}){source_places.told_of(error)}"
                 ) from error
             raise ProgramError(
                 f"{name} raised {type(error).__name__}; it must run to its end by itself first",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from parity._loss import Line, Loss, Ref, refs, replaced
+from parity.capture.loss_graph import Line, Loss, Ref, refs, replaced
 from parity.recording.recording import MSE, OWN, Part
 
 # Functions that change a tensor's shape and none of its values.

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parity import _arbiter, _run_program, _validation
-from parity._hooks import Observer
-from parity._run_program import Program
-from parity._seen import Seen
-from parity._written import Span, settled
+from parity import _validation
+from parity.capture import float64_rerun, run_program
+from parity.capture.observed_run import Seen
+from parity.capture.observer import Observer
+from parity.capture.output_origins import Span, settled
+from parity.capture.run_program import Program
 from parity.recording import clipping
 from parity.recording.program_output import PrintedLine
 from parity.recording.recording import Recording, fresh_state
@@ -63,7 +64,7 @@ def record(
         >>> recording.steps, recording.observed.gradients["weight"].shape
         (3, (3, 1, 2))
     """
-    name, source = _run_program.describe(program)
+    name, source = run_program.describe(program)
     _validation.check_flag(dropout, "dropout")
     _validation.check_memory(memory_limit)
     printed: list[tuple[str, int, list[Span]]] = []
@@ -74,14 +75,14 @@ def record(
             if not observer.stopped:
                 printed.append((text, observer.done, observer.written.line(text)))
 
-        _run_program.run(program, on_line, observer.written.write, seed=seed, argv=argv)
+        run_program.run(program, on_line, observer.written.write, seed=seed, argv=argv)
     seen = observer.finish()
     evaluations = observer.evaluations()
     rates = {name: np.array(values, np.float64) for name, values in seen.learning_rates.items()}
     observed, starts = seen.keeper.finish(
         np.array(seen.losses), lambda key, name, like: fresh_state(key, seen.rules[name], rates[name][0], like)
     )
-    locked, free = _arbiter.rerun(seen, observed, starts)
+    locked, free = float64_rerun.rerun(seen, observed, starts)
     kept = seen.keeper.kept
     return Recording(
         name=name,

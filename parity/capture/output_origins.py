@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import NamedTuple
 
-from parity._averages import Averages
-from parity._look import OWN, Origin
-from parity._print_call import Piece, pieces
-from parity._reads import Reads, Shown
+from parity.capture.number_reads import Reads, Shown
+from parity.capture.print_calls import Piece, pieces
+from parity.capture.python_averages import Averages
+from parity.capture.source_expressions import OWN, Origin
 from parity.recording.program_output import NUMBER, Number
 
 # Numbers in all of which it is kept where they came from: a recording is not to be larger for what was printed.

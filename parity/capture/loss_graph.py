@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from parity._errors import UnsupportedError
-from parity._inputs import to_array
-from parity._tape import Item, Lost, Operation, Output, Outside
+from parity.capture.operation_tape import Item, Lost, Operation, Output, Outside
+from parity.capture.torch_tensors import to_array
 from parity.recording.recording import Tree
 from parity.recording.trees import Path, found
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from parity import _chance, _clip_watch, _where
 from parity._errors import ParityError, UnsupportedError
-from parity._inputs import tensors_of, to_array, to_tree
-from parity._seen import Seen, gradients, joined, optimizer_state
-from parity._thinning import After, trace
+from parity.capture import clipping_hooks, random_operations, source_places
+from parity.capture.observed_run import Seen, gradients, joined, optimizer_state
+from parity.capture.step_retention import After, trace
+from parity.capture.torch_tensors import tensors_of, to_array, to_tree
 from parity.recording import trees
 from parity.recording.recording import Array, Starts, Trace, Tree
 from parity.recording.thresholds import SOFTPLUS
@@ -42,9 +42,9 @@ class _Double(TorchFunctionMode):
             return args[0].double()
         if name == "cuda" and args:
             return args[0]
-        chance = _chance.draws(name, args, kwargs)
+        chance = random_operations.draws(name, args, kwargs)
         if chance and chance.dropout and not self._dropout:
-            func, args, kwargs = _chance.without_dropout(func, name, args, kwargs)
+            func, args, kwargs = random_operations.without_dropout(func, name, args, kwargs)
         if name == "rms_norm" and kwargs.get("eps") is None and (len(args) < 4 or args[3] is None):
             args, kwargs = args[:3], {**kwargs, "eps": self._epsilon}
         if name == "softplus" and self._narrow:
@@ -119,7 +119,7 @@ def _in_double(seen: Seen) -> Iterator[None]:
         first = str(error).strip().partition("\n")[0]
         raise UnsupportedError(
             f"{type(seen.live[0]).__name__} trained, but fails when it is run again in float64: "
-            f"{type(error).__name__}: {first}. {_advice(error)}{_where.told_of(error)}"
+            f"{type(error).__name__}: {first}. {_advice(error)}{source_places.told_of(error)}"
         ) from error
     finally:
         torch.set_default_dtype(dtype)
@@ -224,7 +224,7 @@ class _Rerun:
         for group in self._optimizer.param_groups:
             for name in {self._names.get(id(parameter), "") for parameter in group["params"]} & seen.rules.keys():
                 group["lr"] = seen.learning_rates[name][step]
-        _clip_watch.apply(seen.clipping, [self._parameters[name] for name in seen.rules])
+        clipping_hooks.apply(seen.clipping, [self._parameters[name] for name in seen.rules])
         self._optimizer.step()
         return joined(gathered), total, made
 

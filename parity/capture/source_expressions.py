@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity._reads import Reads, Shown
+from parity.capture.number_reads import Reads, Shown
 from parity.recording.program_output import NUMBER
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {

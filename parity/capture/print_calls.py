@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from parity._look import OWN, Look, Origin, UnknownError, is_plain, place, positions
-from parity._reads import Reads, Shown
+from parity.capture.number_reads import Reads, Shown
+from parity.capture.source_expressions import OWN, Look, Origin, UnknownError, is_plain, place, positions
 from parity.recording.program_output import NUMBER
 
 _PERCENT = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[a-zA-Z%]")

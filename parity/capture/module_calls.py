@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from parity._errors import UnsupportedError
-from parity._inputs import taken, to_array, to_tree
-from parity._known import RESHAPING
-from parity._seen import Call
-from parity._tape import Tape
+from parity.capture.loss_recognition import RESHAPING
+from parity.capture.observed_run import Call
+from parity.capture.operation_tape import Tape
+from parity.capture.torch_tensors import taken, to_array, to_tree
 from parity.recording import trees
 from parity.recording.recording import Array, Tree
 

@@ -14,8 +14,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parity import _chance
-from parity._inputs import tensors_of
+from parity.capture import random_operations
+from parity.capture.torch_tensors import tensors_of
 from parity.recording.trees import Path
 
 
@@ -122,9 +122,9 @@ class Tape(TorchFunctionMode):
             self._on_read(args, out, sys._getframe(1))
             return out
         self.grad_called |= func is torch.autograd.grad
-        chance = _chance.draws(name, args, kwargs)
+        chance = random_operations.draws(name, args, kwargs)
         if chance and chance.dropout and not self._dropout:
-            func, args, kwargs = _chance.without_dropout(func, name, args, kwargs)
+            func, args, kwargs = random_operations.without_dropout(func, name, args, kwargs)
             chance = None
         if chance:
             self._on_chance(chance.name)

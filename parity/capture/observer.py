@@ -11,18 +11,29 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from parity import _refused, _supported, _where
-from parity._clip_watch import Watch
 from parity._errors import UnsupportedError
-from parity._inputs import to_array
-from parity._passes import pass_of
-from parity._reads import Reads
-from parity._seen import Call, Pass, Seen, environment, gradients, joined, module_part, optimizer_state, part, plain
-from parity._stack import Stack
-from parity._tape import Tape
-from parity._thinning import After, Keeper
 from parity._words import count
-from parity._written import Written
+from parity.capture import other_trainings, source_places, unsupported
+from parity.capture.backward_pass import pass_of
+from parity.capture.clipping_hooks import Watch
+from parity.capture.module_calls import Stack
+from parity.capture.number_reads import Reads
+from parity.capture.observed_run import (
+    Call,
+    Pass,
+    Seen,
+    environment,
+    gradients,
+    joined,
+    module_part,
+    optimizer_state,
+    part,
+    plain,
+)
+from parity.capture.operation_tape import Tape
+from parity.capture.output_origins import Written
+from parity.capture.step_retention import After, Keeper
+from parity.capture.torch_tensors import to_array
 from parity.recording import trees
 from parity.recording.recording import Array, Evaluation
 
@@ -96,7 +107,7 @@ class Observer:
         return self._seen.keeper.done if self._seen else 0
 
     def _problem_is(self, error: object) -> None:
-        self._problem = self._problem or f"at step {self.done}, {error}{_where.told()}"
+        self._problem = self._problem or f"at step {self.done}, {error}{source_places.told()}"
 
     # -- the program's printed lines
 
@@ -109,7 +120,7 @@ class Observer:
     def _on_call(self, call: Call) -> None:
         call.step = self.done
         if self._seen is None:
-            call.where = _where.told()
+            call.where = source_places.told()
         if not self.stopped:
             self._calls.append(call)
             self._recent.append(call)
@@ -122,7 +133,7 @@ class Observer:
                 self._reads.backward(value, root, made.loss.seed)
             except UnsupportedError as error:
                 self._problem_is(error)
-            self._last_backward = "" if self._seen else _where.told()
+            self._last_backward = "" if self._seen else source_places.told()
 
     def _on_gradients(self) -> None:
         """Note which gradients ``backward()`` left, to see at the step whether they are still what it made."""
@@ -170,29 +181,33 @@ class Observer:
 
     def _take_step(self, optimizer: torch.optim.Optimizer, arguments: list[Any]) -> None:
         tape = self._tape
-        _refused.check_step(optimizer, self._optimizer, arguments, self._differentiated, tape.grad_called, tape.thread)
-        passes = _supported.the_passes(self._differentiated, optimizer)
+        other_trainings.check_step(
+            optimizer, self._optimizer, arguments, self._differentiated, tape.grad_called, tape.thread
+        )
+        passes = unsupported.the_passes(self._differentiated, optimizer)
         first = passes[0]
         seen = self._seen or self._begin(optimizer, first)
-        _refused.check_same_training(optimizer, self._optimizer, [one.call.module for one in passes], self._module)
+        other_trainings.check_same_training(
+            optimizer, self._optimizer, [one.call.module for one in passes], self._module
+        )
         for one in passes:
-            _supported.check_alike(seen.first, one, "another loss is taken than at step 0")
-            _supported.check_modes(seen.first.call, one.call)
+            unsupported.check_alike(seen.first, one, "another loss is taken than at step 0")
+            unsupported.check_modes(seen.first.call, one.call)
             seen.note_before(one)
             seen.note_hooks(one)
         parameters = self._parameters()
-        groups = _supported.trained(optimizer, parameters)
-        could = _supported.trainable(optimizer, parameters), seen.trainable
-        _supported.check_settings({name: plain(group) for name, group in groups.items()}, seen.rules, could)
+        groups = unsupported.trained(optimizer, parameters)
+        could = unsupported.trainable(optimizer, parameters), seen.trainable
+        unsupported.check_settings({name: plain(group) for name, group in groups.items()}, seen.rules, could)
         if self.done:
-            _supported.check_untouched(seen.keeper.last.weights, self._weights())
-            _supported.check_buffers(seen.keeper.last.buffers, first.call.buffers)
+            unsupported.check_untouched(seen.keeper.last.weights, self._weights())
+            unsupported.check_buffers(seen.keeper.last.buffers, first.call.buffers)
         if not seen.place(passes, self._limit / 2):
             self._stop(seen)
             return
-        _supported.check_clipping(self._clips, seen.clipping, {name: parameters[name] for name in groups})
+        unsupported.check_clipping(self._clips, seen.clipping, {name: parameters[name] for name in groups})
         if not self._clips.clipping:
-            _supported.check_gradients(self._made, {name: parameters[name] for name in groups})
+            unsupported.check_gradients(self._made, {name: parameters[name] for name in groups})
         made = gradients(parameters, seen.rules, self._clips.raw)
         seen.keeper.begin(joined([one.predictions for one in passes]), made)
         for name, group in groups.items():
@@ -238,9 +253,9 @@ class Observer:
 
     def _begin(self, optimizer: torch.optim.Optimizer, first: Pass) -> Seen:
         module = first.call.module
-        _refused.check_optimizer(optimizer, module, [call.module for call in self._recent])
+        other_trainings.check_optimizer(optimizer, module, [call.module for call in self._recent])
         self._optimizer, self._module = optimizer, module
-        rules = {name: plain(group) for name, group in _supported.trained(optimizer, self._parameters()).items()}
+        rules = {name: plain(group) for name, group in unsupported.trained(optimizer, self._parameters()).items()}
         shared = {
             key: value
             for key, value in next(iter(rules.values())).items()
@@ -262,7 +277,7 @@ class Observer:
             initial=initial,
             initial_buffers=buffers,
             environment=environment(str(next(module.parameters()).device)) | self._lines(first),
-            trainable=_supported.trainable(optimizer, self._parameters()),
+            trainable=unsupported.trainable(optimizer, self._parameters()),
             keeper=Keeper(self._limit, After(initial, {}, buffers)),
             first=first,
             dropout=self._dropout,
@@ -277,7 +292,7 @@ class Observer:
         return {
             "model_line": first.call.where,
             "loss_line": self._last_backward,
-            "optimizer_line": _where.told(),
+            "optimizer_line": source_places.told(),
         }
 
     # -- the end

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parity._known import RESHAPING, scaling
-from parity._tape import Item, Output, Tape
+from parity.capture.loss_recognition import RESHAPING, scaling
+from parity.capture.operation_tape import Item, Output, Tape
 from parity.recording import trees
 from parity.recording.program_output import Source
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from parity._reads import Read, Reads, Shown
+from parity.capture.number_reads import Read, Reads, Shown
 
 _EPSILON = 2.0**-52
 # Losses that are looked at in all, so that a program that prints at every step is not slowed down.

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity._clip_watch import Watch
 from parity._errors import UnsupportedError
-from parity._inputs import constants
-from parity._seen import Call, Pass
+from parity.capture.clipping_hooks import Watch
+from parity.capture.observed_run import Call, Pass
+from parity.capture.torch_tensors import constants
 from parity.recording import trees as _trees
 from parity.recording.clipping import told
 from parity.recording.recording import MSE, Array

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity._inputs import Arguments, to_array
-from parity._loss import Loss
-from parity._thinning import Keeper
+from parity.capture.loss_graph import Loss
+from parity.capture.step_retention import Keeper
+from parity.capture.torch_tensors import Arguments, to_array
 from parity.recording import trees as _trees
 from parity.recording.recording import HOOKED, OWN, Array, Batch, Evaluation, Part, Tree
 

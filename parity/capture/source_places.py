@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 _PATHS = sysconfig.get_paths()
-_HERE = str(Path(__file__).parent)
+_HERE = str(Path(__file__).parent.parent)
 _LIBRARIES = (*(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")), _HERE)
 
 
