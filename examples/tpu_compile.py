@@ -163,7 +163,8 @@ def _replay(on: Shapes, rows: int) -> Iterator[Program]:
         print("the judge's replay is left out: it needs PyTorch (-e '.[parity,tpu]')", file=sys.stderr)
         return
     import parity
-    from parity import _feed, _locked, _names, _steps
+    from parity import _feed, _locked, _steps
+    from parity.porting import parameter_names
 
     def program() -> None:
         model = torch.nn.Linear(COLUMNS, 1)
@@ -177,7 +178,7 @@ def _replay(on: Shapes, rows: int) -> Iterator[Program]:
 
     recording = parity.record(program)
     port = parity.port(recording)
-    names = _names.of(port, recording)
+    names = parameter_names.of(port, recording)
     step = _steps.locked_step(port, names, tuple(recording.observed.state))
     state, recorded, _, _ = next(_locked.arguments(port, names, recording, np.dtype(np.float32), [1]))
     batch = (on.spread(rows, COLUMNS), on.spread(rows, 1))

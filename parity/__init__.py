@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     )
     from parity._judge import Finding
     from parity._matrix import Matrix
-    from parity._ports import Port
-    from parity._translate import port
     from parity._verdict import Verdict
     from parity.capture.record import record
     from parity.causes import Cause
+    from parity.porting.linear_port import port
+    from parity.porting.port import Port
     from parity.recording.recording import Recording
 
 # Loaded when first asked for: PyTorch and JAX take seconds to import, and a recording is read without PyTorch.
@@ -37,7 +37,7 @@ _HOME = {
     "MissingDependencyError": "parity._errors",
     "OutputError": "parity._errors",
     "ParityError": "parity._errors",
-    "Port": "parity._ports",
+    "Port": "parity.porting.port",
     "PortError": "parity._errors",
     "ProgramError": "parity._errors",
     "Recording": "parity.recording.recording",
@@ -46,7 +46,7 @@ _HOME = {
     "Verdict": "parity._verdict",
     "check": "parity._check",
     "matrix": "parity._across",
-    "port": "parity._translate",
+    "port": "parity.porting.linear_port",
     "record": "parity.capture.record",
     "rounding": "parity.rounding",
 }

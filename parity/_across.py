@@ -10,8 +10,8 @@ from parity import _matrix
 from parity._check import Progress, check, make_port
 from parity._conventions import adapted
 from parity._matrix import PRECISIONS, Matrix
-from parity._ports import Port
 from parity._verdict import Verdict
+from parity.porting.port import Port
 from parity.recording.recording import Recording
 
 

@@ -7,10 +7,11 @@ import dataclasses
 import jax
 import numpy as np
 
-from parity import _names, _sampled
+from parity import _sampled
 from parity._followed import Walk
-from parity._ports import Port, of_arrays
 from parity._replay import types_of
+from parity.porting import parameter_names
+from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace
 from parity.rounding import Format
 
@@ -60,7 +61,7 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doub
     """
     own, double = Format.of(recording.dtype.name), Format.of("float64")
     with types_of(np.dtype(np.float64)), jax.default_device(jax.devices("cpu")[0]):
-        port, names = of_arrays(port), _names.of(port, recording)
+        port, names = of_arrays(port), parameter_names.of(port, recording)
         walk = Walk(port, names, recording, doubt)
         free, open_from = walk.free(own)
         free, (free64, open_from64) = _compact(free, own), walk.free(double)

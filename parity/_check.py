@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxreg import _forked
-from parity import _bounds, _conventions, _document, _jax_code, _judge, _ports, causes
-from parity._ports import Port, without_dropout
-from parity._reference import prepared
+from parity import _bounds, _conventions, _document, _judge, causes
 from parity._replay import failures_as_port_errors, replay
-from parity._translate import port as translate
 from parity._verdict import Verdict, recording_file
+from parity.porting import jax_source
+from parity.porting import port as _port
+from parity.porting.float64_constants import prepared
+from parity.porting.linear_port import port as translate
+from parity.porting.port import Port, without_dropout
 from parity.recording.recording import Recording
 from parity.report import numbers
 
@@ -100,7 +102,7 @@ def check(
         findings=findings,
         name=name,
         title=title or recording.name,
-        jax_code=_jax_code.write(recording, recording_file(name)) if port is None else "",
+        jax_code=jax_source.write(recording, recording_file(name)) if port is None else "",
         causes=found,
         warnings=_judge.warnings(findings),
         costs=costs,
@@ -121,7 +123,7 @@ def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | N
     if callable(port):
         with failures_as_port_errors(recording, "when it is made"):
             port = port(recording)
-    made = _ports.check(port)
+    made = _port.check(port)
     if not recording.environment.get("dropout", True):
         made = without_dropout(made)
     return prepared(recording, made)

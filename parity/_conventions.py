@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import optax
 
-from parity import _bounds, _judge, _names, _optax_state
+from parity import _bounds, _judge
 from parity._bounds import Bounds
 from parity._judge import Finding
-from parity._ports import Port, of_arrays
 from parity._replay import Replay, relocked
+from parity.porting import optax_state, parameter_names
+from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording
 
 Factors = Mapping[str, Mapping[str, float]]
@@ -48,7 +49,7 @@ def adapted(port: Port, recording: Recording, factors: Factors) -> Port:
     """The same port, whose optimizer takes and gives its state as PyTorch keeps it."""
     if not factors:
         return port
-    names, port = _names.of(port, recording), of_arrays(port)
+    names, port = parameter_names.of(port, recording), of_arrays(port)
     trees = {
         key: names.to_port({name: np.full(like.shape, some.get(name, 1.0)) for name, like in recording.initial.items()})
         for key, some in factors.items()
@@ -78,12 +79,12 @@ class _Scaled:
         self._optimizer, self._factors = optimizer, factors
 
     def init(self, params: Any) -> Any:
-        return _optax_state.scaled(self._optimizer.init(params), params, self._factors, lambda a, b: a / b)
+        return optax_state.scaled(self._optimizer.init(params), params, self._factors, lambda a, b: a / b)
 
     def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        own = _optax_state.scaled(state, params, self._factors, lambda a, b: a * b)
+        own = optax_state.scaled(state, params, self._factors, lambda a, b: a * b)
         updates, own = self._optimizer.update(updates, own, params, **extra)
-        return updates, _optax_state.scaled(own, params, self._factors, lambda a, b: a / b)
+        return updates, optax_state.scaled(own, params, self._factors, lambda a, b: a / b)
 
 
 def _factors(recording: Recording, replayed: Replay) -> tuple[dict[str, dict[str, float]], float]:

@@ -14,9 +14,9 @@ from jax import lax
 from jaxreg._plans.stepwise import laid_out
 from parity import _feed, _locked
 from parity._feed import Feed
-from parity._names import Names
-from parity._ports import Port, of_arrays
 from parity._steps import Step, forward_backward, free_start, free_step, locked_step, update
+from parity.porting.parameter_names import Names
+from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace
 
 # Bytes of recorded tensors that are laid out for JAX at once.

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from parity._errors import PortError
-from parity._ports import Port
 from parity._words import count
+from parity.porting.port import Port
 from parity.recording.recording import Array, Recording
 
 Parts = tuple[int, ...]

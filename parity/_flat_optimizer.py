@@ -16,7 +16,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from parity import _drive
-from parity._optax_state import is_hole, parts
+from parity.porting.optax_state import is_hole, parts
 
 # What makes each element of its result from the elements at that place alone.
 _ELEMENTWISE = {

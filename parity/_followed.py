@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity import _affine, _carried, _feed, _flat_optimizer, _locked, _names, _optax_state, _torch_rules
+from parity import _affine, _carried, _feed, _flat_optimizer, _locked, _torch_rules
 from parity._drive import Gathered, Run
 from parity._feed import Parts
-from parity._ports import Port
 from parity._steps import forward_backward, free_start, model_state, named_buffers, named_state, update
+from parity.porting import optax_state, parameter_names
+from parity.porting.port import Port
 from parity.recording.recording import Array, Recording, Trace
 from parity.rounding import Format, bound
 
@@ -35,7 +36,7 @@ class Walk:
     Both are one program, since compiling it takes longer than running it.
     """
 
-    def __init__(self, port: Port, names: _names.Names, recording: Recording, doubt: float = 0.0) -> None:
+    def __init__(self, port: Port, names: parameter_names.Names, recording: Recording, doubt: float = 0.0) -> None:
         self._port, self._names, self._recording, self._doubt = port, names, recording, doubt
         self._recorded, self._own = _feed.recorded(recording, _WIDE), _feed.own(port, recording, _WIDE)
         self._start = free_start(port, _WIDE)
@@ -120,7 +121,7 @@ class Walk:
                 key: names.to_port({**{n: jnp.zeros_like(w) for n, w in weights.items()}, **state.get(key, {}), **some})
                 for key, some in theirs[1].items()
             }
-            largest = _optax_state.put(off[1], before[0], trees, 0)
+            largest = optax_state.put(off[1], before[0], trees, 0)
             kept = jax.tree.map(jnp.maximum, off[1], largest)
         kept = self._doubtful(kept, after[1])
         state, weights = named_state(names, kept, before[0], keys), names.from_port(moved)

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 import optax
 
-from parity import _feed, _optax_state
-from parity._names import Names
-from parity._ports import Port, of_arrays
+from parity import _feed
 from parity._steps import update
+from parity.porting import optax_state
+from parity.porting.parameter_names import Names
+from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Tensors
 
 
@@ -50,7 +51,7 @@ def plan(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any]) -
     }  # fmt: skip
     has = {key: jax.tree.map(lambda leaf: bool(leaf.all()), tree) for key, tree in has.items()}
     params = names.to_port(_feed.cast(dict(recording.initial), dtype))
-    return Plan(sequence, tuple(_optax_state.uncovered(port.optimizer, params, has)), has)
+    return Plan(sequence, tuple(optax_state.uncovered(port.optimizer, params, has)), has)
 
 
 def recorded_rows(recording: Recording, dtype: np.dtype[Any], rows: slice) -> tuple[Any, Any, Any]:
@@ -95,7 +96,7 @@ def put(names: Names, template: Any, params: Any, state: Mapping[str, Tensors], 
     """``template``, the optimizer's first state, as it is before ``step``, with PyTorch's recorded state in it."""
     holes = jax.tree.unflatten(names.structure, [optax.MaskedNode()] * len(names.paths))
     trees = {key: names.to_port(tensors, holes) for key, tensors in state.items()}
-    return _optax_state.put(template, params, trees, step)
+    return optax_state.put(template, params, trees, step)
 
 
 def arguments(

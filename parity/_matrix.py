@@ -11,8 +11,8 @@ import jax
 from parity import _judge, _replay
 from parity._bounds import Bounds
 from parity._errors import PortError
-from parity._ports import Port
 from parity._replay import Replay
+from parity.porting.port import Port
 from parity.recording.recording import Recording
 
 # The precisions asked for where none are named, by the names of jax.default_matmul_precision, from the highest down:

@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity import _drive, _feed, _names, _shapes
+from parity import _drive, _feed, _shapes
 from parity._errors import ParityError, PortError
-from parity._ports import Port, of_arrays
 from parity._steps import free_step, locked_step, model_state
 from parity.capture import process_exit, source_places
+from parity.porting import parameter_names
+from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Tensors, Trace, Tree
 
 __all__ = ["Replay", "free_run", "free_step", "locked_run", "locked_step", "replay", "training"]
@@ -67,7 +68,7 @@ def replay(port: Port, recording: Recording) -> Replay:
         PortError: its parameters do not pair up with the recorded ones, its loss or predictions have another form, or
             it fails when it is run.
     """
-    names = _names.of(port, recording)
+    names = parameter_names.of(port, recording)
     port = of_arrays(port)
     wide = np.dtype(np.float64)
     with failures_as_port_errors(recording):
@@ -131,7 +132,7 @@ def _run(
     drive: Callable[..., Any], port: Port, recording: Recording, dtype: Any, precision: str | None, device: Any
 ) -> Trace:
     kind = recording.dtype if dtype is None else np.dtype(dtype)
-    names = _names.of(port, recording)
+    names = parameter_names.of(port, recording)
     where = contextlib.nullcontext() if device is None else jax.default_device(device)
     products = contextlib.nullcontext() if precision is None else jax.default_matmul_precision(precision)
     with failures_as_port_errors(recording), where, products, types_of(kind):
@@ -216,7 +217,9 @@ def _own_data(port: Port, recording: Recording) -> tuple[tuple[Tree, Tree], ...]
     return tuple(feed.batches[place] for place in feed.order)
 
 
-def _evaluate(port: Port, names: _names.Names, recording: Recording, after: dict[int, Any]) -> tuple[Tree, ...]:
+def _evaluate(
+    port: Port, names: parameter_names.Names, recording: Recording, after: dict[int, Any]
+) -> tuple[Tree, ...]:
     apply = jax.jit(lambda params, state, inputs: port.apply(params, state, inputs)[0])
     answers = []
     with types_of(recording.dtype):

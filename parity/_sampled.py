@@ -20,9 +20,9 @@ import numpy as np
 import optax
 
 from parity import _drive
-from parity._names import Names
-from parity._ports import Port
 from parity._steps import forward_backward, model_state, named_buffers
+from parity.porting.parameter_names import Names
+from parity.porting.port import Port
 from parity.recording.recording import Array, Recording, Trace
 from parity.rounding import drawn
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from parity import _feed
 from parity._errors import PortError
-from parity._names import Names
-from parity._ports import Port
 from parity._steps import free_start, pieces
 from parity._words import count
+from parity.porting.parameter_names import Names
+from parity.porting.port import Port
 from parity.recording.recording import Recording
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import optax
 
 from parity._feed import Parts, cast
-from parity._names import Names
-from parity._optax_state import is_hole, optimizer_state
-from parity._ports import Port, of_arrays
+from parity.porting.optax_state import is_hole, optimizer_state
+from parity.porting.parameter_names import Names
+from parity.porting.port import Port, of_arrays
 
 Step = Callable[[Any, Any, Any, Parts], tuple[Any, Any]]
 

@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity import _feed, _names
+from parity import _feed
 from parity._bounds import Bounds
 from parity._judge import STAGES, Finding
-from parity._ports import Port, of_arrays
 from parity._replay import Replay
 from parity._steps import forward_backward, model_state
+from parity.porting import parameter_names
+from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace
 from parity.rounding import bound
 
@@ -54,13 +55,13 @@ class Case:
     replay: Replay
     bounds: Bounds
     findings: Sequence[Finding]
-    names: _names.Names
+    names: parameter_names.Names
     rows: tuple[int, ...]
 
     @classmethod
     def of(cls, recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> Case:
         """The case, with the steps to look at: where it first parts, the first, and others with other batches."""
-        names, port = _names.of(port, recording), of_arrays(port)
+        names, port = parameter_names.of(port, recording), of_arrays(port)
         kept = recording.kept
         starts = sorted(f.step or 0 for f in findings if f.step is not None and not f.same_program)
         first = [min(int(np.searchsorted(kept, step)), len(kept) - 1) for step in starts[:1]]
@@ -85,7 +86,7 @@ class Case:
         bad = [f for f in self.findings if f.stage in stages and not f.holds and not f.same_program]
         return min(bad, key=lambda f: (f.step or 0, STAGES.index(f.stage)), default=None)
 
-    def probe(self, port: Port | None = None, names: _names.Names | None = None) -> list[Probe] | None:
+    def probe(self, port: Port | None = None, names: parameter_names.Names | None = None) -> list[Probe] | None:
         """The port's steps at :attr:`rows`; ``None`` where it does not run that way."""
         try:
             return run(port or self.port, names or self.names, self.recording, self.rows)
@@ -172,7 +173,7 @@ def loss_of(trace: Trace, recording: Recording, row: int) -> float:
     return float(trace.losses[row if len(trace.losses) == len(recording.kept) else int(recording.kept[row])])
 
 
-def objective(port: Port, names: _names.Names, parts: Any) -> Callable[..., Any]:
+def objective(port: Port, names: parameter_names.Names, parts: Any) -> Callable[..., Any]:
     """``(weights, buffers, batch)``, by PyTorch's names, to predictions, loss and gradients."""
 
     def compute(weights: Any, buffers: Any, batch: Any) -> tuple[Any, Any, Any]:
@@ -185,7 +186,7 @@ def objective(port: Port, names: _names.Names, parts: Any) -> Callable[..., Any]
 
 def run(
     port: Port,
-    names: _names.Names,
+    names: parameter_names.Names,
     recording: Recording,
     rows: Sequence[int],
     wrap: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda compute: compute,

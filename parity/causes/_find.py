@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from parity._bounds import Bounds
 from parity._judge import Finding
-from parity._ports import Port
 from parity._replay import Replay
 from parity.causes._buffers import buffers
 from parity.causes._cancellation import cancellations
@@ -19,6 +18,7 @@ from parity.causes._loss import losses
 from parity.causes._model import models
 from parity.causes._optimizer import optimizers
 from parity.causes._precision import precisions
+from parity.porting.port import Port
 from parity.recording.recording import Recording
 
 _Hypothesis = Callable[[Case], list[Cause]]

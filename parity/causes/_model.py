@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity import _names
-from parity._ports import Port
 from parity.causes import _model_rules as rules
 from parity.causes._case import Case, Probe
 from parity.causes._cause import Cause, either, within
 from parity.causes._rewrite import Rule, rewritten
+from parity.porting import parameter_names
+from parity.porting.port import Port
 
 _USUAL_EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4)
 # Places at which a gradient is stopped that are tried one by one.
@@ -91,7 +91,7 @@ def values_matter(case: Case, name: str) -> bool:
     return not np.array_equal(values, values.T)
 
 
-def turned(names: _names.Names, chosen: tuple[str, ...]) -> Any:
+def turned(names: parameter_names.Names, chosen: tuple[str, ...]) -> Any:
     """The same mapping with some weights the other way round."""
 
     class Turned:

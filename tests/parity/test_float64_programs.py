@@ -14,8 +14,8 @@ import torch
 
 import jaxreg
 import parity
-from parity._jax_code import write
 from parity._replay import replay, training
+from parity.porting.jax_source import write
 
 
 def _program() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity import PortError
-from parity._names import resolve
+from parity.porting.parameter_names import resolve
 
 LINEAR = {"weight": (2, 3), "bias": (2,)}
 

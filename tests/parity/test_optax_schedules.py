@@ -15,7 +15,7 @@ import torch
 
 import parity
 from parity import Port, Recording
-from parity._optax_state import ExactCounts
+from parity.porting.optax_state import ExactCounts
 
 STEPS = 4
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parity
-from parity._tables import with_tables
+from parity.porting.buffer_tables import with_tables
 
 WIDTH, LONGEST, USED = 8, 40, 5
 

@@ -173,6 +173,6 @@ def test_a_recording_of_one_step_says_so() -> None:
 
     recording = parity.record(once)
     assert "1 step, 1 row)" in repr(recording)
-    from parity import _jax_code
+    from parity.porting import jax_source
 
-    assert "1 time: one compiled program" in _jax_code.write(recording, "a.npz")
+    assert "1 time: one compiled program" in jax_source.write(recording, "a.npz")

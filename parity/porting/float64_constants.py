@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity import _holders
-from parity._holders import Place
-from parity._ports import Port
-from parity._tables import constant_buffers, with_tables
+from parity.porting import function_holders
+from parity.porting.buffer_tables import constant_buffers, with_tables
+from parity.porting.function_holders import Place
+from parity.porting.port import Port
 from parity.recording.recording import Recording
 from parity.recording.thresholds import SOFTPLUS
 
@@ -53,7 +53,7 @@ class _Narrow:
         if np.finfo(self._dtype).nmant <= _SINGLE:
             replaced[jax.nn.softplus] = _thresholded
         if self._places is None:  # as late as can be: a port may import as it is made
-            self._places = [place for function in replaced for place in _holders.places(function, _LIBRARIES)]
+            self._places = [place for function in replaced for place in function_holders.places(function, _LIBRARIES)]
         with _REPLACING:
             for place in self._places:
                 place.put(replaced[place.value])

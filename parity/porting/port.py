@@ -12,8 +12,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from parity import _nnx, _optax_state
 from parity._errors import PortError
+from parity.porting import nnx_adapter, optax_state
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class Port:
         """
         if not isinstance(model, nnx.Module):
             raise PortError(f"expected a flax.nnx.Module, got {type(model).__name__}")
-        params, state, apply = _nnx.parts(model)
+        params, state, apply = nnx_adapter.parts(model)
         return cls(params, apply, loss, optimizer, names, state, _module=model)
 
 
@@ -121,7 +121,7 @@ def without_dropout(port: Port) -> Port:
     for _, node in nnx.iter_graph(quiet):
         if isinstance(node, nnx.Dropout):
             node.deterministic = True
-    return dataclasses.replace(port, apply=_nnx.parts(quiet)[2], _module=quiet)
+    return dataclasses.replace(port, apply=nnx_adapter.parts(quiet)[2], _module=quiet)
 
 
 def is_parameter(leaf: Any) -> bool:
@@ -146,9 +146,9 @@ def arrays(state: Any) -> Any:
 def of_arrays(port: Port) -> Port:
     """The same port with nothing but arrays in ``params`` and ``state``, so that JAX can trace it; at most once.
 
-    Its optimizer counts its steps exactly in float64 runs: see :class:`parity._optax_state.ExactCounts`.
+    Its optimizer counts its steps exactly in float64 runs: see :class:`parity.porting.optax_state.ExactCounts`.
     """
-    optimizer = _optax_state.ExactCounts.of(port.optimizer)
+    optimizer = optax_state.ExactCounts.of(port.optimizer)
     if isinstance(port.apply, _Rejoined):
         return port if optimizer is port.optimizer else dataclasses.replace(port, optimizer=optimizer)
     params, state = parameters(port.params), None if port.state is None else arrays(port.state)

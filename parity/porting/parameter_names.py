@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity import _layout, _matching, _ports
 from parity._errors import PortError
-from parity._layout import Leaf, Place, Shape
-from parity._ports import Port
+from parity.porting import name_matching, tensor_layout
+from parity.porting import port as _port
+from parity.porting.port import Port
+from parity.porting.tensor_layout import Leaf, Place, Shape
 from parity.recording.recording import Array, Recording
 
 Given = Mapping[str, str | Sequence[str]]
@@ -80,7 +81,7 @@ def resolve(
     Raises:
         PortError: they cannot be matched, or in more than one way; the message says what to write.
     """
-    kept = _ports.parameters(params)
+    kept = _port.parameters(params)
     leaves, structure = _leaves(kept)
     values = dict(zip(leaves, jax.tree.leaves(kept), strict=True))
     places = _given(shapes, leaves, names) if names is not None else _found(shapes, leaves, initial or {}, values)
@@ -117,7 +118,7 @@ def _of_buffers(port: Port, recording: Recording) -> Names | None:
                 "state"
             )
         return None
-    leaves, structure = _leaves(_ports.arrays(port.state))
+    leaves, structure = _leaves(_port.arrays(port.state))
     kept = {path: shape for path, shape in leaves.items() if _is_floating(port.state, path)}
     given = {name: path for name, path in (port.names or {}).items() if name in recording.initial_buffers}
     # Constants have a place where the port keeps them too, as a BatchNorm in eval mode does.
@@ -153,7 +154,7 @@ def _changes(name: str, initial: Array, recording: Recording) -> bool:
 
 
 def _is_floating(state: Any, path: str) -> bool:
-    flat, _ = jax.tree_util.tree_flatten_with_path(_ports.arrays(state))
+    flat, _ = jax.tree_util.tree_flatten_with_path(_port.arrays(state))
     values = {jax.tree_util.keystr(where, simple=True, separator="."): leaf for where, leaf in flat}
     return bool(jnp.issubdtype(jnp.result_type(values[path]), jnp.inexact))
 
@@ -178,9 +179,9 @@ def _given(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape], names: Give
                 raise PortError(_mismatch(what, shapes, leaves))
         has = [leaves[path] for path in paths]
         turns = [text not in leaves for text in texts]
-        sources = [shape] if len(texts) == 1 and _layout.fits(shape, has[0], turns[0]) else None
+        sources = [shape] if len(texts) == 1 and tensor_layout.fits(shape, has[0], turns[0]) else None
         if len(texts) > 1:
-            sources = _layout.fused(shape, has, turns)
+            sources = tensor_layout.fused(shape, has, turns)
         if sources is None:
             held = ", ".join(f"{text!r} {size}" for text, size in zip(texts, has, strict=True))
             raise PortError(_mismatch(f"{name!r} {shape} does not fit {held}", shapes, leaves))
@@ -195,13 +196,13 @@ def _found(
     values: Mapping[str, Any] | None = None,
 ) -> dict[str, Place]:
     try:
-        paths = _matching.find(shapes, leaves)
-    except _matching.UnmatchedError as problem:
+        paths = name_matching.find(shapes, leaves)
+    except name_matching.UnmatchedError as problem:
         raise PortError(_mismatch(str(problem), shapes, leaves)) from None
     places = {}
     for name, path in paths.items():
-        transposed = _matching.is_transposed(shapes[name], path, leaves[path], name)
-        if transposed is None or _matching.same_name(name, path):
+        transposed = name_matching.is_transposed(shapes[name], path, leaves[path], name)
+        if transposed is None or name_matching.same_name(name, path):
             told = _by_values((initial or {}).get(name), (values or {}).get(path))
             transposed = transposed if told is None else told
         if transposed is None:
@@ -217,7 +218,7 @@ def _by_values(torch: Any, own: Any) -> bool | None:
         return None
     held = np.asarray(own)
     as_it_is = np.array_equal(held, torch, equal_nan=True)
-    turned = np.array_equal(held, _layout.turn(torch), equal_nan=True)
+    turned = np.array_equal(held, tensor_layout.turn(torch), equal_nan=True)
     return None if as_it_is == turned else bool(turned)
 
 
@@ -227,7 +228,7 @@ def _mismatch(what: str, shapes: Mapping[str, Shape], leaves: Mapping[str, Shape
 
     if more := _besides(shapes, leaves):
         return f"{what}. PyTorch has {listed(shapes)}; the port has {listed(leaves)}. {more}"
-    example = _matching.suggestion(shapes, leaves)
+    example = name_matching.suggestion(shapes, leaves)
     advice = (
         f"Write names={example} in the Port, if that is what you mean"
         if "..." not in example.values()
@@ -241,7 +242,7 @@ def _mismatch(what: str, shapes: Mapping[str, Shape], leaves: Mapping[str, Shape
 
 def _besides(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> str:
     """Advice where the port has a leaf more than PyTorch, of a shape that another tensor has: a tied weight's copy."""
-    fits = {name: _matching.candidates(name, shape, leaves) for name, shape in shapes.items()}
+    fits = {name: name_matching.candidates(name, shape, leaves) for name, shape in shapes.items()}
     held = {path: [name for name in shapes if path in fits[name]] for path in leaves}
     placed = {name for names in held.values() for name in names}
     several = len(leaves) > len(shapes) and all(held.values()) and placed == shapes.keys()

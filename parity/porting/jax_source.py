@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from parity._translate import is_reshaped
 from parity._words import count
+from parity.porting.linear_port import is_reshaped
 from parity.recording.recording import Recording
 
 _HEAD = '''"""The training of {name} in JAX: the same data, the same initial weights, the same steps."""

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from parity._layout import Shape, turned
+from parity.porting.tensor_layout import Shape, turned
 
 # What other libraries call PyTorch's tensors. A Flax kernel is stored (in, out), PyTorch's weight (out, in).
 _ROLES = {

@@ -13,7 +13,7 @@ from flax import nnx
 
 import jaxreg
 from parity._errors import RecordingError, UnsupportedError
-from parity._ports import Port
+from parity.porting.port import Port
 from parity.recording import clipping
 from parity.recording.recording import HOOKED, LINEAR, MSE, OWN, SGD, Part, Recording
 
