@@ -163,8 +163,9 @@ def _replay(on: Shapes, rows: int) -> Iterator[Program]:
         print("the judge's replay is left out: it needs PyTorch (-e '.[parity,tpu]')", file=sys.stderr)
         return
     import parity
-    from parity import _feed, _locked, _steps
     from parity.porting import parameter_names
+    from parity.replay import batches, locked_inputs
+    from parity.replay import step as _step
 
     def program() -> None:
         model = torch.nn.Linear(COLUMNS, 1)
@@ -179,10 +180,10 @@ def _replay(on: Shapes, rows: int) -> Iterator[Program]:
     recording = parity.record(program)
     port = parity.port(recording)
     names = parameter_names.of(port, recording)
-    step = _steps.locked_step(port, names, tuple(recording.observed.state))
-    state, recorded, _, _ = next(_locked.arguments(port, names, recording, np.dtype(np.float32), [1]))
+    step = _step.locked_step(port, names, tuple(recording.observed.state))
+    state, recorded, _, _ = next(locked_inputs.arguments(port, names, recording, np.dtype(np.float32), [1]))
     batch = (on.spread(rows, COLUMNS), on.spread(rows, 1))
-    first = on.like(jax.tree.map(jnp.asarray, (state, _feed.cast(recorded, np.dtype(np.float32)))))
+    first = on.like(jax.tree.map(jnp.asarray, (state, batches.cast(recorded, np.dtype(np.float32)))))
     yield Program("a locked step of the replay", jax.jit(step, static_argnums=3), (*first, batch, (rows,)), {}, False)
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from parity import _sampled
 from parity._followed import Walk
-from parity._replay import types_of
 from parity.porting import parameter_names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace
+from parity.replay.replay import types_of
 from parity.rounding import Format
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from jaxreg import _forked
 from parity import _bounds, _conventions, _document, _judge, causes
-from parity._replay import failures_as_port_errors, replay
 from parity._verdict import Verdict, recording_file
 from parity.porting import jax_source
 from parity.porting import port as _port
@@ -17,6 +16,7 @@ from parity.porting.float64_constants import prepared
 from parity.porting.linear_port import port as translate
 from parity.porting.port import Port, without_dropout
 from parity.recording.recording import Recording
+from parity.replay.replay import failures_as_port_errors, replay
 from parity.report import numbers
 
 Progress = Callable[[str], None]

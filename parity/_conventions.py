@@ -12,10 +12,10 @@ import optax
 from parity import _bounds, _judge
 from parity._bounds import Bounds
 from parity._judge import Finding
-from parity._replay import Replay, relocked
 from parity.porting import optax_state, parameter_names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording
+from parity.replay.replay import Replay, relocked
 
 Factors = Mapping[str, Mapping[str, float]]
 # A factor is the ratio of two float64 states, each made by a few roundings: so many units in the last place.

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jax import tree
 
-from parity._replay import Replay
 from parity.recording.recording import Recording
+from parity.replay.replay import Replay
 
 
 def first_steps(recording: Recording, replay: Replay) -> dict[str, int]:

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from parity import _drive
 from parity.porting.optax_state import is_hole, parts
+from parity.replay import scan_loop
 
 # What makes each element of its result from the elements at that place alone.
 _ELEMENTWISE = {
@@ -97,7 +97,7 @@ def _same(optimizer: optax.GradientTransformation, params: Any) -> bool:
         return ours, theirs
 
     # One program: to compile each operation by itself takes ten times as long.
-    ours, theirs = jax.jit(both, compiler_options=_drive.quick_options())(drawn(), [drawn() for _ in range(3)])
+    ours, theirs = jax.jit(both, compiler_options=scan_loop.quick_options())(drawn(), [drawn() for _ in range(3)])
     ours_leaves: list[Any]
     ours_tree: Any
     (ours_leaves, ours_tree), theirs_leaves = jax.tree.flatten(ours), jax.tree.leaves(theirs)

@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity import _affine, _carried, _feed, _flat_optimizer, _locked, _torch_rules
-from parity._drive import Gathered, Run
-from parity._feed import Parts
-from parity._steps import forward_backward, free_start, model_state, named_buffers, named_state, update
+from parity import _affine, _carried, _flat_optimizer, _torch_rules
 from parity.porting import optax_state, parameter_names
 from parity.porting.port import Port
 from parity.recording.recording import Array, Recording, Trace
+from parity.replay import batches as _batches
+from parity.replay import locked_inputs
+from parity.replay.batches import Parts
+from parity.replay.scan_loop import Gathered, Run
+from parity.replay.step import forward_backward, free_start, model_state, named_buffers, named_state, update
 from parity.rounding import Format, bound
 
 _WIDE = np.dtype(np.float64)
@@ -38,7 +40,7 @@ class Walk:
 
     def __init__(self, port: Port, names: parameter_names.Names, recording: Recording, doubt: float = 0.0) -> None:
         self._port, self._names, self._recording, self._doubt = port, names, recording, doubt
-        self._recorded, self._own = _feed.recorded(recording, _WIDE), _feed.own(port, recording, _WIDE)
+        self._recorded, self._own = _batches.recorded(recording, _WIDE), _batches.own(port, recording, _WIDE)
         self._start = free_start(port, _WIDE)
         self._rule = _torch_rules.of(recording)
         flat = _flat_optimizer.of(port.optimizer, self._start[0])
@@ -165,12 +167,16 @@ class Walk:
         recording, kept, gathered = self._recording, self._recording.kept, Gathered(len(self._recording.kept))
         if self._at_once:
             rows = slice(0, len(kept))
-            xs = (_locked.recorded_rows(recording, _WIDE, rows), self._no_limits(), self._constants(recording.kept))
+            xs = (
+                locked_inputs.recorded_rows(recording, _WIDE, rows),
+                self._no_limits(),
+                self._constants(recording.kept),
+            )
             carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
             self._run.over(carry, xs, self._recorded, gathered, rows)
             return gathered.trace()
         carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
-        sequence = _locked.plan(self._port, self._names, recording, _WIDE).sequence
+        sequence = locked_inputs.plan(self._port, self._names, recording, _WIDE).sequence
         for row, (state, recorded, batch, parts) in enumerate(self.arguments()):
             # A state that was recorded is exact; one that recorded gradients led to brings its error along.
             if row >= sequence:
@@ -182,10 +188,10 @@ class Walk:
 
     def arguments(self) -> Iterator[Any]:
         """Of every kept step, from what was recorded."""
-        return _locked.arguments(self._port, self._names, self._recording, _WIDE)
+        return locked_inputs.arguments(self._port, self._names, self._recording, _WIDE)
 
     def _from_initial(self) -> Any:
-        params = self._names.to_port(_feed.cast(dict(self._recording.initial), _WIDE))
+        params = self._names.to_port(_batches.cast(dict(self._recording.initial), _WIDE))
         return params, self._port.optimizer.init(params), self._start[2]
 
     # -- free
@@ -208,7 +214,7 @@ class Walk:
     def _whole(self, form: Format, limits: Array | None, *, alone: bool = False) -> Gathered:
         recording, rows = self._recording, slice(0, self._recording.steps)
         gathered = Gathered(recording.steps)
-        xs = (_locked.recorded_rows(recording, _WIDE, rows), limits, self._constants(np.arange(recording.steps)))
+        xs = (locked_inputs.recorded_rows(recording, _WIDE, rows), limits, self._constants(np.arange(recording.steps)))
         self._run.over(self._carry(form, self._start, locked=False, alone=alone), xs, self._own, gathered, rows)
         return gathered
 
@@ -221,7 +227,7 @@ class Walk:
         row_of = {int(step): row for row, step in enumerate(recording.kept)}
         losses, gathered, reached = np.full(recording.steps, np.inf), Gathered(len(recording.kept)), 0
         carry = self._carry(form, self._start, locked=False)
-        unused = jax.tree.map(jnp.asarray, _locked.recorded_rows(recording, _WIDE, slice(0, 1)))
+        unused = jax.tree.map(jnp.asarray, locked_inputs.recorded_rows(recording, _WIDE, slice(0, 1)))
         unused = jax.tree.map(lambda leaf: leaf[0], unused)
         for step, place in enumerate(self._own.order):
             x = (unused, None, self._constants(np.asarray(step)))

@@ -12,9 +12,9 @@ from parity import _accuracy_loss, _pairs, _relative
 from parity._bounds import Bounds
 from parity._pairs import Case, Gap
 from parity._relative import UNDERFLOW, distance, largest
-from parity._replay import Replay
 from parity._words import count
 from parity.recording.recording import Array, Recording
+from parity.replay.replay import Replay
 
 STAGES = (
     "initial weights",

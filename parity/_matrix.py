@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 
-from parity import _judge, _replay
+from parity import _judge
 from parity._bounds import Bounds
 from parity._errors import PortError
-from parity._replay import Replay
 from parity.porting.port import Port
 from parity.recording.recording import Recording
+from parity.replay import replay
+from parity.replay.replay import Replay
 
 # The precisions asked for where none are named, by the names of jax.default_matmul_precision, from the highest down:
 # float32; TF32 on a GPU, three bfloat16 passes on a TPU; what the platform takes by itself; bfloat16 products
@@ -140,7 +141,7 @@ def _check(precisions: Sequence[str]) -> None:
 def _cell(port: Port, recording: Recording, replayed: Replay, bounds: Bounds, device: Any, precision: str) -> Cell:
     where = (device.platform, device.device_kind, precision)
     try:
-        locked = _replay.locked_run(port, recording, device=device, precision=precision)
+        locked = replay.locked_run(port, recording, device=device, precision=precision)
     except PortError as error:  # a precision that this platform has not, or more memory than it has
         return Cell(*where, (), str(error.__cause__ or error).strip().partition("\n")[0])
     findings = _judge.judge(recording, dataclasses.replace(replayed, locked=locked), bounds)

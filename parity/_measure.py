@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from parity._replay import training
 from parity._timing import Timing
 from parity.capture import run_program
 from parity.capture.run_program import Program
 from parity.porting.port import Port
 from parity.recording.recording import Recording
+from parity.replay.replay import training
 
 # The JAX side is run this often each time: it takes under a millisecond, and PyTorch has just had the caches.
 _INNER = 5

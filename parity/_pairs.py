@@ -11,8 +11,8 @@ import numpy as np
 
 from parity._bounds import Bounds
 from parity._relative import distance, largest, spacing
-from parity._replay import Replay
 from parity.recording.recording import Array, Recording, Trace
+from parity.replay.replay import Replay
 
 # The field of a trace that each locked stage looks at.
 LOCKED_FIELDS = {

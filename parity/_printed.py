@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity._replay import Replay
 from parity.recording import trees
 from parity.recording.program_output import NUMBER, Number, PrintedLine, Source
 from parity.recording.recording import Recording
+from parity.replay.replay import Replay
 
 # What two ways to work out the same float64 number may differ by, relative to it.
 _SAME = 2.0**-48

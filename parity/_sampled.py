@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from parity import _drive
-from parity._steps import forward_backward, model_state, named_buffers
 from parity.porting.parameter_names import Names
 from parity.porting.port import Port
 from parity.recording.recording import Array, Recording, Trace
+from parity.replay import scan_loop
+from parity.replay.step import forward_backward, model_state, named_buffers
 from parity.rounding import drawn
 
 # Relative to a tensor's largest element at any step: a worst case beyond this would let a wrong constant pass.
@@ -74,7 +74,7 @@ def sharpened(bounds: Trace, port: Port, names: Names, arguments: Arguments, *, 
         bounds: the worst case.
         port: the port.
         names: the mapping of its leaves.
-        arguments: of every kept step, as :func:`parity._locked.arguments` gives them.
+        arguments: of every kept step, as :func:`parity.replay.locked_inputs.arguments` gives them.
         quick: whether there is so little to compute that it is compiled to slower code in less time.
     """
 
@@ -86,7 +86,7 @@ def sharpened(bounds: Trace, port: Port, names: Names, arguments: Arguments, *, 
     def once(unit: Any, seed: Any, given: Any, parts: Any) -> Any:
         return drawn(functools.partial(step, parts), unit=unit, seed=seed)(*given)
 
-    compiled = jax.jit(once, static_argnums=3, compiler_options=_drive.quick_options() if quick else None)
+    compiled = jax.jit(once, static_argnums=3, compiler_options=scan_loop.quick_options() if quick else None)
     rows = [
         _spread(lambda unit, seed: compiled(unit, seed, (weights, buffers, batch), parts))  # noqa: B023
         for _, (weights, _, buffers), batch, parts in arguments
@@ -146,7 +146,7 @@ def shadowed(bounds: Trace, locked: Trace, exact: Trace, port: Port, names: Name
     shadow = dataclasses.replace(
         port, params=names.to_port(weights), optimizer=_noisy(port.optimizer, names.to_port(sizes))
     )
-    other, _ = _drive.free(shadow, names, recording, np.dtype(float))
+    other, _ = scan_loop.free(shadow, names, recording, np.dtype(float))
 
     def reach(one: Array, two: Array, worst: Array, own: float = 0.0) -> Array:
         with np.errstate(invalid="ignore"):

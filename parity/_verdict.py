@@ -15,9 +15,9 @@ from parity._errors import DivergenceError, ParityError
 from parity._judge import Finding
 from parity._matrix import Matrix
 from parity._pairs import LOCKED_FIELDS
-from parity._replay import Replay
 from parity._timing import Timing
 from parity.recording.recording import Recording
+from parity.replay.replay import Replay
 from parity.report import numbers
 
 _ALONE = ("trajectory", "final weights")

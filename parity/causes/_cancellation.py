@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity import _feed
-from parity._steps import forward_backward, model_state
 from parity.causes._case import Case
 from parity.causes._cause import Cause
 from parity.causes._rewrite import Frame, Rule, rewritten
+from parity.replay import batches
+from parity.replay.step import forward_backward, model_state
 
 _FAST = "take the variance in two passes, mean((x - mean(x))**2); in Flax, use_fast_variance=False"
 
@@ -85,9 +85,9 @@ def _run(case: Case, rule: Rule, *, whole: bool) -> None:
     batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
         sides = (recording.weights_before(), recording.buffers_before())
-        weights, buffers = (_feed.cast({name: values[row] for name, values in side.items()}, wide) for side in sides)
+        weights, buffers = (batches.cast({name: values[row] for name, values in side.items()}, wide) for side in sides)
         state = model_state(case.port, case.names, buffers, weights)
-        params, fed = case.names.to_port(weights), _feed.cast(batch.passes()[0], wide)
+        params, fed = case.names.to_port(weights), batches.cast(batch.passes()[0], wide)
         if not whole:
             rewritten(case.port.apply, rule)(params, state, fed[0])
             return

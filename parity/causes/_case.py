@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity import _feed
 from parity._bounds import Bounds
 from parity._judge import STAGES, Finding
-from parity._replay import Replay
-from parity._steps import forward_backward, model_state
 from parity.porting import parameter_names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace
+from parity.replay import batches
+from parity.replay.replay import Replay
+from parity.replay.step import forward_backward, model_state
 from parity.rounding import bound
 
 # Steps that a hypothesis about one step is tested on.
@@ -201,9 +201,9 @@ def run(
             if batch.parts not in compiled:
                 compiled[batch.parts] = jax.jit(wrap(objective(port, names, batch.parts)))
             given = [
-                _feed.cast({name: values[row] for name, values in side.items()}, wide) for side in (before, buffers)
+                batches.cast({name: values[row] for name, values in side.items()}, wide) for side in (before, buffers)
             ]
-            arguments = (*given, _feed.cast((batch.inputs, batch.targets), wide))
+            arguments = (*given, batches.cast((batch.inputs, batch.targets), wide))
             made, value, gradients = compiled[batch.parts](*arguments)
             named = {name: np.asarray(leaf) for name, leaf in gradients.items()}
             limits = functools.partial(_limits, objective(port, names, batch.parts), arguments)

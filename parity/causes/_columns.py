@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from parity._replay import Replay
 from parity.causes._rules import KINDS, Course, Fed, Rule
 from parity.recording.recording import Array, Recording, Trace
+from parity.replay.replay import Replay
 
 # Elements of a parameter that are looked at: the rules act on each alone, so that many more tell nothing more.
 _LOOKED_AT = 500

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from parity._bounds import Bounds
 from parity._judge import Finding
-from parity._replay import Replay
 from parity.causes._buffers import buffers
 from parity.causes._cancellation import cancellations
 from parity.causes._case import Case
@@ -20,6 +19,7 @@ from parity.causes._optimizer import optimizers
 from parity.causes._precision import precisions
 from parity.porting.port import Port
 from parity.recording.recording import Recording
+from parity.replay.replay import Replay
 
 _Hypothesis = Callable[[Case], list[Cause]]
 # Groups of hypotheses about the same thing: the first that is confirmed stands for its group.

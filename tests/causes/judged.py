@@ -6,8 +6,8 @@ import jax
 
 import parity
 from parity import Port, Recording, _bounds, _judge
-from parity._replay import replay
 from parity.causes import Cause, find
+from parity.replay.replay import replay
 
 
 def causes(recording: Recording, port: Port) -> tuple[Cause, ...]:

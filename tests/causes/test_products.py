@@ -11,8 +11,8 @@ import pytest
 
 import parity
 from parity import Port, Recording, _judge
-from parity._replay import replay
 from parity.causes import Cause, find
+from parity.replay.replay import replay
 from tests.parity.torch_programs import regression
 from tests.strategies import Training
 

@@ -122,7 +122,7 @@ def test_the_rates_factor_is_estimated(power: float, more: bool) -> None:
     """From 10 % down to 1e-9, to the digits that are told."""
     recording = recorded()
     factor = 1 + (10.0**power if more else -(10.0**power))
-    from parity._replay import replay
+    from parity.replay.replay import replay
 
     steps = columns(
         recording, replay(_with(recording, learning_rate=(recording.learning_rate or 0.0) * factor), recording)

@@ -16,7 +16,7 @@ import torch
 from flax import nnx
 
 from parity import Port, PortError, Recording
-from parity._replay import replay
+from parity.replay.replay import replay
 from tests.parity.hand_recordings import train
 
 RATE = 0.05

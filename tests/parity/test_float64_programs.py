@@ -14,8 +14,8 @@ import torch
 
 import jaxreg
 import parity
-from parity._replay import replay, training
 from parity.porting.jax_source import write
+from parity.replay.replay import replay, training
 
 
 def _program() -> None:

@@ -14,7 +14,8 @@ import pytest
 from jax import lax
 
 import parity
-from parity import Matrix, Port, Recording, _matrix, _replay
+from parity import Matrix, Port, Recording, _matrix
+from parity.replay import replay
 from parity.report import numbers
 from tests.parity.torch_programs import regression, small
 
@@ -98,7 +99,7 @@ def test_every_platform_there_has_a_row_for_each_precision(
     [here] = _matrix.platforms()
     assert here.platform == "cpu"
     gpu = types.SimpleNamespace(platform="gpu", device_kind="one of ours")
-    honest = _replay.locked_run
+    honest = replay.locked_run
     asked: list[tuple[str, str]] = []
 
     def locked(port: Port, recording: Recording, *, device: Any, precision: str) -> Any:
@@ -106,7 +107,7 @@ def test_every_platform_there_has_a_row_for_each_precision(
         return honest(port, recording, device=here, precision="default" if device is gpu else precision)
 
     monkeypatch.setattr(_matrix, "platforms", lambda: [here, gpu])
-    monkeypatch.setattr(_replay, "locked_run", locked)
+    monkeypatch.setattr(replay, "locked_run", locked)
     matrix = parity.matrix(recording, _port, precisions=["highest", "high"])
     assert asked == [("cpu", "highest"), ("cpu", "high"), ("gpu", "highest"), ("gpu", "high")]
     assert [cell.holds for cell in matrix.cells] == [True, False, False, False]

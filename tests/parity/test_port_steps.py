@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from parity import PortError
-from parity._replay import free_run, locked_run, replay, training
+from parity.replay.replay import free_run, locked_run, replay, training
 from tests.parity.hand_recordings import thinned
 from tests.parity.test_any_port import RATE, _agree, _apply_mlp, _mlp_recording, _plain_mlp, relaxed
 

@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity import _drive, _feed, _shapes
 from parity._errors import ParityError, PortError
-from parity._steps import free_step, locked_step, model_state
 from parity.capture import process_exit, source_places
 from parity.porting import parameter_names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Tensors, Trace, Tree
+from parity.replay import batches, scan_loop, shape_checks
+from parity.replay.step import free_step, locked_step, model_state
 
 __all__ = ["Replay", "free_run", "free_step", "locked_run", "locked_step", "replay", "training"]
 
@@ -73,12 +73,12 @@ def replay(port: Port, recording: Recording) -> Replay:
     wide = np.dtype(np.float64)
     with failures_as_port_errors(recording):
         with types_of(recording.dtype):
-            _shapes.check(port, names, recording)
-            locked, plan = _drive.locked(port, names, recording, recording.dtype)
-            free, after = _drive.free(port, names, recording, recording.dtype)
+            shape_checks.check(port, names, recording)
+            locked, plan = scan_loop.locked(port, names, recording, recording.dtype)
+            free, after = scan_loop.free(port, names, recording, recording.dtype)
         with _on_cpu(), types_of(wide):
-            locked64, _ = _drive.locked(port, names, recording, wide)
-            free64, _ = _drive.free(port, names, recording, wide)
+            locked64, _ = scan_loop.locked(port, names, recording, wide)
+            free64, _ = scan_loop.free(port, names, recording, wide)
         device = jax.devices()[0]
         own = None if names.buffers is None else names.buffers.from_port(port.state)
         return Replay(
@@ -118,14 +118,14 @@ def locked_run(
     Raises:
         PortError: as :func:`replay`.
     """
-    return _run(_drive.locked, port, recording, dtype, precision, device)
+    return _run(scan_loop.locked, port, recording, dtype, precision, device)
 
 
 def free_run(
     port: Port, recording: Recording, dtype: Any = None, *, precision: str | None = None, device: Any = None
 ) -> Trace:
     """The free replay alone; arguments as :func:`locked_run`'s."""
-    return _run(_drive.free, port, recording, dtype, precision, device)
+    return _run(scan_loop.free, port, recording, dtype, precision, device)
 
 
 def _run(
@@ -136,7 +136,7 @@ def _run(
     where = contextlib.nullcontext() if device is None else jax.default_device(device)
     products = contextlib.nullcontext() if precision is None else jax.default_matmul_precision(precision)
     with failures_as_port_errors(recording), where, products, types_of(kind):
-        _shapes.check(of_arrays(port), names, recording)
+        shape_checks.check(of_arrays(port), names, recording)
         trace: Trace = drive(of_arrays(port), names, recording, kind)[0]
         return trace
 
@@ -144,7 +144,7 @@ def _run(
 def training(port: Port, recording: Recording) -> Callable[[], Any]:
     """The free replay as one compiled program that keeps the losses only, ready to be timed."""
     with types_of(recording.dtype):
-        compiled, arguments = _drive.losses_only(port, recording)
+        compiled, arguments = scan_loop.losses_only(port, recording)
 
     def train() -> Any:
         with types_of(recording.dtype):
@@ -213,7 +213,7 @@ def _notes(plan: Any, recording: Recording) -> tuple[str, ...]:
 def _own_data(port: Port, recording: Recording) -> tuple[tuple[Tree, Tree], ...] | None:
     if port.batches is None:
         return None
-    feed = _feed.own(port, recording, recording.dtype)
+    feed = batches.own(port, recording, recording.dtype)
     return tuple(feed.batches[place] for place in feed.order)
 
 
@@ -223,13 +223,13 @@ def _evaluate(
     apply = jax.jit(lambda params, state, inputs: port.apply(params, state, inputs)[0])
     answers = []
     with types_of(recording.dtype):
-        start = _feed.cast(port.params, recording.dtype)
-        begin = None if port.state is None else _feed.cast(port.state, recording.dtype)
+        start = batches.cast(port.params, recording.dtype)
+        begin = None if port.state is None else batches.cast(port.state, recording.dtype)
         for evaluation in recording.evaluations:
             params, state = start, begin
             if evaluation.step:
                 weights, buffers = after[evaluation.step]
                 params, state = names.to_port(weights), model_state(port, names, buffers, weights)
-            inputs = _feed.cast(evaluation.inputs, recording.dtype)
+            inputs = batches.cast(evaluation.inputs, recording.dtype)
             answers.append(jax.tree.map(np.asarray, apply(params, state, inputs)))
     return tuple(answers)

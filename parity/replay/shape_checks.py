@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity import _feed
 from parity._errors import PortError
-from parity._steps import free_start, pieces
 from parity._words import count
 from parity.porting.parameter_names import Names
 from parity.porting.port import Port
 from parity.recording.recording import Recording
+from parity.replay import batches
+from parity.replay.step import free_start, pieces
 
 
 def check(port: Port, names: Names, recording: Recording) -> None:
@@ -23,7 +23,7 @@ def check(port: Port, names: Names, recording: Recording) -> None:
     Raises:
         PortError: the loss is not a scalar, or predictions are not as many numbers as PyTorch's.
     """
-    feed = _feed.recorded(recording, recording.dtype)
+    feed = batches.recorded(recording, recording.dtype)
     params, _, state = free_start(port, recording.dtype)
     seen = set()
     for row, step in enumerate(recording.kept):

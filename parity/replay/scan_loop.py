@@ -12,40 +12,44 @@ import numpy as np
 from jax import lax
 
 from jaxreg._plans.stepwise import laid_out
-from parity import _feed, _locked
-from parity._feed import Feed
-from parity._steps import Step, forward_backward, free_start, free_step, locked_step, update
 from parity.porting.parameter_names import Names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace
+from parity.replay import batches, locked_inputs
+from parity.replay.batches import Feed
+from parity.replay.step import Step, forward_backward, free_start, free_step, locked_step, update
 
 # Bytes of recorded tensors that are laid out for JAX at once.
 _AT_ONCE = 2**28
 
 
-def locked(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any]) -> tuple[Trace, _locked.Plan]:
+def locked(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any]) -> tuple[Trace, locked_inputs.Plan]:
     """Each kept step from what was recorded. Optimizer stages that cannot be judged are NaN; see the plan."""
-    plan = _locked.plan(port, names, recording, dtype)
+    plan = locked_inputs.plan(port, names, recording, dtype)
     step = locked_step(port, names, tuple(recording.observed.state))
-    feed = _feed.recorded(recording, dtype)
-    params = names.to_port(_feed.cast(dict(recording.initial), dtype))
+    feed = batches.recorded(recording, dtype)
+    params = names.to_port(batches.cast(dict(recording.initial), dtype))
     template = port.optimizer.init(params)
     kept = len(recording.kept)
     gathered = Gathered(kept)
 
     def injected(carry: Any, x: Any, batch: Any, parts: Any) -> tuple[Any, Any]:
         recorded, state, number = x
-        return carry, step(_locked.put(names, template, params, state, number), recorded, batch, parts)[1]
+        return carry, step(locked_inputs.put(names, template, params, state, number), recorded, batch, parts)[1]
 
     carry = template
     run = Run(step)
     for rows in slices(0, plan.sequence, recording, dtype):
-        xs = _locked.recorded_rows(recording, dtype, rows)
+        xs = locked_inputs.recorded_rows(recording, dtype, rows)
         carry = run.over(carry, xs, feed.of_steps(recording.kept[rows]), gathered, rows)
     run = Run(injected)
     for rows in slices(plan.sequence, kept, recording, dtype):
         number = recording.kept[rows].astype(np.int32)
-        xs = (_locked.recorded_rows(recording, dtype, rows), _locked.state_rows(recording, dtype, rows), number)
+        xs = (
+            locked_inputs.recorded_rows(recording, dtype, rows),
+            locked_inputs.state_rows(recording, dtype, rows),
+            number,
+        )
         run.over(0, xs, feed.of_steps(recording.kept[rows]), gathered, rows)
     trace = gathered.trace()
     return (_unjudged(trace, plan.sequence) if plan.uncovered else trace), plan
@@ -135,7 +139,7 @@ def chosen(data: Any, place: Any, single: bool) -> Any:
 def free(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any]) -> tuple[Trace, dict[int, Any]]:
     """The port on its own: tensors of the kept steps, and weights and buffers after each step an evaluation follows."""
     step = free_step(port, names, tuple(recording.observed.state))
-    feed = _feed.own(port, recording, dtype)
+    feed = batches.own(port, recording, dtype)
     asked = {evaluation.step - 1 for evaluation in recording.evaluations if evaluation.step}
     slots = np.array(sorted(set(recording.kept.tolist()) | asked))
     carry = free_start(port, dtype)
@@ -242,7 +246,7 @@ class Gathered:
 def losses_only(port: Port, recording: Recording) -> tuple[Any, Any]:
     """The training on the recorded batches as a function that keeps the losses, and its arguments."""
     dtype = recording.dtype
-    port, feed = of_arrays(port), _feed.recorded(recording, dtype)
+    port, feed = of_arrays(port), batches.recorded(recording, dtype)
     start, single = free_start(port, dtype), len(feed.batches) == 1
 
     def step(carry: Any, batch: Any, parts: Any) -> tuple[Any, Any]:

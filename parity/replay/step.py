@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from parity._feed import Parts, cast
 from parity.porting.optax_state import is_hole, optimizer_state
 from parity.porting.parameter_names import Names
 from parity.porting.port import Port, of_arrays
+from parity.replay.batches import Parts, cast
 
 Step = Callable[[Any, Any, Any, Parts], tuple[Any, Any]]
 

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import optax
 
-from parity import _feed
-from parity._steps import update
 from parity.porting import optax_state
 from parity.porting.parameter_names import Names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Tensors
+from parity.replay import batches
+from parity.replay.step import update
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def plan(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any]) -
         for key, tensors in state.items()
     }  # fmt: skip
     has = {key: jax.tree.map(lambda leaf: bool(leaf.all()), tree) for key, tree in has.items()}
-    params = names.to_port(_feed.cast(dict(recording.initial), dtype))
+    params = names.to_port(batches.cast(dict(recording.initial), dtype))
     return Plan(sequence, tuple(optax_state.uncovered(port.optimizer, params, has)), has)
 
 
@@ -69,7 +69,7 @@ def recorded_rows(recording: Recording, dtype: np.dtype[Any], rows: slice) -> tu
         gradients,
         _before(recording.initial_buffers, after.buffers, buffers, rows),
     )
-    made: tuple[Any, Any, Any] = _feed.numbers(given, dtype)
+    made: tuple[Any, Any, Any] = batches.numbers(given, dtype)
     return made
 
 
@@ -89,7 +89,7 @@ def state_rows(recording: Recording, dtype: np.dtype[Any], rows: slice) -> Any:
     """The optimizer's state that some kept steps started with, by PyTorch's key and name; leading axis the rows."""
     starts = recording.starts
     state = {} if starts is None else {key: {n: v[rows] for n, v in some.items()} for key, some in starts.state.items()}
-    return _feed.numbers(state, dtype)
+    return batches.numbers(state, dtype)
 
 
 def put(names: Names, template: Any, params: Any, state: Mapping[str, Tensors], step: Any) -> Any:
@@ -101,8 +101,8 @@ def put(names: Names, template: Any, params: Any, state: Mapping[str, Tensors], 
 
 def arguments(
     port: Port, names: Names, recording: Recording, dtype: np.dtype[Any], rows: Iterable[int] | None = None
-) -> Iterator[tuple[Any, Any, Any, _feed.Parts]]:
-    """The arguments of :func:`parity._steps.locked_step` for kept steps, in their order.
+) -> Iterator[tuple[Any, Any, Any, batches.Parts]]:
+    """The arguments of :func:`parity.replay.step.locked_step` for kept steps, in their order.
 
     Args:
         port: the port.
@@ -112,8 +112,8 @@ def arguments(
         rows: which of the kept steps, ascending; all of them where left out.
     """
     port, made = of_arrays(port), plan(port, names, recording, dtype)
-    feed = _feed.recorded(recording, dtype)
-    params = names.to_port(_feed.cast(dict(recording.initial), dtype))
+    feed = batches.recorded(recording, dtype)
+    params = names.to_port(batches.cast(dict(recording.initial), dtype))
     template = state = port.optimizer.init(params)
     advance = jax.jit(lambda state, params, gradients: update(port, gradients, state, params)[1])
     wanted = list(range(len(recording.kept)) if rows is None else rows)
@@ -122,12 +122,12 @@ def arguments(
         if row >= made.sequence and row not in wanted:
             continue
         here = slice(row, row + 1)
-        given = jax.tree.map(lambda leaf: _feed.cast(leaf[0], dtype), recorded_rows(recording, dtype, here))
+        given = jax.tree.map(lambda leaf: batches.cast(leaf[0], dtype), recorded_rows(recording, dtype, here))
         if row >= made.sequence:
             kept = jax.tree.map(lambda leaf: leaf[0], state_rows(recording, dtype, here))
             state = put(names, template, params, kept, step)
         if row in wanted:
             place = feed.order[step]
-            yield state, given, _feed.cast(feed.batches[place], dtype), feed.parts[place]
+            yield state, given, batches.cast(feed.batches[place], dtype), feed.parts[place]
         if row < made.sequence:
             state = advance(state, names.to_port(given[0]), names.to_port(given[1]))
