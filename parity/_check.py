@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxreg import _forked
-from parity import _bounds, _conventions, _document, _judge, causes
+from parity import _conventions, _document, _judge, causes
 from parity._verdict import Verdict, recording_file
+from parity.bounds import derive
 from parity.porting import jax_source
 from parity.porting import port as _port
 from parity.porting.float64_constants import prepared
@@ -85,7 +86,7 @@ def check(
         replayed = replay(made, recording)
     progress(f"replayed them in JAX on {replayed.device}, locked and free, in {recording.dtype} and float64")
     with _timed(costs, "bounds"):
-        bounds = _bounds.derive(recording, made, replayed.free64)
+        bounds = derive.derive(recording, made, replayed.free64)
     progress("followed the rounding of every operation")
     findings = _judge.judge(recording, replayed, bounds)
     replayed, bounds, findings = _conventions.settled(recording, made, replayed, bounds, findings)

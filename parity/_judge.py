@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 from parity import _accuracy_loss, _pairs, _relative
-from parity._bounds import Bounds
 from parity._pairs import Case, Gap
 from parity._relative import UNDERFLOW, distance, largest
 from parity._words import count
+from parity.bounds.derive import Bounds
 from parity.recording.recording import Array, Recording
 from parity.replay.replay import Replay
 

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from parity import _judge
-from parity._bounds import Bounds
 from parity._errors import PortError
+from parity.bounds.derive import Bounds
 from parity.porting.port import Port
 from parity.recording.recording import Recording
 from parity.replay import replay

@@ -10,12 +10,12 @@ from typing import Any
 
 import parity.report
 from parity import _conventions, _divergence, _document, _judge, _outcome, _printed
-from parity._bounds import Bounds
 from parity._errors import DivergenceError, ParityError
 from parity._judge import Finding
 from parity._matrix import Matrix
 from parity._pairs import LOCKED_FIELDS
 from parity._timing import Timing
+from parity.bounds.derive import Bounds
 from parity.recording.recording import Recording
 from parity.replay.replay import Replay
 from parity.report import numbers

@@ -31,10 +31,10 @@ _SHAPED = [
     "jaxreg._plans.batches",
     "jaxreg._plans.minibatch",
     "jaxreg._plans.stepwise",
-    "parity._carried",
+    "parity.bounds.zonotope",
 ]
 with install_import_hook(_SHAPED, "beartype.beartype"):
-    import parity._carried  # noqa: F401
+    import parity.bounds.zonotope  # noqa: F401
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from parity._bounds import Bounds
 from parity._judge import Finding
+from parity.bounds.derive import Bounds
 from parity.causes._buffers import buffers
 from parity.causes._cancellation import cancellations
 from parity.causes._case import Case

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 
 import parity
-from parity import Port, Recording, _bounds, _judge
+from parity import Port, Recording, _judge
+from parity.bounds import derive
 from parity.causes import Cause, find
 from parity.replay.replay import replay
 
@@ -14,7 +15,7 @@ def causes(recording: Recording, port: Port) -> tuple[Cause, ...]:
     """The causes found. Faults are written as people write them, mixing dtypes and ranks."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         replayed = replay(port, recording)
-        bounds = _bounds.derive(recording, port)
+        bounds = derive.derive(recording, port)
         findings = _judge.judge(recording, replayed, bounds)
         return find(recording, port, replayed, bounds, findings)
 

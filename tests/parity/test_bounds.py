@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import jaxreg
 import parity
 from parity import _judge
-from parity._bounds import Bounds, derive
+from parity.bounds.derive import Bounds, derive
 from parity.rounding import bound
 from tests.parity.torch_programs import minibatches, regression, small
 from tests.strategies import Training, trainings

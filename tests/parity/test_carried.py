@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity import _carried
-from parity._carried import carried
+from parity.bounds import zonotope
+from parity.bounds.zonotope import carried
 
 
 def _summed(maps: np.ndarray, local: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def test_where_old_errors_are_enclosed_it_still_holds(size: int, momentum: float
     maps = np.repeat((heavy if momentum else plain)[None], steps, axis=0)
     local = np.abs(random.normal(size=maps.shape[:2]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_carried, "_BUDGET", 0)
+        patch.setattr(zonotope, "_BUDGET", 0)
         bound = carried(maps, local)
     error = np.zeros(local.shape[1])
     for step in range(steps):

@@ -18,7 +18,7 @@ import pytest
 
 import parity
 from parity import Verdict
-from parity._bounds import Bounds
+from parity.bounds.derive import Bounds
 from parity.recording.program_output import Number, PrintedLine, Source
 from parity.recording.recording import Batch, Evaluation, Part, Recording, Trace
 from parity.report import html, markdown, numbers, text

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxreg
-from parity import _flat_optimizer
+from parity.bounds import elementwise_optimizer
 
 PARAMS = {"a": {"w": np.ones((4, 5)), "b": np.ones(5)}, "c": np.ones((5, 2)), "d": np.ones(())}
 RATE = optax.exponential_decay(0.1, 2, 0.5)
@@ -39,7 +39,7 @@ def in_float64() -> Any:
     ],
 )
 def test_a_vector_gives_what_the_tree_gives(optimizer: Any) -> None:
-    flat = _flat_optimizer.of(optimizer, PARAMS)
+    flat = elementwise_optimizer.of(optimizer, PARAMS)
     assert flat is not None
     rng = np.random.default_rng(1)
     draw = lambda: jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), PARAMS)  # noqa: E731
@@ -74,8 +74,8 @@ def test_a_vector_gives_what_the_tree_gives(optimizer: Any) -> None:
     ],
 )
 def test_what_treats_elements_or_parameters_unlike_stays_a_tree(optimizer: Any) -> None:
-    assert _flat_optimizer.of(optimizer, PARAMS) is None
+    assert elementwise_optimizer.of(optimizer, PARAMS) is None
 
 
 def test_one_parameter_is_a_vector_already() -> None:
-    assert _flat_optimizer.of(optax.adam(0.1), {"w": np.ones(3)}) is None
+    assert elementwise_optimizer.of(optax.adam(0.1), {"w": np.ones(3)}) is None

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parity
-from parity import _torch_rules
+from parity.bounds import torch_optimizers
 from parity.rounding import Format, bound
 
 STEPS, SHAPES = 4, {"weight": (3, 2), "bias": (2,)}
@@ -73,7 +73,7 @@ def recorded(kind: str, options: dict[str, Any], seed: int) -> parity.Recording:
 
 def followed(recording: parity.Recording, form: Format) -> Any:
     """Weights and state after each step from the recorded ones, and how far rounding may take them."""
-    rule = _torch_rules.of(recording)
+    rule = torch_optimizers.of(recording)
     assert rule is not None
     before = recording.weights_before()
     state = {
@@ -148,7 +148,7 @@ def test_decay_beside_the_step_is_bounded_though_optax_rounds_once_less() -> Non
 
 
 def test_an_optimizer_that_is_not_known_has_no_rule() -> None:
-    assert _torch_rules.of(recorded("NAdam", {"lr": 0.01}, 0)) is None
+    assert torch_optimizers.of(recorded("NAdam", {"lr": 0.01}, 0)) is None
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.0101])

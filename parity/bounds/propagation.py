@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity import _affine, _carried, _flat_optimizer, _torch_rules
+from parity.bounds import affine_steps, elementwise_optimizer, torch_optimizers, zonotope
 from parity.porting import optax_state, parameter_names
 from parity.porting.port import Port
 from parity.recording.recording import Array, Recording, Trace
@@ -42,11 +42,11 @@ class Walk:
         self._port, self._names, self._recording, self._doubt = port, names, recording, doubt
         self._recorded, self._own = _batches.recorded(recording, _WIDE), _batches.own(port, recording, _WIDE)
         self._start = free_start(port, _WIDE)
-        self._rule = _torch_rules.of(recording)
-        flat = _flat_optimizer.of(port.optimizer, self._start[0])
+        self._rule = torch_optimizers.of(recording)
+        flat = elementwise_optimizer.of(port.optimizer, self._start[0])
         self._update = functools.partial(update, port) if flat is None else flat.update
-        self._flat = _affine.Flat(self._start[:2])
-        size = _affine.Flat(self._start).size
+        self._flat = affine_steps.Flat(self._start[:2])
+        size = affine_steps.Flat(self._start).size
         fed = max(sum(np.size(leaf) for leaf in jax.tree.leaves(batch)) for batch in self._recorded.batches)
         self._at_once = (
             self._recorded.uniform
@@ -203,7 +203,7 @@ class Walk:
         limits, after = self._no_limits(), None
         if self._maps is not None:
             local = self._whole(form, limits, alone=True).rest[1]
-            after = _carried.carried(self._maps, local)
+            after = zonotope.carried(self._maps, local)
             limits = np.concatenate([np.zeros_like(after[:1]), after[:-1]])
         gathered = self._whole(form, limits)
         trace, size = gathered.trace(), gathered.rest[0]
@@ -271,7 +271,7 @@ class Walk:
         # Of an affine step the map may depend on the number of the step, and on nothing else in the state.
         _, states = jax.jit(lambda kept: lax.scan(advance, kept, length=len(order)))(kept)
         batches = list(zip(self._own.batches, self._own.parts, strict=True))
-        return _affine.step_maps(gradient, lambda *given: update(port, *given), params, states, batches, order)
+        return affine_steps.step_maps(gradient, lambda *given: update(port, *given), params, states, batches, order)
 
 
 def _more(form: Format, error: Any, before: Any, after: Any) -> Any:

@@ -7,8 +7,8 @@ import dataclasses
 import jax
 import numpy as np
 
-from parity import _sampled
-from parity._followed import Walk
+from parity.bounds import monte_carlo
+from parity.bounds.propagation import Walk
 from parity.porting import parameter_names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace
@@ -68,11 +68,11 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doub
         locked = _compact(walk.locked(own), own)
         likely = _compact(walk.locked(own, likely=True), own, like=locked)
         locked64 = walk.locked(double)
-        sampled = _sampled.loose(locked64, recording)
+        sampled = monte_carlo.loose(locked64, recording)
         if sampled:
-            locked64 = _sampled.sharpened(locked64, port, names, walk.arguments(), quick=walk.quick)
+            locked64 = monte_carlo.sharpened(locked64, port, names, walk.arguments(), quick=walk.quick)
         if exact is not None and open_from64 is not None:
-            free64 = _sampled.shadowed(free64, locked64, exact, port, names, recording)
+            free64 = monte_carlo.shadowed(free64, locked64, exact, port, names, recording)
             sampled = (*sampled, "trajectory")
         return Bounds(
             locked=locked,
