@@ -19,11 +19,11 @@ if TYPE_CHECKING:
         RecordingError,
         UnsupportedError,
     )
-    from parity._judge import Finding
     from parity._matrix import Matrix
     from parity._verdict import Verdict
     from parity.capture.record import record
     from parity.causes import Cause
+    from parity.judging.judge import Finding
     from parity.porting.linear_port import port
     from parity.porting.port import Port
     from parity.recording.recording import Recording
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Cause": "parity.causes",
     "DivergenceError": "parity._errors",
-    "Finding": "parity._judge",
+    "Finding": "parity.judging.judge",
     "Matrix": "parity._matrix",
     "MissingDependencyError": "parity._errors",
     "OutputError": "parity._errors",

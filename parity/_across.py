@@ -8,9 +8,9 @@ from typing import Any
 
 from parity import _matrix
 from parity._check import Progress, check, make_port
-from parity._conventions import adapted
 from parity._matrix import PRECISIONS, Matrix
 from parity._verdict import Verdict
+from parity.judging.optimizer_conventions import adapted
 from parity.porting.port import Port
 from parity.recording.recording import Recording
 

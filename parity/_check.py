@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxreg import _forked
-from parity import _conventions, _document, _judge, causes
+from parity import _document, causes
 from parity._verdict import Verdict, recording_file
 from parity.bounds import derive
+from parity.judging import judge, optimizer_conventions
 from parity.porting import jax_source
 from parity.porting import port as _port
 from parity.porting.float64_constants import prepared
@@ -88,8 +89,8 @@ def check(
     with _timed(costs, "bounds"):
         bounds = derive.derive(recording, made, replayed.free64)
     progress("followed the rounding of every operation")
-    findings = _judge.judge(recording, replayed, bounds)
-    replayed, bounds, findings = _conventions.settled(recording, made, replayed, bounds, findings)
+    findings = judge.judge(recording, replayed, bounds)
+    replayed, bounds, findings = optimizer_conventions.settled(recording, made, replayed, bounds, findings)
     progress(f"made {numbers.count(len(findings), 'check')} of all stages against their rounding bounds")
     with _timed(costs, "causes"):
         found = causes.find(recording, made, replayed, bounds, findings)
@@ -105,7 +106,7 @@ def check(
         title=title or recording.name,
         jax_code=jax_source.write(recording, recording_file(name)) if port is None else "",
         causes=found,
-        warnings=_judge.warnings(findings),
+        warnings=judge.warnings(findings),
         costs=costs,
     )
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from parity import _relative, _series
-from parity._judge import Finding
+from parity import _series
+from parity.judging import scales
+from parity.judging.judge import Finding
 from parity.recording.recording import Array, Recording
 from parity.report.numbers import count
 
@@ -246,12 +247,12 @@ def _final(verdict: Verdict) -> list[Json]:
     for name, torch in verdict.recording.observed.weights.items():
         # Relative to what the tensor's own row is: nothing, or its largest element over all steps.
         known = name in told and told[name].ulps is not None
-        size = _relative.size(exact_weights[name], np.zeros(())) if known else None
+        size = scales.size(exact_weights[name], np.zeros(())) if known else None
         for index in itertools.islice(np.ndindex(torch.shape[1:]), _LISTED - len(rows)):
             place = (-1, *index)
             sides = torch[place], own_weights[name][place], exact_weights[name][place]
-            apart = _relative.largest(_relative.distance(sides[0], sides[1]))
+            apart = scales.largest(scales.distance(sides[0], sides[1]))
             values = {key: float(value) for key, value in zip(("torch", "jax", "float64"), sides, strict=True)}
-            own = {**values, "ulps": _relative.ulps(apart, size, torch.dtype)}
+            own = {**values, "ulps": scales.ulps(apart, size, torch.dtype)}
             rows.append({"tensor": name, "element": str(list(index)), **own})
     return rows

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from parity import _judge
 from parity._errors import PortError
 from parity.bounds.derive import Bounds
+from parity.judging import judge
 from parity.porting.port import Port
 from parity.recording.recording import Recording
 from parity.replay import replay
@@ -144,11 +144,11 @@ def _cell(port: Port, recording: Recording, replayed: Replay, bounds: Bounds, de
         locked = replay.locked_run(port, recording, device=device, precision=precision)
     except PortError as error:  # a precision that this platform has not, or more memory than it has
         return Cell(*where, (), str(error.__cause__ or error).strip().partition("\n")[0])
-    findings = _judge.judge(recording, dataclasses.replace(replayed, locked=locked), bounds)
+    findings = judge.judge(recording, dataclasses.replace(replayed, locked=locked), bounds)
     return Cell(*where, tuple(_stage(stage, findings) for stage in _STAGES))
 
 
-def _stage(stage: str, findings: Sequence[_judge.Finding]) -> Stage:
+def _stage(stage: str, findings: Sequence[judge.Finding]) -> Stage:
     own = [finding for finding in findings if finding.stage == stage]
     worst = max(own, key=lambda finding: (not finding.jax_within, finding.jax_used))
     error = max((finding.jax_error for finding in own if finding.jax_error is not None), default=None)

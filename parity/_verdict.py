@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import parity.report
-from parity import _conventions, _divergence, _document, _judge, _outcome, _printed
+from parity import _document, _printed
 from parity._errors import DivergenceError, ParityError
-from parity._judge import Finding
 from parity._matrix import Matrix
-from parity._pairs import LOCKED_FIELDS
 from parity._timing import Timing
 from parity.bounds.derive import Bounds
+from parity.judging import divergence, judge, optimizer_conventions
+from parity.judging import outcome as _outcome
+from parity.judging.comparisons import LOCKED_FIELDS
+from parity.judging.judge import Finding
 from parity.recording.recording import Recording
 from parity.replay.replay import Replay
 from parity.report import numbers
 
 _ALONE = ("trajectory", "final weights")
-_SINGLE = tuple(stage for stage in _judge.STAGES if stage not in _ALONE)
+_SINGLE = tuple(stage for stage in judge.STAGES if stage not in _ALONE)
 # Tensors that a sentence names.
 _NAMED = 4
 # Judging that takes more seconds than this, and so many times the training, is said to.
@@ -77,7 +79,7 @@ class Verdict:
     @property
     def first_divergence(self) -> Finding | None:
         """The finding at the earliest step, and there the earliest stage, that does not hold."""
-        return _judge.first_divergence(self.findings)
+        return judge.first_divergence(self.findings)
 
     @property
     def jax_file(self) -> str:
@@ -111,7 +113,7 @@ class Verdict:
             *well,
             *nothing,
             *self._open(),
-            *_conventions.told(self.replay.conventions),
+            *optimizer_conventions.told(self.replay.conventions),
             *notes,
             *self._on_print(),
             *self._not_finite(),
@@ -134,11 +136,11 @@ class Verdict:
         return "\n".join([*lines, *self.sentences, *warnings])
 
     def _not_finite(self) -> list[str]:
-        return _divergence.sentences(self.recording, self._endless, self.ok)
+        return divergence.sentences(self.recording, self._endless, self.ok)
 
     @functools.cached_property
     def _endless(self) -> Mapping[str, int]:
-        return _divergence.first_steps(self.recording, self.replay)
+        return divergence.first_steps(self.recording, self.replay)
 
     def _near_float32(self, first: Finding) -> list[str]:
         """A hint where no cause was found: what one float32 rounding makes in float64."""

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity._judge import STAGES, Finding
 from parity.bounds.derive import Bounds
+from parity.judging.judge import STAGES, Finding
 from parity.porting import parameter_names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from parity._judge import Finding
 from parity.bounds.derive import Bounds
 from parity.causes._buffers import buffers
 from parity.causes._cancellation import cancellations
@@ -17,6 +16,7 @@ from parity.causes._loss import losses
 from parity.causes._model import models
 from parity.causes._optimizer import optimizers
 from parity.causes._precision import precisions
+from parity.judging.judge import Finding
 from parity.porting.port import Port
 from parity.recording.recording import Recording
 from parity.replay.replay import Replay

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity import _pairs
 from parity.causes._case import Case, joined, loss_of
 from parity.causes._cause import Cause
+from parity.judging import comparisons
 from parity.recording.recording import Array, Recording, Trace
 
 
@@ -21,7 +21,7 @@ def infinities(case: Case) -> list[Cause]:
         (case.recording.arbiter_locked, case.replay.locked64, "float64"),
         (case.recording.observed, case.replay.locked, str(case.recording.dtype)),
     )
-    lost = _pairs.lost(case.recording, case.replay.locked.losses)
+    lost = comparisons.lost(case.recording, case.replay.locked.losses)
     for row in range(len(case.recording.kept)):
         step = int(case.recording.kept[row])
         if step in lost:

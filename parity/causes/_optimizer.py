@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from parity._judge import Finding
 from parity.causes import _rates
 from parity.causes._case import Case
 from parity.causes._cause import Cause, either, within
@@ -18,6 +17,7 @@ from parity.causes._library_defaults import OPTAX_NAMES, library_defaults
 from parity.causes._numbers import digits
 from parity.causes._rules import Rule, course
 from parity.causes._variants import Variant, epsilon_outside, variants
+from parity.judging.judge import Finding
 from parity.recording.clipping import EPSILON
 
 _EPSILONS = tuple(10.0**power for power in range(-12, 0))

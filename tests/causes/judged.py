@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 
 import parity
-from parity import Port, Recording, _judge
+from parity import Port, Recording
 from parity.bounds import derive
 from parity.causes import Cause, find
+from parity.judging import judge
 from parity.replay.replay import replay
 
 
@@ -16,7 +17,7 @@ def causes(recording: Recording, port: Port) -> tuple[Cause, ...]:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         replayed = replay(port, recording)
         bounds = derive.derive(recording, port)
-        findings = _judge.judge(recording, replayed, bounds)
+        findings = judge.judge(recording, replayed, bounds)
         return find(recording, port, replayed, bounds, findings)
 
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import pytest
 
 import parity
-from parity import Port, Recording, _judge
+from parity import Port, Recording
 from parity.causes import Cause, find
+from parity.judging import judge
 from parity.replay.replay import replay
 from tests.parity.torch_programs import regression
 from tests.strategies import Training
@@ -56,7 +57,7 @@ def _coarse(port: Port, bits: int) -> Port:
 def _causes(recording: Recording, port: Port) -> tuple[Cause, ...]:
     """With bounds so loose that everything holds: what is coarse is to be seen without them."""
     replayed = replay(port, recording)
-    findings: tuple[_judge.Finding, ...] = ()
+    findings: tuple[judge.Finding, ...] = ()
     return find(recording, port, replayed, None, findings)  # type: ignore[arg-type]
 
 

@@ -15,8 +15,8 @@ import torch
 
 import jaxreg
 import parity
-from parity import _pairs
 from parity.causes import _initial
+from parity.judging import comparisons
 
 F = torch.nn.functional
 
@@ -268,7 +268,7 @@ def test_axes_in_another_order_are_told_for_any_number_of_them() -> None:
 
 def test_data_that_differ_are_told_by_how() -> None:
     data = np.linspace(0.1, 1, 12, dtype=np.float32).reshape(4, 3)
-    assert "in another order" in _pairs._how_apart(data, data[::-1])
-    assert "rounded at another place" in _pairs._how_apart(data, np.nextafter(data, np.float32(2)))
-    assert _pairs._how_apart(data, 2 * data) == "Compare how they are loaded and scaled"
-    assert _pairs._how_apart(data, data[:2]) == "Their shapes differ"
+    assert "in another order" in comparisons._how_apart(data, data[::-1])
+    assert "rounded at another place" in comparisons._how_apart(data, np.nextafter(data, np.float32(2)))
+    assert comparisons._how_apart(data, 2 * data) == "Compare how they are loaded and scaled"
+    assert comparisons._how_apart(data, data[:2]) == "Their shapes differ"

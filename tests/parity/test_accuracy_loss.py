@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parity
-from parity import _accuracy_loss
+from parity.judging import accuracy_loss
 
 EPS = float(np.finfo(np.float32).eps)
 FLOAT32 = np.dtype(np.float32)
@@ -34,7 +34,7 @@ def test_errors_of_one_kind_are_never_told(seed: int, count: int, worse: float, 
     unit = EPS * 10**magnified
     ours, theirs = (exact + unit * random.standard_normal((count, 1)) for _ in range(2))
     size = float(np.abs(exact).max())
-    assert _accuracy_loss.find(ours, exact + worse * (theirs - exact), exact, size, FLOAT32) is None
+    assert accuracy_loss.find(ours, exact + worse * (theirs - exact), exact, size, FLOAT32) is None
 
 
 @pytest.mark.parametrize("side", ["torch", "jax"])
@@ -43,19 +43,19 @@ def test_half_of_the_digits_lost_on_one_side_is_told(side: str) -> None:
     exact = random.standard_normal((32, 1))
     good, bad = (exact + scale * random.standard_normal((32, 1)) for scale in (1e-7, 1e-2))
     pair = (bad, good) if side == "torch" else (good, bad)
-    lost = _accuracy_loss.find(*pair, exact, 1.0, FLOAT32)
+    lost = accuracy_loss.find(*pair, exact, 1.0, FLOAT32)
     assert lost is not None
     assert lost.side == side
     assert 5e-3 < lost.own < 2e-2
     # Few numbers tell it too, if the sides are further apart than chance leaves so few; one number never does.
     for count in (1, 2, 8, 16):
         ours, theirs = (values[:count] for values in pair)
-        few = _accuracy_loss.find(ours, theirs, exact[:count], 1.0, FLOAT32)
+        few = accuracy_loss.find(ours, theirs, exact[:count], 1.0, FLOAT32)
         assert (few and few.side) == (None if count == 1 else side)
     # A row of a gradient is one witness, however many numbers it has.
     ours, theirs, truth = (values.reshape(1, -1) for values in (*pair, exact))
-    assert _accuracy_loss.find(ours, theirs, truth, 1.0, FLOAT32, by_row=True) is None
-    assert _accuracy_loss.find(ours, theirs, truth, 1.0, FLOAT32) is not None
+    assert accuracy_loss.find(ours, theirs, truth, 1.0, FLOAT32, by_row=True) is None
+    assert accuracy_loss.find(ours, theirs, truth, 1.0, FLOAT32) is not None
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 30, 400])
@@ -64,8 +64,8 @@ def test_the_chance_is_the_one_that_is_named(count: int) -> None:
     random = np.random.default_rng(count)
     ratios = np.sqrt((random.standard_normal((2, 4000, count)) ** 2).sum(-1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_accuracy_loss, "_CHANCE", 0.01)
-        level = _accuracy_loss._level(count)
+        patch.setattr(accuracy_loss, "_CHANCE", 0.01)
+        level = accuracy_loss._level(count)
     # Of 4,000 draws at a chance of 1 in 100 at most, 40 are expected; 70 are five deviations more.
     assert int((ratios[0] / ratios[1] > level).sum()) <= 70
 
@@ -73,7 +73,7 @@ def test_the_chance_is_the_one_that_is_named(count: int) -> None:
 def test_what_is_not_finite_is_left_out_without_a_warning() -> None:
     exact = np.full((32, 1), np.inf)
     exact[:20] = 1.0
-    assert _accuracy_loss.find(exact, exact, exact, 1.0, FLOAT32) is None
+    assert accuracy_loss.find(exact, exact, exact, 1.0, FLOAT32) is None
 
 
 def far_from_zero() -> None:

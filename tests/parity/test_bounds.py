@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import jaxreg
 import parity
-from parity import _judge
 from parity.bounds.derive import Bounds, derive
+from parity.judging import judge
 from parity.rounding import bound
 from tests.parity.torch_programs import minibatches, regression, small
 from tests.strategies import Training, trainings
@@ -150,4 +150,4 @@ def test_what_independent_roundings_would_hardly_do_is_told() -> None:
     finding = next(f for f in verdict.findings if (f.stage, f.tensor) == ("gradient", "bias"))
     assert finding.torch_within
     assert finding.torch_likely > 1
-    assert any("PyTorch" in warning and "bias" in warning for warning in _judge.warnings(verdict.findings))
+    assert any("PyTorch" in warning and "bias" in warning for warning in judge.warnings(verdict.findings))

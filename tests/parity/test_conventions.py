@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import parity
 from parity import Port, Recording
-from parity._conventions import _factor, told
+from parity.judging.optimizer_conventions import _factor, told
 
 RATE, BIAS_RATE = 0.02, 0.05
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import jaxreg
 import parity
 from parity import Port, Recording
-from parity._pairs import ulps
+from parity.judging.comparisons import ulps
 from tests.parity.torch_programs import minibatches, regression, small
 from tests.strategies import Training, trainings_of_few_shapes
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import parity
-from parity import Verdict, _document, _judge, _matrix, _outcome, cli
+from parity import Verdict, _document, _matrix, cli
+from parity.judging import judge, outcome
 from parity.report import html, markdown, numbers, text
 from tests.parity.test_relative import case
 
@@ -125,8 +126,8 @@ def test_a_platform_on_which_nothing_was_compared_does_not_hold(nothing: Verdict
     assert "not finite" in repr(held)
 
 
-def found(given: Any, lost: Any = ()) -> _judge.Finding:
-    return _judge._find(given, np.array(lost))
+def found(given: Any, lost: Any = ()) -> judge.Finding:
+    return judge._find(given, np.array(lost))
 
 
 @pytest.mark.parametrize(
@@ -161,10 +162,10 @@ def test_what_follows_from_a_loss_that_is_nan_is_in_no_figure() -> None:
 def test_a_tensor_without_numbers_is_named_where_the_others_hold() -> None:
     good = found(case([[1.0]], [[1.0]], 1e-15))
     bad = dataclasses.replace(good, tensor="norm.bias", compared=False, finite=False)
-    assert _outcome.of([good, bad]) == "holds"
-    assert _outcome.not_compared([good, bad]) == [
+    assert outcome.of([good, bad]) == "holds"
+    assert outcome.not_compared([good, bad]) == [
         "Not compared, because both sides have inf or NaN only: gradient, norm.bias."
     ]
-    assert _outcome.not_compared([good]) == []
-    assert _outcome.of([bad]) == "not judged"
-    assert _outcome.headline([bad]) == "Not judged: there is no finite gradient to compare."
+    assert outcome.not_compared([good]) == []
+    assert outcome.of([bad]) == "not judged"
+    assert outcome.headline([bad]) == "Not judged: there is no finite gradient to compare."

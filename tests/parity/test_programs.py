@@ -10,7 +10,7 @@ import pytest
 
 import parity
 from parity import Verdict
-from parity._pairs import ulps
+from parity.judging.comparisons import ulps
 from parity.programs import BUILT_IN, Listed
 
 

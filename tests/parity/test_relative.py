@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import parity
-from parity import _judge, _pairs, _relative
-from parity._pairs import Case
-from parity._relative import spacing
+from parity.judging import comparisons, judge, scales
+from parity.judging.comparisons import Case
+from parity.judging.scales import spacing
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -41,8 +41,8 @@ def case(torch64: Any, jax64: Any, bound64: float, **changes: Any) -> Case:
     return Case("gradient", "bias", **arrays)
 
 
-def found(given: Case) -> _judge.Finding:
-    return _judge._find(given, np.zeros(0))
+def found(given: Case) -> judge.Finding:
+    return judge._find(given, np.zeros(0))
 
 
 def test_a_tensor_within_float64s_rounding_of_zero_has_nothing_relative() -> None:
@@ -93,7 +93,7 @@ def test_what_is_zero_on_one_side_alone_is_not_zero() -> None:
 def test_the_last_of_many_steps_is_relative_to_them_all() -> None:
     wide = np.array([[1e-15], [10.0]])
     whole = dataclasses.replace(case([[0.5], [0.25]], [[0.5], [0.26]], 0.0), bound64=wide)
-    finding = found(_pairs._last(whole))
+    finding = found(comparisons._last(whole))
     assert not finding.zero
     assert finding.float64_difference == pytest.approx(0.02)
 
@@ -123,7 +123,9 @@ def test_a_factor_is_told_to_the_digits_that_make_it_one() -> None:
 
 
 def test_initial_weights_that_are_not_finite_do_not_differ_by_nothing() -> None:
-    gap = _pairs._gap("initial weights", "w", 0, np.ones(2, np.float32), np.array([1.0, np.nan]), "{name} by {gap:.3g}")
+    gap = comparisons._gap(
+        "initial weights", "w", 0, np.ones(2, np.float32), np.array([1.0, np.nan]), "{name} by {gap:.3g}"
+    )
     assert gap.message == "w by inf"
 
 
@@ -141,8 +143,8 @@ def test_the_largest_numbers_have_a_spacing_too(dtype: type) -> None:
 
 @given(exact=arrays(np.float64, (3, 2), elements=st.floats(-1e3, 1e3)), bound=st.floats(1e-18, 1e-3))
 def test_a_size_is_never_smaller_than_the_bound_that_it_is_told_from(exact: np.ndarray[Any, Any], bound: float) -> None:
-    size = _relative.size(exact, np.full(exact.shape, bound))
-    assert (size is None) == (np.abs(exact).max() <= bound + _relative.UNDERFLOW)
+    size = scales.size(exact, np.full(exact.shape, bound))
+    assert (size is None) == (np.abs(exact).max() <= bound + scales.UNDERFLOW)
     assert size is None or size == np.abs(exact).max()
 
 

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parity import Verdict
-from parity._judge import Finding
 from parity._printed import Line
+from parity.judging.judge import Finding
 from parity.report import numbers
 from tests.report.test_read_back import stands_for
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import optax
 
-from parity import _judge
-from parity._judge import Finding
 from parity.bounds import derive
 from parity.bounds.derive import Bounds
+from parity.judging import judge
+from parity.judging.judge import Finding
 from parity.porting import optax_state, parameter_names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording
@@ -42,7 +42,7 @@ def settled(
     scaled = adapted(port, recording, factors)
     again = dataclasses.replace(relocked(scaled, recording, replayed), conventions=factors)
     limits = derive.derive(recording, scaled, replayed.free64, doubt=2 * spread + _UNITS)
-    found = _judge.judge(recording, again, limits)
+    found = judge.judge(recording, again, limits)
     return (again, limits, found) if all(finding.holds for finding in found) else unchanged
 
 

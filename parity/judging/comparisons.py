@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity._relative import distance, largest, spacing
 from parity.bounds.derive import Bounds
+from parity.judging.scales import distance, largest, spacing
 from parity.recording.recording import Array, Recording, Trace
 from parity.replay.replay import Replay
 

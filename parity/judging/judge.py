@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from parity import _accuracy_loss, _pairs, _relative
-from parity._pairs import Case, Gap
-from parity._relative import UNDERFLOW, distance, largest
 from parity._words import count
 from parity.bounds.derive import Bounds
+from parity.judging import accuracy_loss, comparisons, scales
+from parity.judging.comparisons import Case, Gap
+from parity.judging.scales import UNDERFLOW, distance, largest
 from parity.recording.recording import Array, Recording
 from parity.replay.replay import Replay
 
@@ -107,12 +107,12 @@ class Finding:
 
 def judge(recording: Recording, replay: Replay, bounds: Bounds) -> tuple[Finding, ...]:
     """All findings, in the order of the stages."""
-    before = (*_pairs.initial(recording, replay), *_pairs.data(recording, replay))
+    before = (*comparisons.initial(recording, replay), *comparisons.data(recording, replay))
     own = (replay.locked.losses, replay.free.losses)
-    locked, free = (_pairs.lost(recording, losses) for losses in own)
+    locked, free = (comparisons.lost(recording, losses) for losses in own)
     found = (
         _find(case, free if case.stage in ("trajectory", "final weights") else locked)
-        for case in _pairs.cases(recording, replay, bounds)
+        for case in comparisons.cases(recording, replay, bounds)
     )
     return (*map(_unlike, before), *found)
 
@@ -228,12 +228,12 @@ def _find(case: Case, lost: Array) -> Finding:
     beside = _only(exact, own)
     bad = np.flatnonzero(~(torch_ok & jax_ok & same).all(1))
     whole = case.whole or case
-    size = _relative.size(whole.torch64, whole.bound64)
-    zero = all(_relative.is_zero(values, whole.bound64) for values in (whole.torch64, whole.jax64))
+    size = scales.size(whole.torch64, whole.bound64)
+    zero = all(scales.is_zero(values, whole.bound64) for values in (whole.torch64, whole.jax64))
     gap, error = largest(distance(seen["jax"], seen["torch"])), largest(distance(seen["jax"], beside))
     torch_whole, jax_whole = whole.torch_bound + whole.bound64, whole.jax_bound + whole.bound64
-    to_both = _relative.to(size, gap, whole.torch64, np.maximum(torch_whole, jax_whole))
-    to_jax = _relative.to(size, error, whole.torch64, jax_whole)
+    to_both = scales.to(size, gap, whole.torch64, np.maximum(torch_whole, jax_whole))
+    to_jax = scales.to(size, error, whole.torch64, jax_whole)
     finite, finite64 = (
         any(bool(np.isfinite(seen[side + run]).any()) for side in ("torch", "jax")) for run in ("", "64")
     )
@@ -244,9 +244,9 @@ def _find(case: Case, lost: Array) -> Finding:
         torch_within=bool(torch_ok.all()),
         jax_within=bool(jax_ok.all()),
         difference=gap,
-        ulps=_relative.ulps(gap, to_both, case.torch.dtype) if finite else None,
-        float64_difference=_relative.ratio(largest(distance(seen["jax64"], seen["torch64"])), size),
-        float64_bound=_relative.ratio(largest(case.bound64), size),
+        ulps=scales.ulps(gap, to_both, case.torch.dtype) if finite else None,
+        float64_difference=scales.ratio(largest(distance(seen["jax64"], seen["torch64"])), size),
+        float64_bound=scales.ratio(largest(case.bound64), size),
         torch_used=_used(wide["torch"], beside, torch_bound, torch_ok),
         jax_used=_used(wide["jax"], beside, jax_bound, jax_ok),
         step=int(case.steps[bad[0]]) if bad.size else None,
@@ -254,7 +254,7 @@ def _find(case: Case, lost: Array) -> Finding:
         torch_likely=_likely(wide["torch"], beside, case, torch_ok),
         jax_likely=_likely(wide["jax"], beside, case, jax_ok),
         unbounded=0.0 if zero else _unbounded(exact, np.maximum(torch_bound, jax_bound)),
-        jax_error=_relative.ratio(error, to_jax),
+        jax_error=scales.ratio(error, to_jax),
         zero=zero,
         compared=finite or finite64,
         finite=finite,
@@ -273,7 +273,7 @@ def _with_loss_of_accuracy(finding: Finding, case: Case, seen: dict[str, Array],
     if case.stage not in ("forward", "loss", "gradient") or size is None:
         return finding
     by_row = case.stage == "gradient"
-    lost = _accuracy_loss.find(seen["torch"], seen["jax"], seen["torch64"], size, case.torch.dtype, by_row=by_row)
+    lost = accuracy_loss.find(seen["torch"], seen["jax"], seen["torch64"], size, case.torch.dtype, by_row=by_row)
     if lost is None:
         return finding
     return dataclasses.replace(
@@ -281,7 +281,7 @@ def _with_loss_of_accuracy(finding: Finding, case: Case, seen: dict[str, Array],
         torch_within=lost.side != "torch",
         jax_within=lost.side != "jax",
         step=int(case.steps[lost.row]),
-        message=_accuracy_loss.told(lost),
+        message=accuracy_loss.told(lost),
         inaccurate=True,
     )
 
