@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from parity.causes._rules import Fed, Rule, course
+from parity.causes.optimizer.rules import Fed, Rule, course
 
 STEPS, WIDTH = 7, 5
 

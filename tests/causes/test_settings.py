@@ -15,7 +15,7 @@ import torch
 
 import jaxreg
 import parity
-from parity.causes import _initial
+from parity.causes import initial_weights
 from parity.judging import comparisons
 
 F = torch.nn.functional
@@ -261,9 +261,9 @@ def test_the_setting_is_named_and_its_fix_is_parity(case: str) -> None:
 
 def test_axes_in_another_order_are_told_for_any_number_of_them() -> None:
     kernel = np.arange(24.0).reshape(2, 3, 2, 2)
-    assert _initial._turn(kernel.transpose(0, 1, 3, 2), kernel) == (0, 1, 3, 2)
-    assert _initial._turn(kernel + 1, kernel) is None
-    assert _initial._turn(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 3.0], [2.0, 4.0]])) == (1, 0)
+    assert initial_weights._turn(kernel.transpose(0, 1, 3, 2), kernel) == (0, 1, 3, 2)
+    assert initial_weights._turn(kernel + 1, kernel) is None
+    assert initial_weights._turn(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 3.0], [2.0, 4.0]])) == (1, 0)
 
 
 def test_data_that_differ_are_told_by_how() -> None:

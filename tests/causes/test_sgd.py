@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 import jaxreg
 import parity
 from parity import Port, Recording
-from parity.causes._columns import columns
-from parity.causes._rates import explanations
+from parity.causes.optimizer.learning_rate import explanations
+from parity.causes.optimizer.steps import columns
 from tests.causes.judged import causes, only
 from tests.parity.torch_programs import minibatches, regression, small
 

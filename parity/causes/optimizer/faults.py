@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.causes._columns import Columns
-from parity.causes._rules import Rule
+from parity.causes.optimizer.rules import Rule
+from parity.causes.optimizer.steps import Columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

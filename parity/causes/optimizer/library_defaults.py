@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.causes._columns import Columns
-from parity.causes._variants import Variant, epsilon_outside, shown
+from parity.causes.optimizer.faults import Variant, epsilon_outside, shown
+from parity.causes.optimizer.steps import Columns
 
 
 def library_defaults(columns: Columns) -> Iterator[Variant]:

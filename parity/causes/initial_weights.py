@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 
-from parity.causes._case import Case
-from parity.causes._cause import Cause, within
+from parity.causes.alternatives import Cause, within
+from parity.causes.evidence import Case
 from parity.recording.recording import Array
 
 _LOCKED = ("forward", "loss", "gradient", "model state", "optimizer state", "update")

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from parity.causes import _rates
-from parity.causes._case import Case
-from parity.causes._cause import Cause, either, within
-from parity.causes._columns import Columns, columns, near
-from parity.causes._estimate import Change, estimate
-from parity.causes._library_defaults import OPTAX_NAMES, library_defaults
-from parity.causes._numbers import digits
-from parity.causes._rules import Rule, course
-from parity.causes._variants import Variant, epsilon_outside, variants
+from parity.causes.alternatives import Cause, either, within
+from parity.causes.decimals import digits
+from parity.causes.evidence import Case
+from parity.causes.optimizer import learning_rate
+from parity.causes.optimizer.faults import Variant, epsilon_outside, variants
+from parity.causes.optimizer.fit_setting import Change, estimate
+from parity.causes.optimizer.library_defaults import OPTAX_NAMES, library_defaults
+from parity.causes.optimizer.rules import Rule, course
+from parity.causes.optimizer.steps import Columns, columns, near
 from parity.judging.judge import Finding
 from parity.recording.clipping import EPSILON
 
@@ -100,7 +100,7 @@ def _explained_columns(steps: Columns, rule: Rule) -> Any:
 
 
 def _rates_of(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
-    for variant, made in _rates.explanations(steps, case.recording):
+    for variant, made in learning_rate.explanations(steps, case.recording):
         yield _cause(first, variant, steps.agreement(made))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from parity.causes._case import Case
+from parity.causes.evidence import Case
 
 Law = Literal["sum", "mean"]
 

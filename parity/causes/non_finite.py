@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity.causes._case import Case, joined, loss_of
-from parity.causes._cause import Cause
+from parity.causes.alternatives import Cause
+from parity.causes.evidence import Case, joined, loss_of
 from parity.judging import comparisons
 from parity.recording.recording import Array, Recording, Trace
 

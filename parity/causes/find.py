@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from parity.bounds.derive import Bounds
-from parity.causes._buffers import buffers
-from parity.causes._cancellation import cancellations
-from parity.causes._case import Case
-from parity.causes._cause import Cause
-from parity.causes._data import feeds
-from parity.causes._finite import infinities
-from parity.causes._initial import initials
-from parity.causes._loss import losses
-from parity.causes._model import models
-from parity.causes._optimizer import optimizers
-from parity.causes._precision import precisions
+from parity.causes.alternatives import Cause
+from parity.causes.batch_order import feeds
+from parity.causes.evidence import Case
+from parity.causes.initial_weights import initials
+from parity.causes.loss import losses
+from parity.causes.model.cancellation import cancellations
+from parity.causes.model.explain import models
+from parity.causes.model.product_precision import precisions
+from parity.causes.non_finite import infinities
+from parity.causes.optimizer.explain import optimizers
+from parity.causes.running_statistics import buffers
 from parity.judging.judge import Finding
 from parity.porting.port import Port
 from parity.recording.recording import Recording

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity.causes import _model_rules as rules
-from parity.causes._case import Case, Probe
-from parity.causes._cause import Cause, either, within
-from parity.causes._rewrite import Rule, rewritten
+from parity.causes.alternatives import Cause, either, within
+from parity.causes.evidence import Case, Probe
+from parity.causes.model import substitutions as rules
+from parity.causes.model.jaxpr_rewrite import Rule, rewritten
 from parity.porting import parameter_names
 from parity.porting.port import Port
 

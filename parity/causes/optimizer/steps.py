@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.causes._rules import KINDS, Course, Fed, Rule
+from parity.causes.optimizer.rules import KINDS, Course, Fed, Rule
 from parity.recording.recording import Array, Recording, Trace
 from parity.replay.replay import Replay
 

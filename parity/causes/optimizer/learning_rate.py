@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity.causes._columns import Columns
-from parity.causes._numbers import digits, shortest
-from parity.causes._rules import Course, course
-from parity.causes._variants import Variant
+from parity.causes.decimals import digits, shortest
+from parity.causes.optimizer.faults import Variant
+from parity.causes.optimizer.rules import Course, course
+from parity.causes.optimizer.steps import Columns
 from parity.recording.recording import Array, Recording
 
 _SCHEDULES = "jaxreg.lr_scheduler has PyTorch's schedules"

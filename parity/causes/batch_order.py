@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity.causes._case import Case
-from parity.causes._cause import Cause
+from parity.causes.alternatives import Cause
+from parity.causes.evidence import Case
 
 
 def feeds(case: Case) -> list[Cause]:

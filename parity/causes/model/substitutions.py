@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity.causes._rewrite import Frame, Rule, bind
+from parity.causes.model.jaxpr_rewrite import Frame, Rule, bind
 
 _ROOTS = ("rsqrt", "sqrt")
 _RANDOM = ("random_bits", "threefry2x32", "rng_bit_generator", "random_seed", "random_fold_in", "random_split")

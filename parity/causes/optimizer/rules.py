@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.causes._rounded import Rounded, of, power
+from parity.causes.optimizer.error_arithmetic import Rounded, of, power
 from parity.recording.clipping import EPSILON
 from parity.recording.recording import Array
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from parity.causes._columns import Columns
-from parity.causes._numbers import shortest
-from parity.causes._rules import Course, Rule, course
+from parity.causes.decimals import shortest
+from parity.causes.optimizer.rules import Course, Rule, course
+from parity.causes.optimizer.steps import Columns
 
 # Steps that a number is first found from; all of them confirm it.
 _FIRST = 4

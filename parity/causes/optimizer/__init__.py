@@ -1,0 +1,1 @@
+"""Hypotheses about the optimizer: its rule, its settings, its learning rate."""
