@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxreg import _forked
-from parity import _document, causes
+from parity import causes
 from parity._verdict import Verdict, recording_file
 from parity.bounds import derive
 from parity.judging import judge, optimizer_conventions
@@ -19,7 +19,8 @@ from parity.porting.linear_port import port as translate
 from parity.porting.port import Port, without_dropout
 from parity.recording.recording import Recording
 from parity.replay.replay import failures_as_port_errors, replay
-from parity.report import numbers
+from parity.report import document
+from parity.report.render import numbers
 
 Progress = Callable[[str], None]
 
@@ -96,7 +97,7 @@ def check(
         found = causes.find(recording, made, replayed, bounds, findings)
     if found:
         progress(f"found {numbers.count(len(found), 'cause')} by replaying")
-    name = _document.slug(recording.name)
+    name = document.slug(recording.name)
     return Verdict(
         recording=recording,
         replay=replayed,

@@ -81,12 +81,12 @@ class Matrix:
         return {"holds": self.ok, "cells": told}
 
     def __repr__(self) -> str:
-        from parity.report import text
+        from parity.report.render import terminal
 
-        return text.matrix_alone({"matrix": self.to_dict()})
+        return terminal.matrix_alone({"matrix": self.to_dict()})
 
     def _repr_html_(self) -> str:
-        from parity.report import html
+        from parity.report.render import html
 
         return html.matrix_alone({"matrix": self.to_dict()})
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import parity.report
-from parity import _document, _printed
 from parity._errors import DivergenceError, ParityError
 from parity._matrix import Matrix
 from parity._timing import Timing
@@ -20,7 +19,9 @@ from parity.judging.comparisons import LOCKED_FIELDS
 from parity.judging.judge import Finding
 from parity.recording.recording import Recording
 from parity.replay.replay import Replay
-from parity.report import numbers
+from parity.report import document as _document
+from parity.report import printed_lines
+from parity.report.render import numbers
 
 _ALONE = ("trajectory", "final weights")
 _SINGLE = tuple(stage for stage in judge.STAGES if stage not in _ALONE)
@@ -87,9 +88,9 @@ class Verdict:
         return f"{self.name}_jax.py" if self.jax_code else ""
 
     @functools.cached_property
-    def printed(self) -> tuple[_printed.Line, ...]:
+    def printed(self) -> tuple[printed_lines.Line, ...]:
         """The program's printed lines beside those of the JAX side."""
-        return _printed.side_by_side(self.recording, self.replay)
+        return printed_lines.side_by_side(self.recording, self.replay)
 
     @property
     def headline(self) -> str:
@@ -265,7 +266,7 @@ class Verdict:
 
     def to_markdown(self) -> str:
         """The verdict as compact Markdown, such as for a comment on a pull request."""
-        from parity.report import markdown
+        from parity.report.render import markdown
 
         return markdown.comment(self.to_dict())
 
@@ -305,12 +306,12 @@ class Verdict:
             raise (ParityError if self.outcome == "not judged" else DivergenceError)(self.explanation)
 
     def __repr__(self) -> str:
-        from parity.report import text
+        from parity.report.render import terminal
 
-        return text.table(self.to_dict())
+        return terminal.table(self.to_dict())
 
     def _repr_html_(self) -> str:
-        from parity.report import html
+        from parity.report.render import html
 
         return html.fragment(self.to_dict())
 

@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 def _report(arguments: argparse.Namespace, words: list[str]) -> int:
     import parity.report
     from parity._errors import PortError
-    from parity.report import numbers
+    from parity.report.render import numbers
 
     folder = str(Path(arguments.output).resolve())  # the program may go to another one
     parity.report.check_writable(folder)
@@ -184,18 +184,16 @@ def _code(verdicts: Sequence[Verdict]) -> int:
 
 def _write(verdicts: Sequence[Verdict], words: list[str], folder: str) -> list[Path]:
     import parity.report
-    from parity import _document
+    from parity.report import document
 
     files: dict[str, bytes] = {}
     for verdict in verdicts:
         files.update(verdict.files())
-    return parity.report.write(_document.report(verdicts, shlex.join(["parity", *words])), folder, files)
+    return parity.report.write(document.report(verdicts, shlex.join(["parity", *words])), folder, files)
 
 
 def _show(verdict: Verdict) -> None:
     from rich.console import Console
-
-    from parity.report import text
 
     Console().print(text.renderable(verdict.to_dict()), "")
 
@@ -211,7 +209,7 @@ def _check(arguments: argparse.Namespace, words: list[str]) -> int:
     with _output.alone() if "-" in wanted.values() else contextlib.nullcontext(sys.stdout) as stream:
         verdict = _judge(_chosen([arguments.program])[0], arguments)
         if wanted["json"] is not None:
-            from parity.report import numbers
+            from parity.report.render import numbers
 
             text = json.dumps(numbers.encode(verdict.to_dict()), indent=1, allow_nan=False) + "\n"
             _output.put(wanted["json"], text, stream)
@@ -262,7 +260,7 @@ def _judge(program: Any, arguments: argparse.Namespace) -> Verdict:
     say = progress(arguments, program.name)
     from parity import _measure
     from parity._check import check, make_port
-    from parity.report import numbers
+    from parity.report.render import numbers
 
     port = _load_port(arguments.port) if arguments.port else None
     verdict = check(

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from parity.bench.units import time
-from parity.report.charts import finish
+from parity.report.render.charts import finish
 
 Json = Mapping[str, Any]
 _ROW = 26

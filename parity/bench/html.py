@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 
 from parity.bench import charts, table, units
-from parity.report import html
+from parity.report.render import html
 
 
 def render(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], remarks: Sequence[str] = ()) -> str:

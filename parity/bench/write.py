@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity.report import folder as _folder
+from parity.report import atomic_folder as _folder
 
 PAGE, DATA = "bench.html", "bench.json"
 

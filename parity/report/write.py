@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from parity._errors import OutputError
-from parity.report import folder as _folder
-from parity.report import numbers
+from parity.report import atomic_folder as _folder
+from parity.report.render import numbers
 
 PAGE, SUMMARY, DATA, CHARTS = "report.html", "report.md", "report.json", "charts"
 _SLUG = re.compile(r"[a-z0-9_-]+")
@@ -57,7 +57,7 @@ def render(document: Mapping[str, Any]) -> dict[str, bytes]:
         OutputError: if the programs' names cannot be file names.
     """
     # The chart libraries take a second to import and start, which checking a folder or printing a table never needs.
-    from parity.report import charts, html, markdown
+    from parity.report.render import charts, html, markdown
 
     _check_names([program["name"] for program in document["programs"]])
     data = json.dumps(numbers.encode(document), indent=1, allow_nan=False)

@@ -59,9 +59,9 @@ def test_the_memory_limit_is_a_number_of_bytes(wrong: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [None, 3, b"x", [], object()], ids=lambda wrong: type(wrong).__name__)
 def test_a_folder_is_a_path(recording: parity.Recording, wrong: Any) -> None:
-    from parity.report import folder
+    from parity.report import atomic_folder
 
-    for write in (lambda: folder.put(wrong, {"a": b""}), lambda: folder.check_writable(wrong)):
+    for write in (lambda: atomic_folder.put(wrong, {"a": b""}), lambda: atomic_folder.check_writable(wrong)):
         with pytest.raises(parity.OutputError, match="expected a folder, got"):
             write()
 

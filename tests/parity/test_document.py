@@ -21,7 +21,7 @@ from parity import Verdict
 from parity.bounds.derive import Bounds
 from parity.recording.program_output import Number, PrintedLine, Source
 from parity.recording.recording import Batch, Evaluation, Part, Recording, Trace
-from parity.report import html, markdown, numbers, text
+from parity.report.render import html, markdown
 from tests.parity.torch_programs import regression, small
 
 SCHEMA = json.loads(files("parity.report").joinpath("schema.json").read_text())

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import parity
 from parity import Recording
-from parity.report import numbers
+from parity.report.render import numbers
 from tests.parity.torch_programs import regression, small
 
 pytestmark = pytest.mark.thorough

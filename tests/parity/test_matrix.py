@@ -16,7 +16,7 @@ from jax import lax
 import parity
 from parity import Matrix, Port, Recording, _matrix
 from parity.replay import replay
-from parity.report import numbers
+from parity.report.render import numbers
 from tests.parity.torch_programs import regression, small
 
 # Bits of the mantissa that products keep: TF32 has 10, bfloat16 has 7.

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import parity
-from parity import Verdict, _document, _matrix, cli
+from parity import Verdict, _matrix, cli
 from parity.judging import judge, outcome
-from parity.report import html, markdown, numbers, text
+from parity.report import document as _document
+from parity.report.render import html, markdown, numbers, terminal
 from tests.parity.test_relative import case
 
 SCHEMA = json.loads(files("parity.report").joinpath("schema.json").read_text())
@@ -74,11 +75,11 @@ def test_no_view_has_a_number_or_a_tick_where_nothing_was_compared(nothing: Verd
     assert told["verdict"]["outcome"] == "not judged"
     [row] = [row for row in told["findings"] if row["stage"] == "loss"]
     assert (row["compared"], row["difference"], row["bound_used"]) == (False, None, {"torch": None, "jax": None})
-    line = next(line for line in text.table(told).splitlines() if line.startswith("loss"))
+    line = next(line for line in terminal.table(told).splitlines() if line.startswith("loss"))
     assert line.split() == ["loss", "loss", "–", "–", "–", "–", "/", "–", "–"]
     assert "| loss | loss | – | – | – | – / – | – |" in markdown.comment(told)
     assert "any port would pass" in markdown.comment(told)
-    for shown in (html.render(document), html.fragment(told), markdown.render(document), text.table(told)):
+    for shown in (html.render(document), html.fragment(told), markdown.render(document), terminal.table(told)):
         assert "Not judged: there is no finite loss" in " ".join(shown.split())
         assert "neither side has a finite number there" in " ".join(shown.split())
     assert document["headline"] == "Not judged, for want of finite numbers: program."
@@ -107,7 +108,7 @@ def test_a_loss_of_accuracy_has_a_word_in_every_view(nothing: Verdict) -> None:
     # It is within its worst case: that is what makes it a loss of accuracy.
     assert (row["inaccurate"], row["off"], row["within"]) == (True, "jax", {"torch": True, "jax": True})
     assert document["headline"] == "A side loses accuracy: program."
-    for shown in (html.render(document), html.fragment(told), markdown.render(document), text.table(told)):
+    for shown in (html.render(document), html.fragment(told), markdown.render(document), terminal.table(told)):
         words = " ".join(shown.split())
         assert "JAX loses accuracy at step 0: forward, predictions." in words
         assert "First loss of accuracy: forward of predictions, step 0: loss of accuracy: much" in words

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import parity
-from parity import _printed
-from parity._printed import Line, counterpart, written
 from parity.recording import trees
 from parity.recording.program_output import NUMBER, Number, PrintedLine
+from parity.report import printed_lines
+from parity.report.printed_lines import Line, counterpart, written
 
 TORCH, JAX = np.float32(1.9748942), np.float32(1.9748940)
 
@@ -224,7 +224,7 @@ def _doubled(recording: parity.Recording) -> tuple[Line, ...]:
         initial_buffers={},
         evaluations=tuple(twice(one.outputs) for one in recording.evaluations),
     )
-    return _printed.side_by_side(recording, replay)
+    return printed_lines.side_by_side(recording, replay)
 
 
 def _unit(text: str) -> float:
@@ -284,11 +284,11 @@ def test_a_mean_is_the_mean_of_its_own_losses_and_nothing_is_matched_by_chance(t
 
 def test_a_line_of_unknown_origin_is_said_to_be_no_more() -> None:
     recording: Any = types.SimpleNamespace(printed=(PrintedLine("took 12.75 seconds", 1), PrintedLine("done", 1)))
-    lines = _printed.side_by_side(recording, types.SimpleNamespace())  # type: ignore[arg-type]
+    lines = printed_lines.side_by_side(recording, types.SimpleNamespace())  # type: ignore[arg-type]
     assert [line.same for line in lines] == [None, True]
     known = dataclasses.replace(recording.printed[0], numbers=(Number(5, 10, None),))
     recording.printed = (known,)
-    assert _printed.side_by_side(recording, types.SimpleNamespace())[0].same  # type: ignore[arg-type]
+    assert printed_lines.side_by_side(recording, types.SimpleNamespace())[0].same  # type: ignore[arg-type]
 
 
 def test_a_recording_is_not_larger_for_all_that_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from parity import cli
 from parity.programs import BUILT_IN
-from parity.report import charts, html
+from parity.report.render import charts, html
 from tests.report.browser import visit
 
 MEASURE = """

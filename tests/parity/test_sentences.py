@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parity import Verdict
-from parity._printed import Line
 from parity.judging.judge import Finding
-from parity.report import numbers
+from parity.report.printed_lines import Line
+from parity.report.render import numbers
 from tests.report.test_read_back import stands_for
 
 shares = st.floats(0, 1) | st.sampled_from([0.0, 5e-324, 1e-6, 0.99999, 1.0])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.report import numbers
+from parity.report.render import numbers
 
 Document = dict[str, Any]
 

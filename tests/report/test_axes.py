@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.report import axes, charts, titles
+from parity.report.render import axes, charts, titles
 from tests.report import sample
 
 LARGEST, SMALLEST = 1.7e308, 5e-324

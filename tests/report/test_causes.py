@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from parity.report import html, markdown, numbers, text
+from parity.report.render import html, markdown, numbers, terminal
 from tests.report import large, sample
 
 
@@ -18,7 +18,7 @@ def program() -> sample.Document:
 def _shown(program: sample.Document) -> dict[str, str]:
     document = sample.failing() | {"programs": [program]}
     ways = {
-        "terminal": text.table(program),
+        "terminal": terminal.table(program),
         "page": html.render(document),
         "notebook": html.fragment(program),
         "summary": markdown.render(document),
@@ -56,7 +56,7 @@ def test_the_matrix_tells_what_holds_where(program: sample.Document) -> None:
         assert "highest" in words, way
         assert numbers.percent(1000) in words.replace("&#37;", "%").replace("−", "-") or "10⁵" in words, way
         assert words.replace("\\", "").count("not | supported here") >= 1, way
-    rows = text.matrix_alone({"matrix": sample.matrix()}).splitlines()
+    rows = terminal.matrix_alone({"matrix": sample.matrix()}).splitlines()
     assert next(row for row in rows if "high " in row).split() == ["gpu", "high", *["✗", "100,000%"] * 3]
     assert next(row.split()[2:] for row in rows if "BF16" in row) == ["–"] * 3
     assert "not | supported here" in html.matrix_alone({"matrix": sample.matrix()})
@@ -66,7 +66,7 @@ def test_a_share_of_almost_nothing_is_shown_as_one() -> None:
     row = sample.finding("forward", "predictions", bound_used={"torch": 0.00086, "jax": 9e3})
     line = next(
         line
-        for line in text.table({**sample.holding()["programs"][0], "findings": [row]}).splitlines()
+        for line in terminal.table({**sample.holding()["programs"][0], "findings": [row]}).splitlines()
         if "forward" in line
     )
     assert "0.086% / 900,000%" in line

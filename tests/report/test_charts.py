@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from parity.report import charts
+from parity.report.render import charts
 from tests.report import sample
 from tests.report.conftest import MAKERS
 from tests.report.sample import Document

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from parity.report import charts, drawn, html, numbers
+from parity.report.render import chart_process, charts, html, numbers
 from tests.report.sample import Document
 
 
@@ -16,7 +16,7 @@ from tests.report.sample import Document
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(drawn, "_kept", {})
     yield
-    assert drawn._helpers == []
+    assert chart_process._helpers == []
 
 
 def _all(program: dict[str, Any]) -> dict[str, str]:
@@ -29,7 +29,7 @@ def test_drawn_ahead_is_what_would_be_drawn_here(
     program = json.loads(json.dumps(numbers.encode(documents["holding"]["programs"][0])))
     here, script = _all(program), html.javascript()
     monkeypatch.setattr(drawn, "_kept", {})
-    with drawn.drawing_ahead() as draw:
+    with chart_process.drawing_ahead() as draw:
         draw(program)
         monkeypatch.setattr(charts, "_svg", lambda spec: pytest.fail("drawn here, not ahead"))
         monkeypatch.setattr(charts, "_specs", lambda *_: pytest.fail("built here, not ahead"))
@@ -38,15 +38,15 @@ def test_drawn_ahead_is_what_would_be_drawn_here(
 
 
 def test_what_was_not_asked_for_is_drawn_here(documents: dict[str, Document]) -> None:
-    with drawn.drawing_ahead():
+    with chart_process.drawing_ahead():
         assert "<svg" in _all(documents["holding"]["programs"][1])["loss"]
 
 
 def test_a_dead_process_loses_nothing(documents: dict[str, Document]) -> None:
     program = documents["holding"]["programs"][0]
-    with drawn.drawing_ahead() as draw:
-        drawn._helpers[0]._process.kill()
-        drawn._helpers[0]._process.wait()
+    with chart_process.drawing_ahead() as draw:
+        chart_process._helpers[0]._process.kill()
+        chart_process._helpers[0]._process.wait()
         draw(program)
         draw(program)
         assert "<svg" in _all(program)["loss"]
@@ -56,8 +56,8 @@ def test_no_process_is_left_behind() -> None:
     seen = []
 
     def fail() -> None:
-        with drawn.drawing_ahead():
-            seen.append(drawn._helpers[0]._process)
+        with chart_process.drawing_ahead():
+            seen.append(chart_process._helpers[0]._process)
             raise KeyError
 
     with pytest.raises(KeyError):

@@ -8,17 +8,17 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.report import fold, html, markdown, numbers, text
+from parity.report.render import folding, html, markdown, numbers, terminal
 from tests.report import large, sample
 
 
 def _rows(stage: str) -> list[sample.Document]:
-    return [dict(row) for row in fold.fold(large.findings()) if row["stage"] == stage]
+    return [dict(row) for row in folding.fold(large.findings()) if row["stage"] == stage]
 
 
 def test_a_short_table_is_shown_whole() -> None:
     rows = large.findings()[:24]
-    assert fold.fold(rows) == rows
+    assert folding.fold(rows) == rows
 
 
 def test_a_stage_that_holds_is_one_row_with_its_worst() -> None:
@@ -46,7 +46,7 @@ def test_every_stage_keeps_its_first_failure_and_its_worst_numbers(
         sample.finding(stage, f"t{place}", step=step, holds=step is None, difference=worst)
         for place, (stage, step, worst) in enumerate(sorted(drawn, key=lambda one: one[0]))
     ]
-    for shown in (fold.fold(rows), fold.by_stage(rows)):
+    for shown in (folding.fold(rows), folding.by_stage(rows)):
         for stage in {row["stage"] for row in rows}:
             whole = [row for row in rows if row["stage"] == stage]
             kept = [row for row in shown if row["stage"] == stage]
@@ -55,17 +55,17 @@ def test_every_stage_keeps_its_first_failure_and_its_worst_numbers(
             steps = [row["step"] for row in whole if row["step"] is not None]
             assert min(steps, default=None) == min((r["step"] for r in kept if r["step"] is not None), default=None)
     if len(rows) > 24:
-        assert len(fold.fold(rows)) <= 3 * 7
+        assert len(folding.fold(rows)) <= 3 * 7
 
 
 def test_nan_is_the_worst() -> None:
     [row] = [row for row in _rows("gradient") if not row["holds"]]
     assert row["bound_used"]["jax"] == "NaN"
-    assert fold.worst(large.findings()[:30], "all")["bound_used"]["jax"] == "NaN"
+    assert folding.worst(large.findings()[:30], "all")["bound_used"]["jax"] == "NaN"
 
 
 def test_the_terminal_shows_a_page_and_says_where_the_rest_is() -> None:
-    shown = text.table(large.large()["programs"][0])
+    shown = terminal.table(large.large()["programs"][0])
     assert len(shown.splitlines()) < 70
     assert "4 more that" in shown
     assert "Of 150 checks, each stage's first that fail and its worst are shown. The JSON has them all." in " ".join(
@@ -94,6 +94,6 @@ def test_a_comment_has_a_line_for_each_stage() -> None:
 def test_a_folded_document_is_not_changed() -> None:
     program = numbers.encode(large.large()["programs"][0])
     before = copy.deepcopy(program)
-    text.table(program)
+    terminal.table(program)
     markdown.comment(program)
     assert program == before

@@ -8,8 +8,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.report.highlight import highlight
-from parity.report.plain import visible
+from parity.report.render.escaping import visible
+from parity.report.render.highlight import highlight
 
 
 @given(st.text())

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from parity.report import html
+from parity.report.render import html
 from tests.report import sample
 from tests.report.conftest import MAKERS
 from tests.report.sample import Document
@@ -90,7 +90,7 @@ def test_only_the_page_s_own_scripts_may_run(pages: dict[str, Page]) -> None:
 
 @pytest.mark.parametrize("name", ["hostile", "failing"])
 def test_text_from_outside_is_shown_as_text(pages: dict[str, Page], documents: dict[str, Document], name: str) -> None:
-    from parity.report.plain import visible
+    from parity.report.render.escaping import visible
 
     shown = " ".join(pages[name].text.split())
     document = documents[name]

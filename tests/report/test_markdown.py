@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from parity.report import markdown
+from parity.report.render import markdown
 from tests.report.conftest import MAKERS
 from tests.report.sample import Document
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.report import numbers
+from parity.report.render import numbers
 
 NON_FINITE = ["NaN", "Infinity", "-Infinity"]
 plain = st.recursive(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from parity.report import charts
-from parity.report.plain import visible
+from parity.report.render import charts
+from parity.report.render.escaping import visible
 from tests.report import sample
 from tests.report.browser import Visit, visit
 from tests.report.sample import Document
@@ -174,7 +174,7 @@ def test_the_dark_scheme_reaches_page_and_charts(light: Visit, dark: Visit) -> N
 
 
 def test_the_policy_stops_what_escaping_would_have_missed_and_a_notebook_draws(pages: dict[str, bytes]) -> None:
-    from parity.report import html
+    from parity.report.render import html
 
     injected = b"<script>document.title = 'ran'</script><img src='http://127.0.0.1:9/x.png' onerror='document.title=1'>"
     page = pages["diverging"].replace(b"<main>", b"<main>" + injected)

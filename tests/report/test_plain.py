@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.report.plain import visible
+from parity.report.render.escaping import visible
 
 
 @given(st.text())

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from parity.report import charts, grid, html, markdown, numbers, text, view
-from parity.report.numbers import encode, number
+from parity.report.render import charts, html, markdown, matrix_rows, numbers, terminal
+from parity.report.render import rows as _rows
+from parity.report.render.numbers import encode, number
 from tests.report import sample
 
 _NUMBER = re.compile(
@@ -32,7 +33,7 @@ pairs = st.tuples(sizes, sizes)
 def stands_for(shown: str, value: Any) -> bool:
     """Whether a text says this number, to half a unit in its last digit."""
     if value is None:
-        return shown in (numbers.NOTHING, view.ZERO)
+        return shown in (numbers.NOTHING, _rows.ZERO)
     wanted = number(value)
     if not math.isfinite(wanted):
         return shown.replace("−", "-") == ("NaN" if math.isnan(wanted) else "∞" if wanted > 0 else "-∞")
@@ -105,7 +106,7 @@ def _page(program: sample.Document) -> str:
 
 
 VIEWS = {
-    "terminal": lambda program: text.table(program, width=400),
+    "terminal": lambda program: terminal.table(program, width=400),
     "report": lambda program: markdown.render({**_document(), "programs": [program]}),
     "comment": markdown.comment,
     "page": _page,
@@ -211,7 +212,7 @@ near = st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.floats(-1e
 @example((0.99999999, 1.00000001), 9)
 def test_digits_agree_as_numbers(values: tuple[float, float], digits: int) -> None:
     value, reference = values
-    bold, rest = view.agreeing(value, reference, digits, numbers.typeset)
+    bold, rest = _rows.agreeing(value, reference, digits, numbers.typeset)
     assert bold + rest == numbers.typeset(numbers.full(value, digits))
     if not (math.isfinite(value) and math.isfinite(reference)) or value == 0:
         assert (rest == "") == (value == reference or (math.isnan(value) and math.isnan(reference)))
@@ -241,8 +242,8 @@ def test_the_matrix(values: tuple[float, float], compared: bool) -> None:
         mark, share, told = re.fullmatch(r"(\S) ([<>]? ?\S+?(?: × [^\s,]+)?),? (.*)", cells[2]).groups()  # type: ignore[union-attr]
         assert mark in "✓✅"
         assert stands_for(share, used), (name, cells)
-        assert told == view.NOTHING_FINITE if used is None else stands_for(told, error), (name, cells)
-    assert grid.rows(program)[0].cells[0].holds
+        assert told == _rows.NOTHING_FINITE if used is None else stands_for(told, error), (name, cells)
+    assert matrix_rows.rows(program)[0].cells[0].holds
 
 
 # -- timing
@@ -306,8 +307,8 @@ def test_printed_lines(drawn: list[tuple[float, float, bool]], uncompared: int) 
             for told in re.findall(r"loss: \S+(?: \.)?", line):
                 assert told in every
     for name in ("report", "page"):
-        found = [int(each.replace(",", "")) for each in re.findall(r"[\d,]+", view.printed_summary(program))]
-        assert view.printed_summary(program) in plain(VIEWS[name](program))
+        found = [int(each.replace(",", "")) for each in re.findall(r"[\d,]+", _rows.printed_summary(program))]
+        assert _rows.printed_summary(program) in plain(VIEWS[name](program))
     expected = ([len(lines)] if uncompared else []) + ([total] if total > 1 else [])
     assert sorted(found) == sorted(expected + ([differ] if differ and len(lines) > 1 else []))
 
@@ -334,7 +335,7 @@ def test_a_chart_draws_the_document_s_numbers(make: Any) -> None:
 
 def test_every_number_of_a_finding_is_in_a_view() -> None:
     """A number that a view has and the reader above does not look at would be read back by nobody."""
-    fields = {field.name for field in dataclasses.fields(view.Finding)}
+    fields = {field.name for field in dataclasses.fields(_rows.Finding)}
     texts = {"stage", "tensor", "where", "message", "relation"}
     assert fields - texts == {
         *("difference", "ulps", "float64", "float64_bound", "used", "fill", "within"),

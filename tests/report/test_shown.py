@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import parity
-from parity import _document
 from parity._words import count
-from parity.report import charts, fold, html, markdown, numbers, text, view
+from parity.report import document as _document
+from parity.report.render import charts, folding, html, markdown, numbers, terminal
+from parity.report.render import rows as _rows
 from tests.report import sample
 
 
@@ -114,7 +115,7 @@ def test_float64_values_that_differ_are_shown_to_differ() -> None:
     shown = markdown._final(program(final=[row], final_total=1))
     assert "0.10000000000000001" in shown
     assert "0.10000000000000002" in shown.replace("0.10000000000000001", "") or "0.1000000000000000" in shown
-    assert view.shown_digits(final(0.5, 0.5, 0.1, 0.0)) == 9
+    assert _rows.shown_digits(final(0.5, 0.5, 0.1, 0.0)) == 9
 
 
 @pytest.mark.parametrize("total", [1, 40])
@@ -130,26 +131,26 @@ def test_an_extract_of_the_weights_is_said_to_be_one(total: int) -> None:
 def test_an_update_that_both_sides_round_alike_is_explained() -> None:
     row = sample.finding("update", "weight", difference=0.0, bound_used={"torch": 0.97, "jax": 0.97})
     made = program(findings=[row])
-    for shown in (text.table(made), markdown.comment(made), html.fragment(made)):
+    for shown in (terminal.table(made), markdown.comment(made), html.fragment(made)):
         assert "both sides round to the same number" in " ".join(shown.split())
     moved = program(findings=[{**row, "difference": 1e-7}])
-    assert "both sides round to the same number" not in " ".join(text.table(moved).split())
+    assert "both sides round to the same number" not in " ".join(terminal.table(moved).split())
 
 
 def test_a_share_of_no_bound_is_neither_shown_nor_the_worst_of_many() -> None:
     none = sample.finding("gradient", "a", bound_used={"torch": 0.4, "jax": 0.4}, unbounded=1.0)
     some = sample.finding("gradient", "b", bound_used={"torch": 4e-4, "jax": 4e-4}, unbounded=0.2)
-    assert view.finding(none).used["jax"] == "–"
-    assert view.finding(some).used["jax"] == "0.04%"
-    assert view.finding(fold.worst([none, some], "2 tensors")).used["jax"] == "0.04%"
-    assert view.finding(fold.worst([none, none], "2 tensors")).used["jax"] == "–"
+    assert _rows.finding(none).used["jax"] == "–"
+    assert _rows.finding(some).used["jax"] == "0.04%"
+    assert _rows.finding(folding.worst([none, some], "2 tensors")).used["jax"] == "0.04%"
+    assert _rows.finding(folding.worst([none, none], "2 tensors")).used["jax"] == "–"
     beyond = {**none, "within": {"torch": True, "jax": False}, "bound_used": {"torch": 0.4, "jax": 7.0}}
-    assert view.finding(beyond).used == {"torch": "–", "jax": "700%"}
+    assert _rows.finding(beyond).used == {"torch": "–", "jax": "700%"}
 
 
 def test_a_row_without_a_relative_figure_has_no_bound_beside_it() -> None:
     row = sample.finding("gradient", "a", ulps=None, float64_difference=None, float64_bound=None)
-    cells = view.finding(row)
+    cells = _rows.finding(row)
     assert (cells.ulps, cells.float64, cells.relation) == ("–", "–", "")
     page = html.render(numbers.encode({**sample.holding(), "programs": [program(findings=[row])]}))
     assert "≤ –" not in page

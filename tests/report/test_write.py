@@ -12,7 +12,7 @@ import pytest
 
 import parity.report
 from parity._errors import OutputError
-from parity.report import html, markdown
+from parity.report.render import html, markdown
 from tests.report import sample
 from tests.report.conftest import MAKERS
 
@@ -75,7 +75,7 @@ def test_a_file_in_the_way_is_told_before_any_work(tmp_path: Path) -> None:
 
 
 def test_importing_the_report_and_its_text_draws_in_no_chart_library() -> None:
-    code = "import sys, parity.report, parity.report.text; print(*sys.modules)"
+    code = "import sys, parity.report, parity.report.render.terminal; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"altair", "vl_convert", "torch", "jinja2"} & set(loaded)
     assert parity.report.__all__ == sorted(parity.report.__all__)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from parity import _series
 from parity.judging import scales
 from parity.judging.judge import Finding
 from parity.recording.recording import Array, Recording
-from parity.report.numbers import count
+from parity.report import curves
+from parity.report.render.numbers import count
 
 if TYPE_CHECKING:
     from parity._verdict import Verdict
@@ -118,7 +118,7 @@ def program(verdict: Verdict) -> Json:
         "final": _final(verdict),
         "final_total": sum(values.size for values in recording.initial.values()),
         "timing": dataclasses.asdict(verdict.timing) if verdict.timing else None,
-        "series": _series.series(verdict),
+        "series": curves.series(verdict),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from parity.report import numbers
+from parity.report.render import numbers
 
 Json = Mapping[str, Any]
 Row = dict[str, Any]

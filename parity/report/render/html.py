@@ -15,9 +15,10 @@ import jinja2
 import vl_convert
 from markupsafe import Markup, escape
 
-from parity.report import charts, drawn, grid, numbers, view
-from parity.report.highlight import highlight
-from parity.report.plain import visible
+from parity.report.render import chart_process, charts, matrix_rows, numbers
+from parity.report.render import rows as _rows
+from parity.report.render.escaping import visible
+from parity.report.render.highlight import highlight
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -36,7 +37,7 @@ def render(document: Mapping[str, Any]) -> str:
 
 def javascript() -> str:
     """Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
-    return drawn.once("javascript", lambda: vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return chart_process.once("javascript", lambda: vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def fragment(program: Mapping[str, Any]) -> str:
@@ -138,21 +139,21 @@ def _environment() -> jinja2.Environment:
     environment = templates("parity.report")
     environment.filters.update(visible=visible, integer=numbers.integer, typeset=numbers.typeset)
     environment.globals.update(
-        printed=view.printed,
-        printed_summary=view.printed_summary,
+        printed=_rows.printed,
+        printed_summary=_rows.printed_summary,
         findings=_findings,
         shown=_shown,
-        folded=view.folded,
-        notes=view.notes,
-        causes=view.causes,
-        warnings=view.warnings,
-        matrix_rows=lambda program: grid.rows(program, numbers.typeset),
-        matrix_stages=grid.stages,
-        matrix_note=grid.note,
-        timing=lambda row: view.timing(row, numbers.typeset),
-        divergence=view.divergence,
-        final_weights=lambda program: view.final(program, numbers.typeset),
-        final_note=view.final_note,
+        folded=_rows.folded,
+        notes=_rows.notes,
+        causes=_rows.causes,
+        warnings=_rows.warnings,
+        matrix_rows=lambda program: matrix_rows.rows(program, numbers.typeset),
+        matrix_stages=matrix_rows.stages,
+        matrix_note=matrix_rows.note,
+        timing=lambda row: _rows.timing(row, numbers.typeset),
+        divergence=_rows.divergence,
+        final_weights=lambda program: _rows.final(program, numbers.typeset),
+        final_note=_rows.final_note,
         duration=numbers.duration,
         share=_share,
         highlight=highlight,
@@ -162,12 +163,12 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _findings(program: Mapping[str, Any]) -> list[view.Finding]:
-    return view.findings(program["findings"], style=numbers.typeset)
+def _findings(program: Mapping[str, Any]) -> list[_rows.Finding]:
+    return _rows.findings(program["findings"], style=numbers.typeset)
 
 
-def _shown(program: Mapping[str, Any]) -> list[view.Finding]:
-    return view.shown(program, style=numbers.typeset)
+def _shown(program: Mapping[str, Any]) -> list[_rows.Finding]:
+    return _rows.shown(program, style=numbers.typeset)
 
 
 def _share(value: Any, *others: Any) -> float:

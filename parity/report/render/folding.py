@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parity.report import numbers
+from parity.report.render import numbers
 
 Json = Mapping[str, Any]
 

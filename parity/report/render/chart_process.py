@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from parity.report import numbers
+from parity.report.render import numbers
 
 # Drawings of a few reports; the oldest go first.
 _MOST = 128

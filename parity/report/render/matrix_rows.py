@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from parity.report import numbers, view
-from parity.report.plain import visible
+from parity.report.render import numbers
+from parity.report.render import rows as _rows
+from parity.report.render.escaping import visible
 
 Json = Mapping[str, Any]
 
@@ -58,8 +59,8 @@ def _row(cell: Json, columns: list[str], style: Callable[[str], str]) -> Row:
 def _cell(stage: Json, style: Callable[[str], str]) -> Cell:
     used, error = stage["bound_used"], stage["relative_error"]
     if used is None:
-        return Cell(stage["holds"], numbers.NOTHING, view.NOTHING_FINITE)
-    told = view.ZERO if error is None else style(numbers.scientific(error, 2))
+        return Cell(stage["holds"], numbers.NOTHING, _rows.NOTHING_FINITE)
+    told = _rows.ZERO if error is None else style(numbers.scientific(error, 2))
     return Cell(stage["holds"], style(numbers.percent(used)), told)
 
 

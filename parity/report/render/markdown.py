@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parity.report import fold, grid, numbers, view
-from parity.report.plain import visible
+from parity.report.render import folding, matrix_rows, numbers
+from parity.report.render import rows as _rows
+from parity.report.render.escaping import visible
 
 Json = Mapping[str, Any]
 
@@ -58,7 +59,7 @@ def _program(program: Json) -> list[str]:
     parts = [f"## {escape(program['title'])}", f"{_mark(verdict['ok'])} **{escape(verdict['headline'])}**"]
     parts += _causes(program)
     parts += [escape(sentence) for sentence in verdict["sentences"]]
-    if parting := view.divergence(program):
+    if parting := _rows.divergence(program):
         parts.append(f"> {escape(parting)}")
     parts += _warnings(program)
     if program["facts"]:
@@ -67,11 +68,11 @@ def _program(program: Json) -> list[str]:
         parts += _folded(program)
     parts += _matrix(program)
     if program["printed"]:
-        parts += [view.printed_summary(program), _printed(program["printed"])]
+        parts += [_rows.printed_summary(program), _printed(program["printed"])]
     if program["final"]:
         parts.append(_final(program))
     if program["timing"] is not None:
-        parts.append(view.timing(program["timing"], numbers.typeset))
+        parts.append(_rows.timing(program["timing"], numbers.typeset))
     return parts + _images(program)
 
 
@@ -85,22 +86,22 @@ def comment(program: Json) -> str:
     verdict = program["verdict"]
     parts = [f"### {_mark(verdict['ok'])} {escape(program['title'])}: {escape(verdict['headline'])}"]
     parts += _causes(program)
-    if parting := view.divergence(program):
+    if parting := _rows.divergence(program):
         parts.append(f"> {escape(parting)}")
     if program["first_divergence"] is None:
         parts += [escape(sentence) for sentence in verdict["sentences"]]
     else:
         parts += [escape(fact["value"]) for fact in program["facts"] if fact["label"] == "Note"]
     if program["findings"]:
-        parts.append(_findings(view.findings(fold.by_stage(program["findings"]), style=numbers.typeset)))
-        parts += map(escape, view.notes(fold.by_stage(program["findings"])))
+        parts.append(_findings(_rows.findings(folding.by_stage(program["findings"]), style=numbers.typeset)))
+        parts += map(escape, _rows.notes(folding.by_stage(program["findings"])))
     parts += [*_matrix(program), *_warnings(program)]
     return "\n\n".join(parts) + "\n"
 
 
 def _causes(program: Json) -> list[str]:
     parts = []
-    for cause in view.causes(program):
+    for cause in _rows.causes(program):
         parts.append(f"**Cause: {escape(cause.name)}.** {escape(cause.sentence)}")
         if cause.fix:
             parts.append(f"**Fix:** {escape(cause.fix)}")
@@ -108,23 +109,23 @@ def _causes(program: Json) -> list[str]:
 
 
 def _warnings(program: Json) -> list[str]:
-    return ["\n".join(f"- ⚠️ {escape(text)}" for text in warnings)] if (warnings := view.warnings(program)) else []
+    return ["\n".join(f"- ⚠️ {escape(text)}" for text in warnings)] if (warnings := _rows.warnings(program)) else []
 
 
 def _folded(program: Json) -> list[str]:
-    table = _findings(view.shown(program, style=numbers.typeset))
-    key = [*map(escape, view.notes(program["findings"]))]
-    if not (note := view.folded(program)):
+    table = _findings(_rows.shown(program, style=numbers.typeset))
+    key = [*map(escape, _rows.notes(program["findings"]))]
+    if not (note := _rows.folded(program)):
         return [table, *key]
-    every = _findings(view.findings(program["findings"], style=numbers.typeset))
+    every = _findings(_rows.findings(program["findings"], style=numbers.typeset))
     summary = f"<details>\n<summary>All {len(program['findings']):,} checks</summary>"
     return [*key, note, table, summary, every, "</details>"]
 
 
 def _matrix(program: Json) -> list[str]:
-    if not (rows := grid.rows(program, numbers.typeset)):
+    if not (rows := matrix_rows.rows(program, numbers.typeset)):
         return []
-    heads = ["platform", "precision", *grid.stages(program)]
+    heads = ["platform", "precision", *matrix_rows.stages(program)]
     lines = [f"| {' | '.join(map(escape, heads))} |", f"| {' | '.join('---' for _ in heads)} |"]
     for row in rows:
         cells = [f"{_mark(cell.holds)} {escape(cell.told)}" for cell in row.cells]
@@ -132,10 +133,10 @@ def _matrix(program: Json) -> list[str]:
             cells = ["–"] * len(row.cells)
         lines.append(f"| {' | '.join([escape(row.platform), escape(row.precision), *cells])} |")
     failures = [f"- {escape(row.failure)}" for row in rows if row.failure]
-    return [escape(grid.note()), "\n".join(lines), *(["\n".join(failures)] if failures else [])]
+    return [escape(matrix_rows.note()), "\n".join(lines), *(["\n".join(failures)] if failures else [])]
 
 
-def _findings(rows: Sequence[view.Finding]) -> str:
+def _findings(rows: Sequence[_rows.Finding]) -> str:
     lines = [_HEADER, _ALIGN]
     for cells in rows:
         used = f"{cells.used['torch']} / {cells.used['jax']}"
@@ -149,7 +150,7 @@ def _findings(rows: Sequence[view.Finding]) -> str:
 
 def _printed(rows: Sequence[Json]) -> str:
     lines: list[str] = []
-    for block in view.printed(rows):
+    for block in _rows.printed(rows):
         if block.folded:
             lines.append(f"  … {len(block.lines):,} more lines, the same on both sides")
             continue
@@ -162,16 +163,16 @@ def _printed(rows: Sequence[Json]) -> str:
 
 def _final(program: Json) -> str:
     lines = ["| final weight | PyTorch | JAX | float64 | ULPs apart |", "| --- | ---: | ---: | ---: | ---: |"]
-    for row in view.final(program, numbers.typeset):
+    for row in _rows.final(program, numbers.typeset):
         shown = [row.name, "".join(row.torch), "".join(row.jax), row.float64, row.ulps]
         lines.append(f"| {' | '.join(escape(cell) for cell in shown)} |")
-    if note := view.final_note(program):
+    if note := _rows.final_note(program):
         lines += ["", escape(note)]
     return "\n".join(lines)
 
 
 def _images(program: Json) -> list[str]:
-    from parity.report import charts  # takes a second to import, which a comment does not need
+    from parity.report.render import charts  # takes a second to import, which a comment does not need
 
     return [
         f"![{escape(spec['title'])}](charts/{program['name']}-{name}.svg)"

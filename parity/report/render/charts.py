@@ -11,9 +11,9 @@ from typing import Any, cast
 import altair as alt
 import vl_convert
 
-from parity.report import axes, drawn, numbers, titles
-from parity.report.axes import drawable
-from parity.report.plain import visible
+from parity.report.render import axes, chart_process, numbers
+from parity.report.render.axes import drawable
+from parity.report.render.escaping import visible
 
 Json = Mapping[str, Any]
 Row = dict[str, Any]
@@ -85,7 +85,7 @@ def specs(program: Json) -> dict[str, dict[str, Any]]:
     if program["verdict"].get("outcome") == "not judged":
         ok = None
     key = json.dumps(["specs", series, ok])
-    return cast(dict[str, dict[str, Any]], json.loads(drawn.once(key, lambda: _specs(series, ok))))
+    return cast(dict[str, dict[str, Any]], json.loads(chart_process.once(key, lambda: _specs(series, ok))))
 
 
 def _specs(series: Json, ok: bool | None) -> str:
@@ -105,7 +105,7 @@ def _specs(series: Json, ok: bool | None) -> str:
 
 def svg(spec: Mapping[str, Any]) -> str:
     """Draw a specification as a static SVG of fixed width, for light and dark surroundings alike."""
-    return drawn.once(json.dumps(["svg", spec]), lambda: _svg(spec))
+    return chart_process.once(json.dumps(["svg", spec]), lambda: _svg(spec))
 
 
 def _svg(spec: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from parity.report import charts, drawn, html
+from parity.report.render import chart_process, charts, html
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     told: set[str] = set()
 
     def tell() -> None:
-        fresh = {key: drawing for key, drawing in drawn.kept().items() if key not in told}
+        fresh = {key: drawing for key, drawing in chart_process.kept().items() if key not in told}
         told.update(fresh)
         sys.stdout.write(json.dumps(fresh) + "\n")
         sys.stdout.flush()

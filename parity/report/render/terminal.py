@@ -13,8 +13,9 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from parity.report import fold, grid, numbers, view
-from parity.report.plain import visible
+from parity.report.render import folding, numbers
+from parity.report.render import rows as _rows
+from parity.report.render.escaping import visible
 
 _PYTORCH, _JAX, _GOOD, _BAD = "dark_orange", "cyan", "green", "bold magenta"
 _DEFAULT_WIDTH = 80
@@ -32,15 +33,15 @@ def renderable(program: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_verdict(program)]
     if program["findings"]:
         parts += [Text(), _findings(program)]
-        parts += [Text(note, style="dim") for note in view.notes(fold.fold(program["findings"]))]
-        if note := view.folded(program):
+        parts += [Text(note, style="dim") for note in _rows.notes(folding.fold(program["findings"]))]
+        if note := _rows.folded(program):
             parts.append(Text(f"{note} The JSON has them all.", style="dim"))
     if cells := grid.rows(program):
         parts += [Text(), Text(grid.note()), Text(), matrix(cells, grid.stages(program))]
     if program["printed"]:
         parts += [Text(), _printed(program["printed"])]
     if program["timing"] is not None:
-        parts += [Text(), Text(view.timing(program["timing"]))]
+        parts += [Text(), Text(_rows.timing(program["timing"]))]
     return Group(*parts)
 
 
@@ -82,15 +83,15 @@ def _verdict(program: Mapping[str, Any]) -> RenderableType:
     head = Text.assemble(_mark(verdict["ok"]), " ", (visible(program["title"]), "bold"))
     headline = Text(visible(verdict["headline"]), style=_GOOD if verdict["ok"] else _BAD)
     lines = [headline, *_causes(program), *(Text(visible(sentence)) for sentence in verdict["sentences"])]
-    if parting := view.divergence(program):
+    if parting := _rows.divergence(program):
         lines.append(Text(parting))
-    lines += [Text(f"Warning: {warning}", style="yellow") for warning in view.warnings(program)]
+    lines += [Text(f"Warning: {warning}", style="yellow") for warning in _rows.warnings(program)]
     return Group(head, Padding(Group(*lines), (0, 0, 0, 2)))
 
 
 def _causes(program: Mapping[str, Any]) -> list[Text]:
     lines = []
-    for cause in view.causes(program):
+    for cause in _rows.causes(program):
         lines.append(Text.assemble((f"Cause: {cause.name}", "bold"), f": {cause.sentence}"))
         if cause.fix:
             lines.append(Text.assemble(("Fix", "bold"), f": {cause.fix}"))
@@ -127,7 +128,7 @@ def _findings(program: Mapping[str, Any]) -> _Fitting:
     table.add_column("bound used\ntorch / jax", justify="right", no_wrap=True)
     table.add_column("holds", no_wrap=True)
     previous, lines = None, []
-    for cells in view.shown(program, digits=2):
+    for cells in _rows.shown(program, digits=2):
         held = (_mark(cells.holds) if cells.compared else _nothing()) + Text(f" {cells.where}" if cells.where else "")
         float64 = Text(cells.float64, style="" if cells.same_program else _BAD)
         row = (Text(cells.tensor), Text(cells.difference), Text(cells.ulps), float64, _used(cells), held)
@@ -141,7 +142,7 @@ def _findings(program: Mapping[str, Any]) -> _Fitting:
     return _Fitting(table, lines, "tensor")
 
 
-def _used(cells: view.Finding) -> Text:
+def _used(cells: _rows.Finding) -> Text:
     sides = ("torch", "jax")
     return Text(" / ").join(Text(cells.used[side], style="" if cells.within[side] else _BAD) for side in sides)
 
@@ -172,7 +173,7 @@ def _printed(rows: list[Mapping[str, Any]]) -> Table:
     grid.add_column(Text("PyTorch printed", style=_PYTORCH), ratio=1, overflow="fold")
     grid.add_column("", width=1)
     grid.add_column(Text("with JAX's numbers", style=_JAX), ratio=1, overflow="fold")
-    for block in view.printed(rows):
+    for block in _rows.printed(rows):
         if block.folded:
             note = Text(f"… {len(block.lines):,} more lines", style="dim")
             grid.add_row(note, Text("=", style=_GOOD), Text("… the same", style="dim"))

@@ -9,7 +9,7 @@ from pygments import highlight as pygments_highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from parity.report.plain import visible
+from parity.report.render.escaping import visible
 
 
 def highlight(source: str) -> list[Markup]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.report import fold, numbers
-from parity.report.plain import visible
+from parity.report.render import folding, numbers
+from parity.report.render.escaping import visible
 
 Json = Mapping[str, Any]
 
@@ -106,7 +106,7 @@ def findings(rows: Sequence[Json], digits: int = 3, style: Callable[[str], str] 
 
 def shown(program: Json, digits: int = 3, style: Callable[[str], str] = str) -> list[Finding]:
     """Format the findings that are worth showing: all of a short table, a few for each stage of a long one."""
-    return findings(fold.fold(program["findings"]), digits, style)
+    return findings(folding.fold(program["findings"]), digits, style)
 
 
 def notes(rows: Sequence[Json]) -> list[str]:
@@ -127,7 +127,7 @@ def _rounds_alike(row: Json) -> bool:
 def folded(program: Json) -> str:
     """Say that a long table is folded; empty where it is not."""
     rows = program["findings"]
-    if not fold.is_long(rows):
+    if not folding.is_long(rows):
         return ""
     return f"Of {numbers.count(len(rows), 'check')}, each stage's first that fail and its worst are shown."
 
