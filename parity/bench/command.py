@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace, words: list[str]) -> int:
 def _measured(
     arguments: argparse.Namespace, command: str, old: dict[str, Any] | None, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    from parity.bench import cold, comparison, document, workloads
+    from parity.bench import comparison, document, startup, workloads
     from parity.bench import run as running
 
     names = [name for name in arguments.workloads if name != "start"]
@@ -121,7 +121,7 @@ def _measured(
         say=say,
     )
     starts, attempts = (
-        cold.starts(on, repeats=_STARTS, say=lambda line: say(f"start: {line}")) if with_starts else ([], None)
+        startup.starts(on, repeats=_STARTS, say=lambda line: say(f"start: {line}")) if with_starts else ([], None)
     )
     return document.document(measured, starts, attempts, on, command)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parity._errors import BenchError
-from parity.bench import clock
+from parity.bench import timing
 from parity.bench.workloads import Workload
 
 Json = dict[str, Any]
@@ -125,11 +125,11 @@ def _timings(made: Json) -> Iterator[tuple[tuple[Any, ...], Json]]:
 
 def _change(old: Json, new: Json) -> Json:
     """Time before over time now, with an interval from both runs' spread; a change where that leaves 1 out."""
-    ratio = clock.unpaired(old["seconds"], new["seconds"])
+    ratio = timing.unpaired(old["seconds"], new["seconds"])
     kind = "not known: one turn" if ratio.low is None or ratio.high is None else "same"
     if ratio.low is not None and ratio.low > 1:
         kind = "quicker"
     if ratio.high is not None and ratio.high < 1:
         kind = "slower"
-    before, now = (clock.median(run["seconds"]) for run in (old, new))
+    before, now = (timing.median(run["seconds"]) for run in (old, new))
     return {"before": before, "now": now, "ratio": ratio._asdict(), "change": kind}

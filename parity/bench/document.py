@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from parity.bench import clock, memory, quiet, units
-from parity.bench.cold import Start
+from parity.bench import disturbance, memory, timing, units
 from parity.bench.environment import environment
-from parity.bench.limits import Limits
+from parity.bench.roofline import Limits
 from parity.bench.run import Measured, Row, Timed
+from parity.bench.startup import Start
 
 Json = dict[str, Any]
 # 2: says what the clock covers; cold calls, memory, and what the machine showed.
@@ -25,7 +25,7 @@ _CLOCK = {
 
 
 def document(
-    measured: Measured, starts: Sequence[Start], attempts: quiet.Attempts | None, device: Any, command: str
+    measured: Measured, starts: Sequence[Start], attempts: disturbance.Attempts | None, device: Any, command: str
 ) -> Json:
     """The document of one run, as ``schema.json`` describes it.
 
@@ -63,7 +63,7 @@ def _cold(measured: Measured) -> str:
     return f"A cold call comes after {units.size(measured.touched)} of other data were read and written ({known})."
 
 
-def _machine(attempts: quiet.Attempts | None) -> Json | None:
+def _machine(attempts: disturbance.Attempts | None) -> Json | None:
     if attempts is None:
         return None
     return {
@@ -81,7 +81,7 @@ def all_same(made: Json) -> bool:
 
 def _start(start: Start) -> Json:
     return {**start._asdict(), "seconds": [[s] for s in start.seconds], "ratio": start.ratio._asdict()} | {
-        "median": clock.median([[s] for s in start.seconds])
+        "median": timing.median([[s] for s in start.seconds])
     }
 
 
@@ -112,10 +112,10 @@ def _row(row: Row) -> Json:
         "prepare_seconds": row.prepare_seconds,
         "first_seconds": row.first_seconds,
         "seconds": [list(turn) for turn in row.seconds],
-        "median": clock.median(row.seconds) if row.seconds else None,
+        "median": timing.median(row.seconds) if row.seconds else None,
         "ratio": row.ratio._asdict() if row.ratio else None,
         "cold_seconds": [list(turn) for turn in row.cold],
-        "cold_median": clock.median(row.cold) if row.cold else None,
+        "cold_median": timing.median(row.cold) if row.cold else None,
         "cold_ratio": row.cold_ratio._asdict() if row.cold_ratio else None,
         "memory": row.memory,
     }

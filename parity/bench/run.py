@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 
 from parity._errors import BenchError
-from parity.bench import caches, clock, memory, quiet, same, units, workloads
-from parity.bench.limits import Limits, Work, measure
+from parity.bench import caches, correctness, disturbance, memory, timing, units, workloads
 from parity.bench.peers import OTHERS, OURS, Peer
+from parity.bench.roofline import Limits, Work, measure
 from parity.bench.workloads import Data, Workload
 
 Say = Callable[[str], None]
@@ -47,9 +47,9 @@ class Row:
     prepare_seconds: float | None = None
     first_seconds: float | None = None
     seconds: tuple[tuple[float, ...], ...] = ()
-    ratio: clock.Ratio | None = None
+    ratio: timing.Ratio | None = None
     cold: tuple[tuple[float, ...], ...] = ()
-    cold_ratio: clock.Ratio | None = None
+    cold_ratio: timing.Ratio | None = None
     memory: int | None = None
 
     @property
@@ -72,7 +72,7 @@ class Timed:
     workload: Workload
     rows: tuple[Row, ...]
     work: Work
-    attempts: quiet.Attempts | None
+    attempts: disturbance.Attempts | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ def bench(
     timed = []
     with jax.default_device(on):
         fill = caches.Filler(on)
-        made = _Bench(on, repeats, seconds, quiet.reference(on), fill)
+        made = _Bench(on, repeats, seconds, disturbance.reference(on), fill)
         for workload in (whole.scaled(size) for whole in chosen):
             rows, attempts = _rows(workload, peers, made, _prefixed(say, workload.name))
             timed.append(Timed(workload, rows, _work(workload), attempts))
@@ -179,7 +179,7 @@ def _torch_peers() -> list[Peer]:
 
 def _torch_limits() -> Callable[[Any], tuple[float, float, float]] | None:
     try:
-        from parity.bench.torch_limits import limits
+        from parity.bench.torch_roofline import limits
     except ImportError:
         return None
     return limits
@@ -187,7 +187,7 @@ def _torch_limits() -> Callable[[Any], tuple[float, float, float]] | None:
 
 def _rows(
     workload: Workload, peers: Sequence[Peer], bench: _Bench, say: Say
-) -> tuple[tuple[Row, ...], quiet.Attempts | None]:
+) -> tuple[tuple[Row, ...], disturbance.Attempts | None]:
     say("making the data, and the training in float64")
     data = workloads.data(workload)
     judge = _Judge(workload, data)
@@ -206,13 +206,13 @@ def _rows(
             say(f"{peer.name}: {rows[peer.name].why_not}")
     watch = _Watched(bench, workload, {peer.name: peer for peer in peers}, judge)
 
-    def once() -> clock.Run:
+    def once() -> timing.Run:
         left = {name: way for name, way in ways.items() if name not in watch.failures}
-        return clock.interleaved(left, repeats=bench.repeats, seconds=bench.seconds, watch=watch, say=say)
+        return timing.interleaved(left, repeats=bench.repeats, seconds=bench.seconds, watch=watch, say=say)
 
     if not ways:
         return tuple(rows.values()), None
-    timed, attempts = quiet.settled(once, say, quiet.cores())
+    timed, attempts = disturbance.settled(once, say, disturbance.cores())
     return tuple(_with_times(rows, timed, watch)), attempts
 
 
@@ -228,7 +228,7 @@ def _fails(peer: Peer, when: str, error: Exception) -> Row:
     return Row(peer.name, why_not=f"{when}: {type(error).__name__}: {first}")
 
 
-def _with_times(rows: dict[str, Row], run: clock.Run, watch: _Watched) -> Iterator[Row]:
+def _with_times(rows: dict[str, Row], run: timing.Run, watch: _Watched) -> Iterator[Row]:
     ours = OURS[0].name
     for name, row in rows.items():
         if name in watch.failures:
@@ -242,15 +242,15 @@ def _with_times(rows: dict[str, Row], run: clock.Run, watch: _Watched) -> Iterat
                 row,
                 seconds=tuple(map(tuple, times.turns)),
                 cold=tuple(map(tuple, times.cold)),
-                ratio=clock.ratio(times.turns, base.turns) if fair else None,
-                cold_ratio=clock.ratio(times.cold, base.cold) if fair and times.cold and base.cold else None,
+                ratio=timing.ratio(times.turns, base.turns) if fair else None,
+                cold_ratio=timing.ratio(times.cold, base.cold) if fair and times.cold and base.cold else None,
                 memory=watch.memory.get(name),
             )
         else:
             yield row
 
 
-class _Watched(clock.Watch):
+class _Watched(timing.Watch):
     """Judges every timed call's weights, measures each way's memory once, and keeps ways that fail."""
 
     def __init__(self, bench: _Bench, workload: Workload, peers: dict[str, Peer], judge: _Judge) -> None:
@@ -296,13 +296,13 @@ class _Judge:
 
     def __init__(self, workload: Workload, data: Data) -> None:
         self._data = data
-        self._sums = None if workload.batch else same.sums(data)
-        self._known: dict[Workload, same.Trajectories] = {}
+        self._sums = None if workload.batch else correctness.sums(data)
+        self._known: dict[Workload, correctness.Trajectories] = {}
 
     def share(self, workload: Workload, found: Any) -> float:
         if workload not in self._known:
-            self._known[workload] = same.expected(workload, self._data, self._sums)
-        return same.apart(found, self._known[workload])
+            self._known[workload] = correctness.expected(workload, self._data, self._sums)
+        return correctness.apart(found, self._known[workload])
 
 
 def _work(workload: Workload) -> Work:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from parity._words import count
 from parity.bench import units
-from parity.bench.quiet import described
+from parity.bench.disturbance import described
 from parity.bench.units import plain, share, time
 
 Json = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from parity.bench import clock
+from parity.bench import timing
 
 ODD = "</script><b>a way</b>"
 
@@ -78,11 +78,11 @@ def _peer(name: str, turns: list[list[float]], ours: list[list[float]], share: f
         "prepare_seconds": 0.01,
         "first_seconds": 1.5,
         "seconds": turns,
-        "median": clock.median(turns) if turns else None,
-        "ratio": clock.ratio(turns, ours)._asdict() if turns and same else None,
+        "median": timing.median(turns) if turns else None,
+        "ratio": timing.ratio(turns, ours)._asdict() if turns and same else None,
         "cold_seconds": cold,
-        "cold_median": clock.median(cold) if cold else None,
-        "cold_ratio": clock.ratio(cold, [[3 * turn[0]] for turn in ours])._asdict() if cold and same else None,
+        "cold_median": timing.median(cold) if cold else None,
+        "cold_ratio": timing.ratio(cold, [[3 * turn[0]] for turn in ours])._asdict() if cold and same else None,
         "memory": 3 * 2**20 if cold else None,
     }
 
@@ -93,7 +93,7 @@ def _start(name: str, seconds: float) -> dict[str, Any]:
         "name": name,
         "printed": 1.97,
         "seconds": turns,
-        "median": clock.median(turns),
-        "ratio": clock.ratio(turns, _turns(2.0))._asdict(),
+        "median": timing.median(turns),
+        "ratio": timing.ratio(turns, _turns(2.0))._asdict(),
         "memory": 400 * 2**20,
     }

@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from parity._errors import BenchError
-from parity.bench import cold, quiet
+from parity.bench import startup
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_whole_processes_print_one_weight(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "the user's own")
     monkeypatch.setattr(subprocess, "run", watched)
-    starts, attempts = cold.starts(jax.devices("cpu")[0], repeats=1, say=lambda line: None)
+    starts, attempts = startup.starts(jax.devices("cpu")[0], repeats=1, say=lambda line: None)
     assert [start.name for start in starts] == ["jaxreg", "jaxreg, compilation cached", "PyTorch"]
     # PyTorch's own digits; the plan that jaxreg takes rounds less.
     assert starts[2].printed == 1.9748941659927368
@@ -44,7 +44,7 @@ def test_whole_processes_print_one_weight(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_without_pytorch_its_script_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert list(cold._scripts({}, {})) == ["jaxreg", "jaxreg, compilation cached"]
+    assert list(startup._scripts({}, {})) == ["jaxreg", "jaxreg, compilation cached"]
 
 
 def test_a_script_that_fails_is_told_in_its_own_words(tmp_path: Path) -> None:
@@ -56,6 +56,6 @@ def test_a_script_that_fails_is_told_in_its_own_words(tmp_path: Path) -> None:
     }.items():
         script = tmp_path / "script.py"
         script.write_text(text)
-        for start in (cold._weight, cold._measured):
+        for start in (startup._weight, startup._measured):
             with pytest.raises(BenchError, match=re.escape(f"{script} {message}")):
                 start(script, dict(os.environ))

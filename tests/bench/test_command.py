@@ -20,7 +20,7 @@ import pytest
 import jaxreg
 from parity import cli
 from parity._terminal import HOLDS, NOT_JUDGED, PARTS
-from parity.bench import caches, clock, environment, limits, peers, quiet, run, workloads
+from parity.bench import caches, environment, peers, roofline, run, workloads
 from parity.bench.peers import Peer
 
 
@@ -52,7 +52,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_torch_peers", list)
     monkeypatch.setattr(quiet, "ATTEMPTS", 1)
     monkeypatch.setattr(caches, "last_level", lambda: 2**20)
-    monkeypatch.setattr(run, "measure", lambda *_: limits.Limits(1e10, 1e11, 5e10))
+    monkeypatch.setattr(run, "measure", lambda *_: roofline.Limits(1e10, 1e11, 5e10))
 
 
 def bench(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from parity.bench import caches, limits, memory
+from parity.bench import caches, memory, roofline
 
 CPU = jax.devices("cpu")[0]
 MIB = 1 << 20
@@ -52,7 +52,7 @@ def test_more_than_the_caches_hold_is_touched_and_read(
     known: int, touched: int, read: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caches, "last_level", lambda: known)
-    assert limits.read_bytes() == read
+    assert roofline.read_bytes() == read
     if known == MIB:
         fill = caches.Filler(CPU)
         fill()

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from parity.bench import clock, quiet, table
+from parity.bench import disturbance, table, timing
 
 CORES = 2
 
 
-class _Machine(clock.Watch):
+class _Machine(timing.Watch):
     """Two ways and a fixed computation on a clock of its own; ``slower`` says by what factor, at a time."""
 
     def __init__(self, now: list[float], slower: Callable[[float], float]) -> None:
@@ -22,10 +22,10 @@ class _Machine(clock.Watch):
     def work(self, seconds: float) -> None:
         self._now[0] += seconds * self._slower(self._now[0])
 
-    def once(self) -> clock.Run:
+    def once(self) -> timing.Run:
         self.runs += 1
         ways = {"a": lambda: self.work(1.0), "b": lambda: self.work(2.0)}
-        return clock.interleaved(ways, repeats=3, seconds=100, watch=self)
+        return timing.interleaved(ways, repeats=3, seconds=100, watch=self)
 
 
 # A run of a quiet machine takes 9.36 s: three turns of 3 s, and four times nine calls of the fixed computation.
@@ -55,7 +55,7 @@ class _Machine(clock.Watch):
         ),
         pytest.param(
             lambda at: 1.5 if int(at) % 7 < 4 else 1.0,
-            quiet.ATTEMPTS,
+            disturbance.ATTEMPTS,
             ["The machine was disturbed in each of 3 runs; in the least disturbed one, shown here: "],
             id="all the time",
         ),
@@ -66,7 +66,7 @@ def test_a_disturbed_run_is_made_again_and_told(
 ) -> None:
     machine = _Machine(now, slower)
     said: list[str] = []
-    run, attempts = quiet.settled(machine.once, said.append, CORES)
+    run, attempts = disturbance.settled(machine.once, said.append, CORES)
     assert machine.runs == runs == len(attempts.signs)
     assert sum("once more" in line for line in said) == runs - 1
     assert len(run.reference) == 4
@@ -91,19 +91,19 @@ def test_the_limit_tells_one_more_busy_program_from_the_noise_of_a_quiet_machine
             alarms, caught = 0, 0
             for _ in range(100):
                 quick = {
-                    str(way): clock.Times(np.exp(0.03 * random.standard_normal((turns, 9))).tolist())
+                    str(way): timing.Times(np.exp(0.03 * random.standard_normal((turns, 9))).tolist())
                     for way in range(ways)
                 }
-                run = clock.Run(quick, np.exp(0.01 * random.standard_normal((turns + 1, 9))).tolist())
-                alarms += quiet.signs(run, cores).disturbed
+                run = timing.Run(quick, np.exp(0.01 * random.standard_normal((turns + 1, 9))).tolist())
+                alarms += disturbance.signs(run, cores).disturbed
                 for times in quick.values():
                     times.turns[-1] = [call * (1 + 1 / cores) for call in times.turns[-1]]
                 run.reference[-1] = [call * (1 + 1 / cores) for call in run.reference[-1]]
-                caught += quiet.signs(run, cores).disturbed
+                caught += disturbance.signs(run, cores).disturbed
             assert (alarms, caught) == (0, 100), (cores, ways, turns)
 
 
 def test_one_turn_has_no_spread_and_a_run_without_a_fixed_computation_no_drift(now: list[float]) -> None:
-    run = clock.interleaved({"a": lambda: now.__setitem__(0, now[0] + 1)}, repeats=1, seconds=9)
-    assert quiet.signs(run, CORES) == quiet.Signs(0.0, None, 0.25)
-    assert not quiet.signs(run, CORES).disturbed
+    run = timing.interleaved({"a": lambda: now.__setitem__(0, now[0] + 1)}, repeats=1, seconds=9)
+    assert disturbance.signs(run, CORES) == disturbance.Signs(0.0, None, 0.25)
+    assert not disturbance.signs(run, CORES).disturbed

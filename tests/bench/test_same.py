@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.bench import same, workloads
+from parity.bench import correctness, workloads
 from parity.bench.workloads import Data, Workload
 
 Array = np.ndarray[Any, Any]
@@ -58,19 +58,19 @@ def loop(workload: Workload, data: Data, dtype: Any = np.float32) -> Array:
 @settings(max_examples=150)
 def test_an_honest_loop_holds(case: tuple[Workload, Data]) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
-        expected, found = same.expected(*case), loop(*case)
+        expected, found = correctness.expected(*case), loop(*case)
         reach = np.abs(expected.coefficients).max() + expected.bound.max()
     if np.isfinite(reach) and reach < 1e30:
-        assert same.apart(found, expected) <= 1
+        assert correctness.apart(found, expected) <= 1
 
 
 @given(cases())
 def test_float64_is_the_loop_in_float64(case: tuple[Workload, Data]) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
-        expected, found = same.expected(*case), loop(*case, np.float64)
+        expected, found = correctness.expected(*case), loop(*case, np.float64)
     if np.abs(expected.bound).max() < 1e30:
         # What is float32's bound is 2**29 times float64's, and the cross-products round a few times more.
-        assert same.apart(found, expected) <= 2**-25
+        assert correctness.apart(found, expected) <= 2**-25
 
 
 @pytest.mark.parametrize("workload", workloads.WORKLOADS, ids=lambda workload: workload.name)
@@ -78,11 +78,11 @@ def test_a_wrong_training_does_not_hold(workload: Workload) -> None:
     small = dataclasses.replace(workload.scaled(0.001), epochs=2)
     small = dataclasses.replace(small, rows=min(small.rows, 2000))
     data, expected = workloads.data(small), None
-    expected = same.expected(small, data)
-    assert same.apart(loop(small, data), expected) <= 1
+    expected = correctness.expected(small, data)
+    assert correctness.apart(loop(small, data), expected) <= 1
     for wrong in (
         dataclasses.replace(small, learning_rate=small.learning_rate * 1.01),
         dataclasses.replace(small, epochs=3),
     ):
-        assert same.apart(loop(wrong, data), expected) > 1
-    assert same.apart(np.full_like(expected.coefficients, np.nan), expected) == np.inf
+        assert correctness.apart(loop(wrong, data), expected) > 1
+    assert correctness.apart(np.full_like(expected.coefficients, np.nan), expected) == np.inf

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from parity.bench.limits import SIDE, quickest, read_bytes
+from parity.bench.roofline import SIDE, quickest, read_bytes
 
 
 def limits(device: Any) -> tuple[float, float, float]:

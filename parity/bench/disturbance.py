@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity.bench import clock, units
+from parity.bench import timing, units
 
 # A run that was disturbed is made again until it is not, so often in all.
 ATTEMPTS = 3
@@ -95,14 +95,14 @@ def reference(device: Any) -> Callable[[], None]:
     return compute
 
 
-def signs(run: clock.Run, cores: int) -> Signs:
+def signs(run: timing.Run, cores: int) -> Signs:
     """What a run shows of the machine."""
     probes = [statistics.median(calls) for calls in run.reference]
     drift = max(probes) / min(probes) - 1 if probes else 0.0
     return Signs(drift, _spread([times.turns for times in run.ways.values()]), limit(cores))
 
 
-def _spread(ways: Sequence[clock.Turns]) -> float | None:
+def _spread(ways: Sequence[timing.Turns]) -> float | None:
     slowest = None
     for turn in range(max(map(len, ways), default=0)):
         each = [_longer(turns, turn) for turns in ways if len(turns) > max(turn, 1)]
@@ -111,15 +111,15 @@ def _spread(ways: Sequence[clock.Turns]) -> float | None:
     return slowest
 
 
-def _longer(turns: clock.Turns, turn: int) -> float:
+def _longer(turns: timing.Turns, turn: int) -> float:
     """How much longer even the quickest call of a turn took than the median of the other turns does, relative."""
     others = [statistics.median(calls) for number, calls in enumerate(turns) if number != turn]
     return min(turns[turn]) / statistics.median(others) - 1
 
 
-def settled(once: Callable[[], clock.Run], say: Callable[[str], None], cores: int) -> tuple[clock.Run, Attempts]:
+def settled(once: Callable[[], timing.Run], say: Callable[[str], None], cores: int) -> tuple[timing.Run, Attempts]:
     """Run until the machine is not disturbed, a bounded number of times; the least disturbed run."""
-    runs: list[clock.Run] = []
+    runs: list[timing.Run] = []
     found: list[Signs] = []
     while len(runs) < ATTEMPTS and not (found and not found[-1].disturbed):
         if found:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jaxreg
 from parity._errors import BenchError
-from parity.bench import clock, quiet, same, workloads
+from parity.bench import correctness, disturbance, timing, workloads
 from parity.programs import BUILT_IN
 
 _OURS = Path(__file__).parent / "scripts" / "line.py"
@@ -41,11 +41,11 @@ class Start(NamedTuple):
     name: str
     printed: float
     seconds: tuple[float, ...]
-    ratio: clock.Ratio
+    ratio: timing.Ratio
     memory: int | None
 
 
-def starts(device: Any, *, repeats: int, say: Callable[[str], None]) -> tuple[list[Start], quiet.Attempts]:
+def starts(device: Any, *, repeats: int, say: Callable[[str], None]) -> tuple[list[Start], disturbance.Attempts]:
     """Time the fitted line's scripts, in turns; PyTorch's only where PyTorch is installed.
 
     Args:
@@ -67,19 +67,19 @@ def starts(device: Any, *, repeats: int, say: Callable[[str], None]) -> tuple[li
         for name, (weight, _) in first.items():
             watch.after_turn(name, [weight])
 
-        def once() -> clock.Run:
+        def once() -> timing.Run:
             ways = {name: functools.partial(_weight, *each) for name, each in scripts.items()}
-            return clock.interleaved(ways, repeats=repeats, seconds=math.inf, watch=watch, say=say)
+            return timing.interleaved(ways, repeats=repeats, seconds=math.inf, watch=watch, say=say)
 
-        watch.reference = quiet.reference(device)
-        run, attempts = quiet.settled(once, say, quiet.cores())
+        watch.reference = disturbance.reference(device)
+        run, attempts = disturbance.settled(once, say, disturbance.cores())
     base_turns = run.ways["jaxreg"].turns
     return [
         Start(
             name,
             first[name][0],
             tuple(calls[0] for calls in times.turns),
-            clock.ratio(times.turns, base_turns),
+            timing.ratio(times.turns, base_turns),
             first[name][1],
         )
         for name, times in run.ways.items()
@@ -94,7 +94,7 @@ def _scripts(base: dict[str, str], cached: dict[str, str]) -> dict[str, tuple[Pa
     return found
 
 
-class _Checked(clock.Watch):
+class _Checked(timing.Watch):
     """Holds every weight that is printed to float64's."""
 
     def __init__(self, exact: float, bound: float) -> None:
@@ -127,7 +127,7 @@ def _exact() -> tuple[float, float]:
     x = generator.randn(100, 1)
     y = 2 * x + generator.randn(100, 1)
     line = workloads.named(["line"])[0]
-    found = same.expected(line, workloads.Data(x, y, weight, bias))
+    found = correctness.expected(line, workloads.Data(x, y, weight, bias))
     return float(found.coefficients[0, 0]), float(found.bound[0, 0])
 
 
