@@ -1,1 +1,1 @@
-"""From a PyTorch program to a recording: run it unmodified, watch torch, write down each step. Only this room imports torch."""
+"""From a PyTorch program to a recording: run unmodified, with torch watched. No other room imports it."""

@@ -21,7 +21,7 @@ from parity import Verdict
 from parity.bounds.derive import Bounds
 from parity.recording.program_output import Number, PrintedLine, Source
 from parity.recording.recording import Batch, Evaluation, Part, Recording, Trace
-from parity.report.render import html, markdown
+from parity.report.render import html, markdown, numbers, terminal
 from tests.parity.torch_programs import regression, small
 
 SCHEMA = json.loads(files("parity.report").joinpath("schema.json").read_text())
@@ -105,7 +105,7 @@ def test_a_note_stands_in_every_view(thinned: Verdict) -> None:
     assert note in document["verdict"]["sentences"]
     for program in (document, parted):
         page = re.sub("<[^>]*>", "", html.fragment(program))
-        for shown in (text.table(program), markdown.comment(program).replace("\\", ""), page):
+        for shown in (terminal.table(program), markdown.comment(program).replace("\\", ""), page):
             assert note in " ".join(shown.split())
 
 

@@ -48,7 +48,7 @@ class Helper:
     """A process that draws what it is asked for, and a thread that takes in what it has drawn."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "parity.report"]
+        command = [sys.executable, "-m", "parity.report.render"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._change = threading.Condition()
         self._awaited = 1  # the page's script, which it makes unasked

@@ -12,6 +12,7 @@ import altair as alt
 import vl_convert
 
 from parity.report.render import axes, chart_process, numbers
+from parity.report.render import titles as chart_titles
 from parity.report.render.axes import drawable
 from parity.report.render.escaping import visible
 
@@ -172,12 +173,12 @@ def finish(
 
 
 def _loss(rows: list[Row], ok: bool | None) -> dict[str, Any]:
-    values = titles.both(rows)
+    values = chart_titles.both(rows)
     log = axes.is_log(values)
     x = axes.steps(rows)
     tooltip = _tooltip(step="step", torch="PyTorch", jax="JAX")
-    together = titles.together(rows, values if log else axes.linear(values), _STROKE, log)
-    title = titles.title(
+    together = chart_titles.together(rows, values if log else axes.linear(values), _STROKE, log)
+    title = chart_titles.title(
         "Loss", "JAX’s dashed line lies on PyTorch’s", "where does JAX’s line leave PyTorch’s?", ok, together
     )
     layers = [*_pair(x, "loss", values, log), _hover(x, axes.axis("torch", "loss", values, log), tooltip)]
@@ -187,11 +188,11 @@ def _loss(rows: list[Row], ok: bool | None) -> dict[str, Any]:
 def _weights(rows: list[Row], ok: bool | None) -> dict[str, Any]:
     for row in rows:
         row["tensor"] = visible(row["tensor"])
-    values = titles.both(rows)
+    values = chart_titles.both(rows)
     x, detail = axes.steps(rows), alt.Detail(field="tensor", type="nominal")
     tooltip = [_word("tensor", "weight"), *_tooltip(step="step", torch="PyTorch", jax="JAX")]
-    together = titles.together(rows, axes.linear(values), _STROKE)
-    title = titles.title(
+    together = chart_titles.together(rows, axes.linear(values), _STROKE)
+    title = chart_titles.title(
         "Weights", "both sides take the same path", "where does JAX’s path leave PyTorch’s?", ok, together
     )
     y = axes.axis("torch", "weight", values)
@@ -295,7 +296,7 @@ def _distance_layers(x: alt.X, y: alt.Y, floor: float, first: int, kinds: list[s
 
 def _data(points: list[Row], data: Json, ok: bool | None) -> dict[str, Any]:
     lines = drawable(data["lines"], "x", "torch", "jax")
-    seen = [row["y"] for row in points] + titles.both(lines)
+    seen = [row["y"] for row in points] + chart_titles.both(lines)
     x = axes.across("x", visible(data["x_label"]), [row["x"] for row in [*points, *lines]])
     label = visible(data["y_label"])
     y = axes.axis("y", label, seen)
@@ -304,8 +305,8 @@ def _data(points: list[Row], data: Json, ok: bool | None) -> dict[str, Any]:
     layers = [dots.encode(x=x, y=y, tooltip=tooltip)]
     if lines:
         layers += [side.properties(data=alt.InlineData(values=lines)) for side in _pair(x, label, seen, False)]
-    together = not lines or titles.together(lines, axes.linear(seen), _STROKE)
-    title = titles.title("The data", "both sides fit the same line", "do both sides fit the same line?", ok, together)
+    together = not lines or chart_titles.together(lines, axes.linear(seen), _STROKE)
+    title = chart_titles.title("The data", "both sides fit the same line", "do both sides fit the same line?", ok, together)
     if not lines:
         return finish(layers, points, "The data", "The data.")
     return finish(layers, points, title, "The data, with the line that PyTorch fits and the line that JAX fits.")

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from parity.report.render import folding, numbers
+from parity.report.render import folding, matrix_rows, numbers
 from parity.report.render import rows as _rows
 from parity.report.render.escaping import visible
 
@@ -36,8 +36,8 @@ def renderable(program: Mapping[str, Any]) -> RenderableType:
         parts += [Text(note, style="dim") for note in _rows.notes(folding.fold(program["findings"]))]
         if note := _rows.folded(program):
             parts.append(Text(f"{note} The JSON has them all.", style="dim"))
-    if cells := grid.rows(program):
-        parts += [Text(), Text(grid.note()), Text(), matrix(cells, grid.stages(program))]
+    if cells := matrix_rows.rows(program):
+        parts += [Text(), Text(matrix_rows.note()), Text(), matrix(cells, matrix_rows.stages(program))]
     if program["printed"]:
         parts += [Text(), _printed(program["printed"])]
     if program["timing"] is not None:
@@ -57,7 +57,7 @@ def table(program: Mapping[str, Any], *, width: int | None = None) -> str:
 
 def matrix_alone(held: Mapping[str, Any], *, width: int | None = None) -> str:
     """Write the matrix that ``held`` has under ``matrix``, without a program around it, as plain text."""
-    return plain(Group(Text(grid.note()), Text(), matrix(grid.rows(held), grid.stages(held))), width)
+    return plain(Group(Text(matrix_rows.note()), Text(), matrix(matrix_rows.rows(held), matrix_rows.stages(held))), width)
 
 
 def plain(what: RenderableType, width: int | None = None) -> str:
@@ -147,7 +147,7 @@ def _used(cells: _rows.Finding) -> Text:
     return Text(" / ").join(Text(cells.used[side], style="" if cells.within[side] else _BAD) for side in sides)
 
 
-def matrix(rows: list[grid.Row], stages: list[str]) -> RenderableType:
+def matrix(rows: list[matrix_rows.Row], stages: list[str]) -> RenderableType:
     """Build the table of platforms and precisions."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in ("platform", "precision", *stages):
@@ -164,7 +164,7 @@ def matrix(rows: list[grid.Row], stages: list[str]) -> RenderableType:
     return Group(_Fitting(table, lines, ""), *(failures if failures[0] else []))
 
 
-def _named(stages: list[str], row: grid.Row) -> list[tuple[str, grid.Cell]]:
+def _named(stages: list[str], row: matrix_rows.Row) -> list[tuple[str, matrix_rows.Cell]]:
     return list(zip(stages, row.cells, strict=True))
 
 
