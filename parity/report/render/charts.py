@@ -306,7 +306,8 @@ def _data(points: list[Row], data: Json, ok: bool | None) -> dict[str, Any]:
     if lines:
         layers += [side.properties(data=alt.InlineData(values=lines)) for side in _pair(x, label, seen, False)]
     together = not lines or chart_titles.together(lines, axes.linear(seen), _STROKE)
-    title = chart_titles.title("The data", "both sides fit the same line", "do both sides fit the same line?", ok, together)
+    holds, asks = "both sides fit the same line", "do both sides fit the same line?"
+    title = chart_titles.title("The data", holds, asks, ok, together)
     if not lines:
         return finish(layers, points, "The data", "The data.")
     return finish(layers, points, title, "The data, with the line that PyTorch fits and the line that JAX fits.")

@@ -57,7 +57,8 @@ def table(program: Mapping[str, Any], *, width: int | None = None) -> str:
 
 def matrix_alone(held: Mapping[str, Any], *, width: int | None = None) -> str:
     """Write the matrix that ``held`` has under ``matrix``, without a program around it, as plain text."""
-    return plain(Group(Text(matrix_rows.note()), Text(), matrix(matrix_rows.rows(held), matrix_rows.stages(held))), width)
+    rows, stages = matrix_rows.rows(held), matrix_rows.stages(held)
+    return plain(Group(Text(matrix_rows.note()), Text(), matrix(rows, stages)), width)
 
 
 def plain(what: RenderableType, width: int | None = None) -> str:
