@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parity import rounding
-    from parity._across import matrix
-    from parity._check import check
+    from parity._check import check, matrix
     from parity._errors import (
         DivergenceError,
         MissingDependencyError,
@@ -22,17 +21,17 @@ if TYPE_CHECKING:
     from parity._matrix import Matrix
     from parity._verdict import Verdict
     from parity.capture.record import record
-    from parity.causes import Cause
-    from parity.judging.judge import Finding
+    from parity.judging.cause import Cause
+    from parity.judging.finding import Finding
     from parity.porting.linear_port import port
     from parity.porting.port import Port
     from parity.recording.recording import Recording
 
 # Loaded when first asked for: PyTorch and JAX take seconds to import, and a recording is read without PyTorch.
 _HOME = {
-    "Cause": "parity.causes",
+    "Cause": "parity.judging.cause",
     "DivergenceError": "parity._errors",
-    "Finding": "parity.judging.judge",
+    "Finding": "parity.judging.finding",
     "Matrix": "parity._matrix",
     "MissingDependencyError": "parity._errors",
     "OutputError": "parity._errors",
@@ -45,7 +44,7 @@ _HOME = {
     "UnsupportedError": "parity._errors",
     "Verdict": "parity._verdict",
     "check": "parity._check",
-    "matrix": "parity._across",
+    "matrix": "parity._check",
     "port": "parity.porting.linear_port",
     "record": "parity.capture.record",
     "rounding": "parity.rounding",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxreg import _forked
 from parity import causes
-from parity._verdict import Verdict, recording_file
+from parity._matrix import Matrix
+from parity._verdict import Verdict
 from parity.bounds import derive
-from parity.judging import judge, optimizer_conventions
+from parity.judging import judge, optimizer_conventions, platforms
+from parity.judging.judgement import recording_file
+from parity.judging.platforms import PRECISIONS
 from parity.porting import jax_source
 from parity.porting import port as _port
 from parity.porting.float64_constants import prepared
@@ -130,3 +134,57 @@ def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | N
     if not recording.environment.get("dropout", True):
         made = without_dropout(made)
     return prepared(recording, made)
+
+
+def matrix(
+    program_or_recording: Any,
+    port: Port | Callable[[Recording], Port] | None = None,
+    *,
+    precisions: Sequence[str] = PRECISIONS,
+    **options: Any,
+) -> Matrix:
+    """Replay a training on every JAX platform present, at each precision of matrix products.
+
+    Each step starts from the recorded state, in the recording's own dtype, and is held against float64 within the
+    rounding bound of that dtype: TF32 or bfloat16 products show as errors beyond it.
+
+    Args:
+        program_or_recording, port: as :func:`parity.check` takes them.
+        precisions: names that ``jax.default_matmul_precision`` takes. A layer that asks for a precision of its own,
+            as jaxreg's do, runs at that one in every cell.
+        options: more options of :func:`parity.check`.
+
+    Returns:
+        A :class:`Matrix`, with a cell for each platform and precision.
+
+    Raises:
+        ParityError: it cannot be judged, or a precision is none of JAX's.
+
+    Example:
+        >>> from parity.programs import BUILT_IN
+        >>> matrix(BUILT_IN[1].path, precisions=["highest"]).ok
+        True
+    """
+    verdict = check(program_or_recording, port, **options)
+    return _matrix_of(verdict, port, precisions, options.get("progress"))
+
+
+def with_matrix(
+    verdict: Verdict, port: Port | Callable[[Recording], Port] | None, progress: Progress | None = None
+) -> Verdict:
+    """The verdict with its matrix."""
+    return dataclasses.replace(verdict, matrix=_matrix_of(verdict, port, PRECISIONS, progress))
+
+
+def _matrix_of(
+    verdict: Verdict,
+    port: Port | Callable[[Recording], Port] | None,
+    precisions: Sequence[str],
+    progress: Progress | None,
+) -> Matrix:
+    """The matrix of what a verdict was made from."""
+    made = optimizer_conventions.adapted(
+        make_port(verdict.recording, port), verdict.recording, verdict.replay.conventions
+    )
+    found = platforms.run(made, verdict.recording, verdict.replay, verdict.bounds, precisions, progress)
+    return Matrix(found.cells)

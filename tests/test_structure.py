@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import re
 import statistics
@@ -16,94 +17,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# The rooms in the order in which data goes through them; each may import from those before it.
-ROOMS = [
-    "_errors",
-    "_given",
-    "_words",
-    "_terminal",
-    "_arguments",
-    "rounding",
-    "_torch",
-    "_trees",
-    "_archive",
-    "_output",
-    "_content",
-    "_lines",
-    "_recording",
-    "_where",
-    "_leaving",
-    "_inputs",
-    "_chance",
-    "_tape",
-    "_loss",
-    "_known",
-    "_clipping",
-    "_clip_watch",
-    "_thinning",
-    "_seen",
-    "_passes",
-    "_supported",
-    "_reads",
-    "_averages",
-    "_look",
-    "_print_call",
-    "_written",
-    "_refused",
-    "_stack",
-    "_hooks",
-    "_thresholds",
-    "_arbiter",
-    "_run_program",
-    "_record",
-    "_nnx",
-    "_optax_state",
-    "_ports",
-    "_tables",
-    "_holders",
-    "_reference",
-    "_layout",
-    "_matching",
-    "_names",
-    "_translate",
-    "_feed",
-    "_steps",
-    "_locked",
-    "_shapes",
-    "_drive",
-    "_replay",
-    "_carried",
-    "_affine",
-    "_torch_rules",
-    "_flat_optimizer",
-    "_followed",
-    "_sampled",
-    "_bounds",
-    "_relative",
-    "_pairs",
-    "_accuracy_loss",
-    "_judge",
-    "_outcome",
-    "_conventions",
-    "causes",
-    "_timing",
-    "_measure",
-    "_printed",
-    "_jax_code",
-    "report",
-    "_matrix",
-    "_series",
-    "_divergence",
-    "_document",
-    "_verdict",
-    "_check",
-    "_across",
-    "pytest_plugin",
-    "programs",
-    "bench",
-    "cli",
-    "__main__",
-]
+# The rooms of each package in the order in which data goes through them; each may import from those before it.
+ROOMS = {
+    "jaxreg": [
+        *("_errors", "_validation", "_precision", "_files", "_forked", "_traced", "_memory", "_tree_paths", "_arrays"),
+        *("torch_random", "_nn", "_calls", "_optim", "lr_scheduler", "state_dict"),
+        *("_statistics", "_plans", "_training", "_sweeps"),
+    ],
+    "parity": [
+        *("_errors", "_words", "_validation", "programs", "rounding"),
+        *("recording", "capture", "porting", "replay", "bounds", "judging", "causes", "report"),
+        *("_matrix", "_verdict", "_check", "pytest_plugin", "bench", "cli", "__main__"),
+    ],
+}
+# The rooms of parity that import torch.
+WITH_TORCH = {"bench", "capture", "cli", "programs"}
 
 
 def _sources(package: str) -> list[Path]:
@@ -144,29 +72,35 @@ def test_jaxreg_imports_neither_torch_nor_parity() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_rooms_import_only_from_rooms_before_them() -> None:
-    for path in _sources("parity"):
-        own = path.relative_to(ROOT / "parity").parts[0].removesuffix(".py")
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_only_from_rooms_before_them(package: str) -> None:
+    rooms = ROOMS[package]
+    for path in _sources(package):
+        own = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
         if own == "__init__":
             continue
+        assert own in rooms, f"{path} is in no room"
         for name in _imports(path):
             parts = name.split(".")
-            if parts[0] == "parity" and len(parts) > 1 and parts[1] in ROOMS and parts[1] != own:
-                assert ROOMS.index(parts[1]) < ROOMS.index(own), f"{path.name} imports {name}"
+            if parts[0] == package and len(parts) > 1 and parts[1] in rooms and parts[1] != own:
+                assert rooms.index(parts[1]) < rooms.index(own), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_files_import_each_other(package: str) -> None:
+    """Nor any in a longer circle."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in _sources(package)}
+    graph = {name: {other for other in _imports(path) if other in files} - {name} for name, path in files.items()}
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_torch_is_imported_in_its_own_rooms_only() -> None:
-    allowed = {
-        *("_arbiter", "_hooks", "_inputs", "_known", "_loss", "_measure", "_passes", "_run_program", "_seen"),
-        *("_clip_watch", "_look", "_print_call", "_reads", "_refused", "_stack", "_supported", "_tape", "_where"),
-        *("programs", "bench"),
-    }
     found = {
         path.relative_to(ROOT / "parity").parts[0].removesuffix(".py")
         for path in _sources("parity")
         if any(name.split(".")[0] == "torch" for name in _imports(path))
     }
-    assert found == allowed
+    assert found == WITH_TORCH
 
 
 def test_files_are_short() -> None:

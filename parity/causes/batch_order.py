@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity.causes.alternatives import Cause
 from parity.causes.evidence import Case
+from parity.judging.cause import Cause
 
 
 def feeds(case: Case) -> list[Cause]:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from parity.bounds.derive import Bounds
-from parity.judging.judge import STAGES, Finding
+from parity.judging.finding import STAGES, Finding
 from parity.porting import parameter_names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from parity.bounds.derive import Bounds
-from parity.causes.alternatives import Cause
 from parity.causes.batch_order import feeds
 from parity.causes.evidence import Case
 from parity.causes.initial_weights import initials
@@ -16,7 +15,8 @@ from parity.causes.model.product_precision import precisions
 from parity.causes.non_finite import infinities
 from parity.causes.optimizer.explain import optimizers
 from parity.causes.running_statistics import buffers
-from parity.judging.judge import Finding
+from parity.judging.cause import Cause
+from parity.judging.finding import Finding
 from parity.porting.port import Port
 from parity.recording.recording import Recording
 from parity.replay.replay import Replay

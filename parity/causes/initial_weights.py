@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 
-from parity.causes.alternatives import Cause, within
+from parity.causes.alternatives import within
 from parity.causes.evidence import Case
+from parity.judging.cause import Cause
 from parity.recording.recording import Array
 
 _LOCKED = ("forward", "loss", "gradient", "model state", "optimizer state", "update")

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity.causes.alternatives import Cause, either, within
+from parity.causes.alternatives import either, within
 from parity.causes.decimals import shortest
 from parity.causes.evidence import Case, Probe, loss_of
 from parity.causes.loss_as_recorded import Factor, constant, first, told_by_the_loss
 from parity.causes.loss_size import Law, laws
+from parity.judging.cause import Cause
 from parity.recording.recording import MSE
 
 _AXES = (

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity.causes.alternatives import Cause
 from parity.causes.evidence import Case, joined, loss_of
 from parity.judging import comparisons
+from parity.judging.cause import Cause
 from parity.recording.recording import Array, Recording, Trace
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from parity.causes.alternatives import Cause, within
+from parity.causes.alternatives import within
 from parity.causes.decimals import digits, shortest
 from parity.causes.evidence import Case
+from parity.judging.cause import Cause
 from parity.recording.recording import Array
 
 # What the sums of a batch's statistics leave of float64's 53 bits, on both sides.

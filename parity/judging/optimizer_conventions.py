@@ -12,7 +12,7 @@ import optax
 from parity.bounds import derive
 from parity.bounds.derive import Bounds
 from parity.judging import judge
-from parity.judging.judge import Finding
+from parity.judging.finding import Finding
 from parity.porting import optax_state, parameter_names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from parity._words import listed
-from parity.judging import judge
-from parity.judging.judge import Finding
+from parity.judging.finding import Finding, first_divergence
 
 # "inaccurate": the same program, and one side has lost half of the digits that the other keeps.
 Outcome = Literal["holds", "parts", "inaccurate", "not judged"]
@@ -19,7 +18,7 @@ _MOST = 4
 
 def of(findings: Sequence[Finding]) -> Outcome:
     """The outcome in a word."""
-    first = judge.first_divergence(findings)
+    first = first_divergence(findings)
     if first is not None:
         return "inaccurate" if first.inaccurate else "parts"
     return "not judged" if _without_numbers(findings) else "holds"
@@ -27,7 +26,7 @@ def of(findings: Sequence[Finding]) -> Outcome:
 
 def headline(findings: Sequence[Finding]) -> str:
     """The outcome in one line."""
-    first = judge.first_divergence(findings)
+    first = first_divergence(findings)
     if first is None:
         if missing := _without_numbers(findings):
             return f"Not judged: there is no finite {listed(missing, 'or')} to compare."

@@ -1,30 +1,28 @@
-"""What the charts draw: curves of a verdict, thinned to what a page can show and computed for nothing else."""
+"""What the charts draw: curves of a judgement, thinned to what a page can show and computed for nothing else."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from parity.judging.judgement import Judgement
 from parity.recording.recording import LINEAR, Array, Recording, Tensors
-
-if TYPE_CHECKING:
-    from parity._verdict import Verdict
 
 Json = dict[str, Any]
 # Points of a curve, elements of the weights, tensors with a distance, and points of the data that a page draws.
 _CURVE, _ELEMENTS, _TENSORS, _POINTS = 240, 6, 8, 400
 
 
-def series(verdict: Verdict) -> Json:
+def series(judgement: Judgement) -> Json:
     """The curves of the losses, of a few weights, of the distances of the tensors most apart, and the data."""
     return {
-        "loss": _losses(verdict),
-        "weights": _weights(verdict),
-        "distance": _distances(verdict),
-        "data": _data(verdict),
+        "loss": _losses(judgement),
+        "weights": _weights(judgement),
+        "distance": _distances(judgement),
+        "data": _data(judgement),
     }
 
 
@@ -36,9 +34,9 @@ def thinned(length: int) -> Array:
     return np.unique(np.concatenate([early, even]).astype(int))
 
 
-def _losses(verdict: Verdict) -> list[Json]:
-    torch, own = verdict.recording.observed.losses, verdict.replay.free.losses
-    steps = np.arange(len(torch)) if len(own) == len(torch) else verdict.recording.kept
+def _losses(judgement: Judgement) -> list[Json]:
+    torch, own = judgement.recording.observed.losses, judgement.replay.free.losses
+    steps = np.arange(len(torch)) if len(own) == len(torch) else judgement.recording.kept
     torch = torch[steps] if len(own) != len(torch) else torch
     at = thinned(len(steps))
     return [{"step": int(steps[i]), "torch": float(torch[i]), "jax": float(own[i])} for i in at]
@@ -50,8 +48,8 @@ def _places(recording: Recording) -> list[tuple[int, int]]:
     return [(int(made[i]), int(i) - 1) for i in thinned(len(made))]
 
 
-def _weights(verdict: Verdict) -> list[Json]:
-    recording, replay = verdict.recording, verdict.replay
+def _weights(judgement: Judgement) -> list[Json]:
+    recording, replay = judgement.recording, judgement.replay
     every = ((name, index) for name, values in recording.initial.items() for index in np.ndindex(values.shape))
     rows: list[Json] = []
     for name, index in itertools.islice(every, _ELEMENTS):
@@ -62,11 +60,11 @@ def _weights(verdict: Verdict) -> list[Json]:
     return rows
 
 
-def _distances(verdict: Verdict) -> list[Json]:
-    recording, replay = verdict.recording, verdict.replay
-    bounds = verdict.bounds
+def _distances(judgement: Judgement) -> list[Json]:
+    recording, replay = judgement.recording, judgement.replay
+    bounds = judgement.bounds
     rows: list[Json] = []
-    for name in _most_apart(verdict):
+    for name in _most_apart(judgement):
         for step, row in _places(recording):
             torch = _after(recording.initial, recording.observed.weights, name, row)
             own = _after(replay.initial, replay.free.weights, name, row)
@@ -78,14 +76,14 @@ def _distances(verdict: Verdict) -> list[Json]:
     return rows
 
 
-def _most_apart(verdict: Verdict) -> list[str]:
+def _most_apart(judgement: Judgement) -> list[str]:
     """The tensors whose distance is drawn, in the program's order: those that fail, then those nearest to failing."""
-    names = list(verdict.recording.initial)
+    names = list(judgement.recording.initial)
     if len(names) <= _TENSORS:
         return names
     rank: dict[str, tuple[float, ...]] = {}
-    for finding in verdict.findings:
-        if finding.stage in ("trajectory", "final weights") and finding.tensor in verdict.recording.initial:
+    for finding in judgement.findings:
+        if finding.stage in ("trajectory", "final weights") and finding.tensor in judgement.recording.initial:
             used = max(finding.torch_used, finding.jax_used)
             own = (float(not finding.holds), used, finding.float64_difference or 0.0)
             rank[finding.tensor] = max(own, rank.get(finding.tensor, own))
@@ -114,9 +112,9 @@ def _gap(a: Array, b: Array) -> float:
         return float(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)), initial=0.0))
 
 
-def _data(verdict: Verdict) -> Json | None:
+def _data(judgement: Judgement) -> Json | None:
     """Points and fitted lines, where one input and one output make a picture of them."""
-    recording = verdict.recording
+    recording = judgement.recording
     batch = recording.batches[0]
     if not _is_line(recording, batch.inputs, batch.targets):
         return None
@@ -124,12 +122,12 @@ def _data(verdict: Verdict) -> Json | None:
     chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), _POINTS)).astype(int))
     ends = np.array([x.min(), x.max()])
     lines = {}
-    for side, weights in (("torch", recording.observed.weights), ("jax", verdict.replay.free.weights)):
+    for side, weights in (("torch", recording.observed.weights), ("jax", judgement.replay.free.weights)):
         bias = weights["bias"][-1].item() if "bias" in weights else 0.0
         lines[side] = weights["weight"][-1].item() * ends + bias
     return {
-        "x_label": verdict.axes[0],
-        "y_label": verdict.axes[1],
+        "x_label": judgement.axes[0],
+        "y_label": judgement.axes[1],
         "points": [{"x": float(x[i]), "y": float(y[i])} for i in chosen],
         "lines": [
             {"x": float(ends[i]), "torch": float(lines["torch"][i]), "jax": float(lines["jax"][i])} for i in (0, 1)

@@ -1,4 +1,4 @@
-"""A verdict as the plain document that the report is made of."""
+"""A judgement as the plain document that the report is made of."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import os
 import platform
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
 from parity.judging import scales
-from parity.judging.judge import Finding
+from parity.judging.cause import Cause
+from parity.judging.finding import Finding
+from parity.judging.judgement import Judgement
 from parity.recording.recording import Array, Recording
-from parity.report import curves
+from parity.report import curves, summary
 from parity.report.render.numbers import count
-
-if TYPE_CHECKING:
-    from parity._verdict import Verdict
 
 Json = dict[str, Any]
 VERSION = 1
@@ -39,42 +38,42 @@ _OUTCOMES = {
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "altair")
 
 
-def report(verdicts: Sequence[Verdict], command: str) -> Json:
+def report(judgements: Sequence[Judgement], command: str) -> Json:
     """The document of a whole report."""
-    programs = [verdict.to_dict() for verdict in verdicts]
+    programs = [program(judgement) for judgement in judgements]
     return {
         "version": VERSION,
-        "ok": all(verdict.ok for verdict in verdicts),
-        "headline": _headline(verdicts),
+        "ok": all(judgement.ok for judgement in judgements),
+        "headline": _headline(judgements),
         "command": command,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "environment": environment(verdicts),
+        "environment": environment(judgements),
         "programs": programs,
     }
 
 
-def _headline(verdicts: Sequence[Verdict]) -> str:
+def _headline(judgements: Sequence[Judgement]) -> str:
     told = []
     for outcome, words in _OUTCOMES.items():
-        if titles := [verdict.title for verdict in verdicts if verdict.outcome == outcome]:
+        if titles := [judgement.title for judgement in judgements if judgement.outcome == outcome]:
             told.append(f"{words}: {', '.join(titles)}.")
     if told:
         return " ".join(told)
-    what = "this program is" if len(verdicts) == 1 else f"these {len(verdicts):,} programs are"
+    what = "this program is" if len(judgements) == 1 else f"these {len(judgements):,} programs are"
     return f"Parity holds: {what} the same training in PyTorch and in JAX."
 
 
-def environment(verdicts: Sequence[Verdict]) -> Json:
+def environment(judgements: Sequence[Judgement]) -> Json:
     """Where and with what the two sides ran."""
-    verdict = verdicts[0]
-    recorded = verdict.recording.environment
+    judgement = judgements[0]
+    recorded = judgement.recording.environment
     chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    dtypes = " or ".join(dict.fromkeys(str(each.recording.dtype) for each in verdicts))
+    dtypes = " or ".join(dict.fromkeys(str(each.recording.dtype) for each in judgements))
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {"torch": recorded["torch"], **{name: importlib.metadata.version(name) for name in _PACKAGES}},
-        "devices": {"torch": recorded["device"], "jax": verdict.replay.device},
+        "devices": {"torch": recorded["device"], "jax": judgement.replay.device},
         "precision": f"{dtypes} on both sides, JAX's products at {chosen or 'highest'}; arbiter float64",
         "threads": {"torch": recorded["threads"], "cores": os.cpu_count() or 1},
     }
@@ -85,54 +84,44 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-") or "program"
 
 
-def program(verdict: Verdict) -> Json:
+def program(judgement: Judgement) -> Json:
     """The document of one program."""
-    recording = verdict.recording
-    first = verdict.first_divergence
+    recording = judgement.recording
+    first, printed = judgement.first_divergence, summary.printed(judgement)
     divergence = first and {key: getattr(first, key) for key in ("stage", "tensor", "step", "message")}
     return {
-        "name": verdict.name,
-        "title": verdict.title,
+        "name": judgement.name,
+        "title": judgement.title,
         "verdict": {
-            "ok": verdict.ok,
-            "outcome": verdict.outcome,
-            "headline": verdict.headline,
-            "sentences": list(verdict.sentences),
+            "ok": judgement.ok,
+            "outcome": judgement.outcome,
+            "headline": judgement.headline,
+            "sentences": list(summary.sentences(judgement, printed)),
         },
         "facts": [{"label": label, "value": value} for label, value in _facts(recording)],
         "code": {
             "torch": {"file": f"{recording.name}.py", "text": recording.source},
-            "jax": {"file": verdict.jax_file, "text": verdict.jax_code},
+            "jax": {"file": judgement.jax_file, "text": judgement.jax_code},
         },
         "printed": [
-            {"torch": line.torch, "jax": line.jax, "same": line.same}
-            for line in verdict.printed
-            if line.same is not None
+            {"torch": line.torch, "jax": line.jax, "same": line.same} for line in printed if line.same is not None
         ],
-        "printed_total": len(verdict.printed),
-        "findings": [_finding(finding) for finding in verdict.findings],
+        "printed_total": len(printed),
+        "findings": [_finding(finding) for finding in judgement.findings],
         "first_divergence": divergence,
-        "causes": [_cause(cause) for cause in verdict.causes],
-        "warnings": [str(warning) for warning in verdict.warnings],
-        "matrix": verdict.matrix.to_dict() if verdict.matrix else None,
-        "final": _final(verdict),
+        "causes": [_cause(cause) for cause in judgement.causes],
+        "warnings": [str(warning) for warning in judgement.warnings],
+        "matrix": judgement.matrix.to_dict() if judgement.matrix else None,
+        "final": _final(judgement),
         "final_total": sum(values.size for values in recording.initial.values()),
-        "timing": dataclasses.asdict(verdict.timing) if verdict.timing else None,
-        "series": curves.series(verdict),
+        "timing": dataclasses.asdict(judgement.timing) if judgement.timing else None,
+        "series": curves.series(judgement),
     }
 
 
-def _cause(cause: Any) -> Json:
-    step, agreement = getattr(cause, "step", None), getattr(cause, "agreement", None)
-    return {
-        "name": str(cause.name),
-        "sentence": str(cause.sentence),
-        "fix": str(cause.fix or ""),
-        "stage": getattr(cause, "stage", None) or None,
-        "tensor": getattr(cause, "tensor", None) or None,
-        "step": None if step is None else int(step),
-        "agreement": None if agreement is None else float(agreement),
-    }
+def _cause(cause: Cause) -> Json:
+    plain = ("name", "sentence", "fix", "stage", "tensor", "step", "agreement")
+    return {name: getattr(cause, name) for name in plain}
 
 
 def _facts(recording: Recording) -> list[tuple[str, str]]:
@@ -239,12 +228,12 @@ def _finding(finding: Finding) -> Json:
     }
 
 
-def _final(verdict: Verdict) -> list[Json]:
+def _final(judgement: Judgement) -> list[Json]:
     """The first elements of the final weights, of every tensor some where they are few."""
     rows: list[Json] = []
-    exact_weights, own_weights = verdict.recording.arbiter_free.weights, verdict.replay.free.weights
-    told = {finding.tensor: finding for finding in verdict.findings if finding.stage == "final weights"}
-    for name, torch in verdict.recording.observed.weights.items():
+    exact_weights, own_weights = judgement.recording.arbiter_free.weights, judgement.replay.free.weights
+    told = {finding.tensor: finding for finding in judgement.findings if finding.stage == "final weights"}
+    for name, torch in judgement.recording.observed.weights.items():
         # Relative to what the tensor's own row is: nothing, or its largest element over all steps.
         known = name in told and told[name].ulps is not None
         size = scales.size(exact_weights[name], np.zeros(())) if known else None

@@ -12,13 +12,13 @@ import jax
 import pytest
 
 from parity._errors import BenchError
-from parity.bench import startup
+from parity.bench import disturbance, startup
 
 
 @pytest.fixture(autouse=True)
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else the machine does, a run is made once."""
-    monkeypatch.setattr(quiet, "ATTEMPTS", 1)
+    monkeypatch.setattr(disturbance, "ATTEMPTS", 1)
 
 
 def test_whole_processes_print_one_weight(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,9 @@ import pytest
 
 import jaxreg
 from parity import cli
-from parity._terminal import HOLDS, NOT_JUDGED, PARTS
-from parity.bench import caches, environment, peers, roofline, run, workloads
+from parity.bench import caches, disturbance, environment, peers, roofline, run, timing, workloads
 from parity.bench.peers import Peer
+from parity.cli.terminal import HOLDS, NOT_JUDGED, PARTS
 
 
 def _wrong(workload: Any, data: Any, device: Any) -> Any:
@@ -50,7 +50,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "OURS", peers.OURS[:1])
     monkeypatch.setattr(run, "OTHERS", FEW)
     monkeypatch.setattr(run, "_torch_peers", list)
-    monkeypatch.setattr(quiet, "ATTEMPTS", 1)
+    monkeypatch.setattr(disturbance, "ATTEMPTS", 1)
     monkeypatch.setattr(caches, "last_level", lambda: 2**20)
     monkeypatch.setattr(run, "measure", lambda *_: roofline.Limits(1e10, 1e11, 5e10))
 
@@ -246,8 +246,8 @@ def _faulty(*wrong: int) -> Callable[[Any, Any, Any], Any]:
 
 def test_every_timed_weight_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first call, 0, is not timed; of a turn of 5 calls call 1 warms, 2 to 4 are warm ones, and 5 is cold."""
-    monkeypatch.setattr(clock, "_MOST_CALLS", 3)
-    monkeypatch.setattr(clock, "_TURN", math.inf)
+    monkeypatch.setattr(timing, "_MOST_CALLS", 3)
+    monkeypatch.setattr(timing, "_TURN", math.inf)
     faults = {"never": (), "every": tuple(range(1, 99)), "warm": (2,), "cold": (5,), "last": (10,), "before": (0,)}
     monkeypatch.setattr(run, "OTHERS", [Peer(name, _faulty(*calls)) for name, calls in faults.items()])
     code = cli.main(["bench", "house_prices", "-q", "--repeats", "2", "-o", str(tmp_path)])

@@ -7,8 +7,9 @@ import jax
 import parity
 from parity import Port, Recording
 from parity.bounds import derive
-from parity.causes import Cause, find
+from parity.causes import find
 from parity.judging import judge
+from parity.judging.cause import Cause
 from parity.replay.replay import replay
 
 

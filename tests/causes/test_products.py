@@ -11,8 +11,9 @@ import pytest
 
 import parity
 from parity import Port, Recording
-from parity.causes import Cause, find
-from parity.judging import judge
+from parity.causes import find
+from parity.judging.cause import Cause
+from parity.judging.finding import Finding
 from parity.replay.replay import replay
 from tests.parity.torch_programs import regression
 from tests.strategies import Training
@@ -57,7 +58,7 @@ def _coarse(port: Port, bits: int) -> Port:
 def _causes(recording: Recording, port: Port) -> tuple[Cause, ...]:
     """With bounds so loose that everything holds: what is coarse is to be seen without them."""
     replayed = replay(port, recording)
-    findings: tuple[judge.Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()
     return find(recording, port, replayed, None, findings)  # type: ignore[arg-type]
 
 

@@ -74,10 +74,10 @@ def test_it_trains_as_the_other_does(
             used.append(True)
             return run(*args, **kwargs)
 
-        patch.setattr(small, "run", watched)
+        patch.setattr(spectral_small, "run", watched)
         here = trained()
         assert used
-        patch.setattr(small, "serves", lambda *_, **__: False)
+        patch.setattr(spectral_small, "serves", lambda *_, **__: False)
         there = trained()
     # Both are worked out in float64 and rounded once; what a residual loses in float64 is lost of its square's size.
     lost = ((rows + 8) * EPSILON) ** 2 * float((y**2).sum() + 1)
@@ -102,7 +102,7 @@ def test_its_programs_are_small_enough_to_run_where_they_are_called(options: Any
             ready.append(all(leaf.is_ready() for leaf in jax.tree.leaves(answer)))
             return answer
 
-        patch.setattr(small, "run", watched)
+        patch.setattr(spectral_small, "run", watched)
         for _ in range(20):
             result = jaxreg.fit(model, x, 2 * x, optimizer=jaxreg.sgd(0.1, **options), epochs=1000, at=at)
             jax.block_until_ready(result.losses)  # one that diverges leaves more to do than these programs

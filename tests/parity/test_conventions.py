@@ -115,7 +115,7 @@ def test_state_in_another_convention_is_parity_and_is_told(optimizer: Any, own: 
     assert sentences == told(verdict.replay.conventions)
     assert len(sentences) == sum(some != (1, 1) for some in factors.values())
     # The matrix replays the same steps, and must read the state in the same way.
-    from parity._across import of
+    from parity._check import _matrix_of as of
 
     assert of(verdict, port(own), ["highest"], lambda line: None).ok
 

@@ -7,7 +7,6 @@ import json
 import re
 import time
 import tracemalloc
-import types
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 import parity
 from parity import Verdict
 from parity.bounds.derive import Bounds
+from parity.judging.cause import Cause
 from parity.recording.program_output import Number, PrintedLine, Source
 from parity.recording.recording import Batch, Evaluation, Part, Recording, Trace
 from parity.report.render import html, markdown, numbers, terminal
@@ -231,17 +231,15 @@ def test_a_million_parameters_stay_small_and_quick(honest: Verdict) -> None:
 
 def test_causes_and_warnings_are_in_every_form(honest: Verdict) -> None:
     [first] = [finding for finding in honest.findings if finding.stage == "loss"]
-    cause = types.SimpleNamespace(
-        name="half loss", sentence="It is half.", fix="double it", stage="loss", tensor="loss", step=2, agreement=1e-15
-    )
-    other = types.SimpleNamespace(name="bare", sentence="Nothing known.", fix="")
+    cause = Cause("half loss", "It is half.", "double it", "loss", "loss", 2, 1e-15)
+    other = Cause("bare", "Nothing known.", "", "loss", "loss", 2, 0.0)
     findings = (dataclasses.replace(first, step=2, same_program=False, message="twice as large"),)
     verdict = dataclasses.replace(honest, findings=findings, causes=(cause, other), warnings=("Loose.",))
     document = _valid(verdict)
     assert document["causes"][0]["agreement"] == 1e-15
     assert document["causes"][1] == {
-        "name": "bare", "sentence": "Nothing known.", "fix": "", "stage": None, "tensor": None, "step": None,
-        "agreement": None,
+        "name": "bare", "sentence": "Nothing known.", "fix": "", "stage": "loss", "tensor": "loss", "step": 2,
+        "agreement": 0.0,
     }  # fmt: skip
     assert document["warnings"] == ["Loose."]
     for shown in (repr(verdict), verdict._repr_html_(), verdict.to_markdown(), verdict.explanation):

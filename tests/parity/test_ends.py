@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import parity
-from parity import _terminal, cli
+from parity import cli
+from parity.cli import terminal
 
 PLAIN = """
 import torch
@@ -185,7 +186,7 @@ def test_an_error_of_ours_is_not_the_programs(
         raise KeyError("of ours")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(cli, "_show", wrong)
+    monkeypatch.setattr("parity.cli.check.show", wrong)
     assert cli.main(["check", "-q", script(tmp_path)]) == 2
     (file,) = tmp_path.glob("parity-*.txt")
     said = capsys.readouterr().err
@@ -193,6 +194,9 @@ def test_an_error_of_ours_is_not_the_programs(
     assert str(file) in said
     assert "Traceback" in file.read_text()
     assert "Traceback" not in said
+    assert cli.main(["check", "-q", "--traceback", script(tmp_path)]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert [*tmp_path.glob("parity-*.txt")] == [file]
 
 
 @pytest.mark.parametrize(
@@ -203,5 +207,5 @@ def test_an_error_of_ours_is_not_the_programs(
     ],
 )
 def test_a_machine_at_its_end_is_told(capsys: pytest.CaptureFixture[str], error: Exception, said: str) -> None:
-    assert _terminal.failed(error) == 2
+    assert terminal.failed(error, False) == 2
     assert said in capsys.readouterr().err

@@ -14,7 +14,8 @@ import pytest
 from jax import lax
 
 import parity
-from parity import Matrix, Port, Recording, _matrix
+from parity import Matrix, Port, Recording
+from parity.judging import platforms
 from parity.replay import replay
 from parity.report.render import numbers
 from tests.parity.torch_programs import regression, small
@@ -96,7 +97,7 @@ def test_it_is_shown_and_kept(matrix: Matrix, recording: Recording) -> None:
 def test_every_platform_there_has_a_row_for_each_precision(
     recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [here] = _matrix.platforms()
+    [here] = platforms.platforms()
     assert here.platform == "cpu"
     gpu = types.SimpleNamespace(platform="gpu", device_kind="one of ours")
     honest = replay.locked_run
@@ -106,7 +107,7 @@ def test_every_platform_there_has_a_row_for_each_precision(
         asked.append((device.platform, precision))
         return honest(port, recording, device=here, precision="default" if device is gpu else precision)
 
-    monkeypatch.setattr(_matrix, "platforms", lambda: [here, gpu])
+    monkeypatch.setattr(platforms, "platforms", lambda: [here, gpu])
     monkeypatch.setattr(replay, "locked_run", locked)
     matrix = parity.matrix(recording, _port, precisions=["highest", "high"])
     assert asked == [("cpu", "highest"), ("cpu", "high"), ("gpu", "highest"), ("gpu", "high")]

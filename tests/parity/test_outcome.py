@@ -13,8 +13,10 @@ import pytest
 import torch
 
 import parity
-from parity import Verdict, _matrix, cli
-from parity.judging import judge, outcome
+from parity import Matrix, Verdict, cli
+from parity.cli.programs import exit_code
+from parity.judging import judge, outcome, platforms
+from parity.judging.finding import Finding
 from parity.report import document as _document
 from parity.report.render import html, markdown, numbers, terminal
 from tests.parity.test_relative import case
@@ -95,7 +97,7 @@ def test_exit_codes(nothing: Verdict, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert codes == [2, 1, 1]
     assert "Not judged" in capsys.readouterr().out
     # Of several programs, one that parts decides.
-    assert cli._code([nothing, other]) == 1
+    assert exit_code([nothing, other]) == 1
 
 
 def test_a_loss_of_accuracy_has_a_word_in_every_view(nothing: Verdict) -> None:
@@ -120,14 +122,14 @@ def test_a_loss_of_accuracy_has_a_word_in_every_view(nothing: Verdict) -> None:
 
 
 def test_a_platform_on_which_nothing_was_compared_does_not_hold(nothing: Verdict) -> None:
-    stage = _matrix._stage("loss", nothing.findings)
+    stage = platforms._stage("loss", nothing.findings)
     assert (stage.holds, stage.bound_used, stage.relative_error) == (False, None, None)
-    held = _matrix.Matrix((_matrix.Cell("cpu", "a cpu", "highest", (stage,)),))
+    held = Matrix((platforms.Cell("cpu", "a cpu", "highest", (stage,)),))
     assert not held.ok
     assert "not finite" in repr(held)
 
 
-def found(given: Any, lost: Any = ()) -> judge.Finding:
+def found(given: Any, lost: Any = ()) -> Finding:
     return judge._find(given, np.array(lost))
 
 

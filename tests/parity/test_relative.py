@@ -18,6 +18,7 @@ from hypothesis.extra.numpy import arrays
 import parity
 from parity.judging import comparisons, judge, scales
 from parity.judging.comparisons import Case
+from parity.judging.finding import Finding
 from parity.judging.scales import spacing
 
 EPS = float(np.finfo(np.float64).eps)
@@ -41,7 +42,7 @@ def case(torch64: Any, jax64: Any, bound64: float, **changes: Any) -> Case:
     return Case("gradient", "bias", **arrays)
 
 
-def found(given: Case) -> judge.Finding:
+def found(given: Case) -> Finding:
     return judge._find(given, np.zeros(0))
 
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parity import Verdict
-from parity.judging.judge import Finding
+from parity.judging.finding import Finding
 from parity.report.printed_lines import Line
 from parity.report.render import numbers
 from tests.report.test_read_back import stands_for
@@ -147,7 +147,7 @@ def test_printed_lines_are_counted(same: list[bool | None]) -> None:
     made = verdict((held, dataclasses.replace(held, stage="final weights")))
     lines = tuple(Line("a", {True: "a", False: "b", None: None}[each]) for each in same)
     object.__setattr__(made, "printed", lines)
-    told = " ".join(made._on_print())
+    told = " ".join(made.sentences)
     for state, words in ((False, ("differs", "differ")), (None, ("was", "were"))):
         some = same.count(state)
         lead = f"{some} of {len(same)} printed lines {words[some > 1]}" if len(same) > 1 else "The printed line"

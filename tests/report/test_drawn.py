@@ -14,7 +14,7 @@ from tests.report.sample import Document
 
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(drawn, "_kept", {})
+    monkeypatch.setattr(chart_process, "_kept", {})
     yield
     assert chart_process._helpers == []
 
@@ -28,7 +28,7 @@ def test_drawn_ahead_is_what_would_be_drawn_here(
 ) -> None:
     program = json.loads(json.dumps(numbers.encode(documents["holding"]["programs"][0])))
     here, script = _all(program), html.javascript()
-    monkeypatch.setattr(drawn, "_kept", {})
+    monkeypatch.setattr(chart_process, "_kept", {})
     with chart_process.drawing_ahead() as draw:
         draw(program)
         monkeypatch.setattr(charts, "_svg", lambda spec: pytest.fail("drawn here, not ahead"))

@@ -143,7 +143,7 @@ def test_a_failure_midway_puts_back_what_a_link_leads_to(tmp_path: Path, monkeyp
     out.mkdir()
     (out / "a").symlink_to(tmp_path / "shown")
     before = tree(tmp_path)
-    monkeypatch.setattr(folder, "write_whole", fails_on("b"))
+    monkeypatch.setattr(atomic_folder, "write_whole", fails_on("b"))
     with pytest.raises(OutputError, match="No space left on device"):
         atomic_folder.put(out, {"a": b"new", "b": b"new"})
     assert tree(tmp_path) == before
@@ -162,7 +162,7 @@ def fails_on(name: str) -> Any:
 def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     atomic_folder.put(tmp_path, {"a": b"old"})
 
-    monkeypatch.setattr(folder, "write_whole", fails_on("a"))
+    monkeypatch.setattr(atomic_folder, "write_whole", fails_on("a"))
     with pytest.raises(OutputError, match="No space left on device"):
         atomic_folder.put(tmp_path, {"a": b"new"})
     monkeypatch.undo()

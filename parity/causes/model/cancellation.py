@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity.causes.alternatives import Cause
 from parity.causes.evidence import Case
 from parity.causes.model.jaxpr_rewrite import Frame, Rule, rewritten
+from parity.judging.cause import Cause
 from parity.replay import batches
 from parity.replay.step import forward_backward, model_state
 

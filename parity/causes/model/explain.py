@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity.causes.alternatives import Cause, either, within
+from parity.causes.alternatives import either, within
 from parity.causes.evidence import Case, Probe
 from parity.causes.model import substitutions as rules
 from parity.causes.model.jaxpr_rewrite import Rule, rewritten
+from parity.judging.cause import Cause
 from parity.porting import parameter_names
 from parity.porting.port import Port
 

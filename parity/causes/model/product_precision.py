@@ -15,10 +15,10 @@ import numpy as np
 from scipy import special
 
 from parity._words import count
-from parity.causes.alternatives import Cause
 from parity.causes.evidence import Case, joined, run
 from parity.causes.model import substitutions as rules
 from parity.causes.model.jaxpr_rewrite import rewritten
+from parity.judging.cause import Cause
 from parity.recording.recording import Array, Trace
 
 # The chance of an honest error that points the same way as the predicted one, at which it is named.

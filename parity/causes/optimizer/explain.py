@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.causes.alternatives import Cause, either, within
+from parity.causes.alternatives import either, within
 from parity.causes.decimals import digits
 from parity.causes.evidence import Case
 from parity.causes.optimizer import learning_rate
@@ -17,7 +17,8 @@ from parity.causes.optimizer.fit_setting import Change, estimate
 from parity.causes.optimizer.library_defaults import OPTAX_NAMES, library_defaults
 from parity.causes.optimizer.rules import Rule, course
 from parity.causes.optimizer.steps import Columns, columns, near
-from parity.judging.judge import Finding
+from parity.judging.cause import Cause
+from parity.judging.finding import Finding
 from parity.recording.clipping import EPSILON
 
 _EPSILONS = tuple(10.0**power for power in range(-12, 0))

@@ -35,8 +35,8 @@ def unread() -> int:
     return NOT_JUDGED
 
 
-def failed(error: Exception) -> int:
-    """The last resort: what no room foresaw is no verdict, and no fault of the program or the port."""
+def failed(error: Exception, show: bool) -> int:
+    """Tell of an error that no room foresaw, with its traceback where ``show``; it is no verdict."""
     if isinstance(error, MemoryError):
         print("parity: there is not enough memory; take fewer steps, or a smaller batch or model", file=sys.stderr)
         return NOT_JUDGED
@@ -44,11 +44,18 @@ def failed(error: Exception) -> int:
         print(f"parity: {error.strerror}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
         return NOT_JUDGED
     told = "".join(traceback.format_exception(error))
-    with tempfile.NamedTemporaryFile("w", prefix="parity-", suffix=".txt", delete=False, encoding="utf-8") as file:
-        file.write(f"parity {' '.join(sys.argv[1:])}\n\n{told}")
     print(
         f"parity: this is a fault of parity's own, and says nothing about your program: {type(error).__name__}: "
-        f"{str(error).partition(chr(10))[0]}. Please report it, with {file.name}, in which the traceback is",
+        f"{str(error).partition(chr(10))[0]}. Please report it, with {'this traceback:' if show else _kept(told)}",
         file=sys.stderr,
     )
+    if show:
+        sys.stderr.write(told)
     return NOT_JUDGED
+
+
+def _kept(told: str) -> str:
+    """Keep the traceback in a file, and say which."""
+    with tempfile.NamedTemporaryFile("w", prefix="parity-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write(f"parity {' '.join(sys.argv[1:])}\n\n{told}")
+    return f"{file.name}, in which the traceback is"

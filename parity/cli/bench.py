@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from parity._terminal import HOLDS, PARTS, progress
+from parity.cli.arguments import talk
+from parity.cli.terminal import HOLDS, PARTS, progress
 
 DEFAULT_FOLDER = "parity-bench"
 _REPEATS, _SECONDS, _STARTS = 7, 20.0, 5
@@ -80,7 +81,7 @@ def add(commands: Any) -> None:
         help="only the ways to train with one of these words in their names, and jaxreg, such as eager,scan",
     )
     bench.add_argument("--compare", metavar="OLD.json", help="say what changed since an earlier run")
-    bench.add_argument("-q", "--quiet", action="store_true", help="no progress lines")
+    talk(bench)
     bench.set_defaults(run=run)
 
 

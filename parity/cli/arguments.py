@@ -27,7 +27,13 @@ def common(parser: argparse.ArgumentParser) -> None:
         help="for the tensors that are kept; where they are more, of the first steps, every k-th and the last "
         "(default: 4e8)",
     )
+    talk(parser)
+
+
+def talk(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every command that takes a while: how much it says."""
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress lines")
+    parser.add_argument("--traceback", action="store_true", help="where it fails, also print Python's traceback")
 
 
 def _bytes(text: str) -> float:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from parity._timing import Timing
 from parity.capture import run_program
 from parity.capture.run_program import Program
+from parity.judging.judgement import Timing
 from parity.porting.port import Port
 from parity.recording.recording import Recording
 from parity.replay.replay import training
