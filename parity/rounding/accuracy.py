@@ -1,7 +1,7 @@
 """How far the libraries' elementary functions are from exact, in unit roundoffs.
 
 The table holds, rounded up, the larger of two figures. *Measured*: the worst of XLA and PyTorch on the CPU, by
-``python -m tests.rounding.measure_functions``. *Documented*: the worst of CUDA's mathematical functions over the
+``python -m tests.helpers.measure_functions``. *Documented*: the worst of CUDA's mathematical functions over the
 editions of the CUDA programming guide, n units in the last place of the rounded result, which is 2 n + 1 unit
 roundoffs. Division counts twice: XLA may take a product with the reciprocal, and PTX's div.full, which XLA uses in
 float32, is 2 ULP off. sqrt(x) may be x rsqrt(x), one rounding more. The logistic function on CUDA is 1 / (1 + exp(-x)).

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from parity.bench import comparison, html, table, units
-from tests.bench import sample
-from tests.report.browser import Visit, visit
+from tests.helpers import sample_bench as sample
+from tests.helpers.browser import Visit, visit
 
 MEASURE = """const measure = (window, page) => ({
   charts: page.querySelectorAll("figure.chart").length,

@@ -16,8 +16,8 @@ import pytest
 import jaxreg
 import parity
 from parity import Port, Recording
-from tests.causes.judged import causes, only
-from tests.parity.torch_programs import regression, small
+from tests.helpers.judged import causes, only
+from tests.helpers.torch_programs import regression, small
 
 
 @functools.cache

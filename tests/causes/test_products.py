@@ -15,8 +15,8 @@ from parity.causes import find
 from parity.judging.cause import Cause
 from parity.judging.finding import Finding
 from parity.replay.replay import replay
-from tests.parity.torch_programs import regression
-from tests.strategies import Training
+from tests.helpers.strategies import Training
+from tests.helpers.torch_programs import regression
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,8 +20,8 @@ import parity
 from parity import Port, Recording
 from parity.causes.optimizer.learning_rate import explanations
 from parity.causes.optimizer.steps import columns
-from tests.causes.judged import causes, only
-from tests.parity.torch_programs import minibatches, regression, small
+from tests.helpers.judged import causes, only
+from tests.helpers.torch_programs import minibatches, regression, small
 
 
 @functools.cache

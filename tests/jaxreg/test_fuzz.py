@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxreg
-from tests.jaxreg.test_plans import OPTIONS, coefficients, follow
+from tests.jaxreg.plans.test_plans import OPTIONS, coefficients, follow
 
 pytestmark = pytest.mark.thorough
 

@@ -1,6 +1,6 @@
 """Inputs that nobody here chose: those of PyTorch's own tests, forward, gradients and 20 optimizer steps.
 
-All of them are run, in float32 and float64, and held to bounds that the arithmetic gives (see ``tests.sgd_drift``).
+All of them are run, in float32 and float64, and held to bounds that the arithmetic gives (see ``tests.helpers.sgd_drift``).
 """
 
 import functools
@@ -15,8 +15,17 @@ import torch
 from flax import nnx
 
 import jaxreg
-from tests.sgd_drift import Drift, Options, format_of, gamma
-from tests.torch_databases import LOSSES, MODULES, OPERATORS, SGD, LinearInput, LossInput, linear_inputs, loss_inputs
+from tests.helpers.sgd_drift import Drift, Options, format_of, gamma
+from tests.helpers.torch_databases import (
+    LOSSES,
+    MODULES,
+    OPERATORS,
+    SGD,
+    LinearInput,
+    LossInput,
+    linear_inputs,
+    loss_inputs,
+)
 
 STEPS = 20
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

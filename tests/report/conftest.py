@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from parity.report.write import render
-from tests.report import large, sample
+from tests.helpers import large_report as large
+from tests.helpers import sample_report as sample
 
 MAKERS: dict[str, Callable[[], sample.Document]] = {
     "holding": sample.holding,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.report.render import axes, charts, titles
-from tests.report import sample
+from tests.helpers import sample_report as sample
 
 LARGEST, SMALLEST = 1.7e308, 5e-324
 

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from parity.report.render import html, markdown, numbers, terminal
-from tests.report import large, sample
+from tests.helpers import large_report as large
+from tests.helpers import sample_report as sample
 
 
 @pytest.fixture(scope="module")

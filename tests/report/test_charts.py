@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from parity.report.render import charts
-from tests.report import sample
+from tests.helpers import sample_report as sample
+from tests.helpers.sample_report import Document
 from tests.report.conftest import MAKERS
-from tests.report.sample import Document
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import pytest
 
 from parity.report.render import html
-from tests.report import sample
+from tests.helpers import sample_report as sample
+from tests.helpers.sample_report import Document
 from tests.report.conftest import MAKERS
-from tests.report.sample import Document
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from parity.report.render import markdown
+from tests.helpers.sample_report import Document
 from tests.report.conftest import MAKERS
-from tests.report.sample import Document
 
 
 @pytest.mark.parametrize("name", MAKERS)

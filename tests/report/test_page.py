@@ -8,9 +8,9 @@ import pytest
 
 from parity.report.render import charts
 from parity.report.render.escaping import visible
-from tests.report import sample
-from tests.report.browser import Visit, visit
-from tests.report.sample import Document
+from tests.helpers import sample_report as sample
+from tests.helpers.browser import Visit, visit
+from tests.helpers.sample_report import Document
 
 NARROW, WIDE = 400, 1280
 MEASURE = """

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from parity.report.render import charts, html, markdown, matrix_rows, numbers, terminal
 from parity.report.render import rows as _rows
 from parity.report.render.numbers import encode, number
-from tests.report import sample
+from tests.helpers import sample_report as sample
 
 _NUMBER = re.compile(
     r"(?P<digits>[-−]?[\d,]+(?:\.\d+)?)(?:e(?P<e>[+-]\d+)| × 10(?P<power>[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+))?(?P<percent>%?)"

@@ -11,8 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from tests.helpers.sample_report import Document
 from tests.report.conftest import MAKERS
-from tests.report.sample import Document
 
 SCHEMA: dict[str, Any] = json.loads(files("parity.report").joinpath("schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

@@ -16,7 +16,7 @@ from parity._words import count
 from parity.report import document as _document
 from parity.report.render import charts, folding, html, markdown, numbers, terminal
 from parity.report.render import rows as _rows
-from tests.report import sample
+from tests.helpers import sample_report as sample
 
 
 def program(**changes: Any) -> sample.Document:

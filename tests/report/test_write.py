@@ -13,7 +13,7 @@ import pytest
 import parity.report
 from parity._errors import OutputError
 from parity.report.render import html, markdown
-from tests.report import sample
+from tests.helpers import sample_report as sample
 from tests.report.conftest import MAKERS
 
 

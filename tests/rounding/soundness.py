@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from parity.rounding import bound
-from tests.rounding.random_functions import PROGRAMS, Program
+from tests.helpers.random_functions import PROGRAMS, Program
 
 Array = Any
 

@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 from parity.rounding import bound
-from tests.rounding.random_functions import BINARY, PROGRAMS, UNARY, Program
+from tests.helpers.random_functions import BINARY, PROGRAMS, UNARY, Program
 from tests.rounding.soundness import check
 
 

@@ -1,0 +1,65 @@
+"""Drawing ahead in another process: the same drawings, and none lost where that process fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from parity.report.render import chart_process, charts, html, numbers
+from tests.helpers.sample_report import Document
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(chart_process, "_kept", {})
+    yield
+    assert chart_process._helpers == []
+
+
+def _all(program: dict[str, Any]) -> dict[str, str]:
+    return {name: charts.svg(spec) for name, spec in charts.specs(program).items()}
+
+
+def test_drawn_ahead_is_what_would_be_drawn_here(
+    documents: dict[str, Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = json.loads(json.dumps(numbers.encode(documents["holding"]["programs"][0])))
+    here, script = _all(program), html.javascript()
+    monkeypatch.setattr(chart_process, "_kept", {})
+    with chart_process.drawing_ahead() as draw:
+        draw(program)
+        monkeypatch.setattr(charts, "_svg", lambda spec: pytest.fail("drawn here, not ahead"))
+        monkeypatch.setattr(charts, "_specs", lambda *_: pytest.fail("built here, not ahead"))
+        assert _all(program) == here
+        assert html.javascript() == script
+
+
+def test_what_was_not_asked_for_is_drawn_here(documents: dict[str, Document]) -> None:
+    with chart_process.drawing_ahead():
+        assert "<svg" in _all(documents["holding"]["programs"][1])["loss"]
+
+
+def test_a_dead_process_loses_nothing(documents: dict[str, Document]) -> None:
+    program = documents["holding"]["programs"][0]
+    with chart_process.drawing_ahead() as draw:
+        chart_process._helpers[0]._process.kill()
+        chart_process._helpers[0]._process.wait()
+        draw(program)
+        draw(program)
+        assert "<svg" in _all(program)["loss"]
+
+
+def test_no_process_is_left_behind() -> None:
+    seen = []
+
+    def fail() -> None:
+        with chart_process.drawing_ahead():
+            seen.append(chart_process._helpers[0]._process)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen[0].poll() is not None
