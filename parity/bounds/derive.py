@@ -9,10 +9,9 @@ import numpy as np
 
 from parity.bounds import monte_carlo
 from parity.bounds.propagation import Walk
-from parity.porting import parameter_names
-from parity.porting.port import Port, of_arrays
-from parity.recording.recording import Array, Recording, Trace
+from parity.recording.recording import Array, Trace
 from parity.replay.replay import types_of
+from parity.replay.session import Session
 from parity.rounding import Format
 
 
@@ -42,7 +41,7 @@ class Bounds:
 
 
 @np.errstate(all="ignore")  # a training that is not finite has no bound that is, and that is what comes out
-def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doubt: float = 0.0) -> Bounds:
+def derive(session: Session, exact: Trace | None = None, *, doubt: float = 0.0) -> Bounds:
     """The bounds for a recorded training and its port.
 
     Every operation of the port's program is followed in float64 with what rounding can do to it, and so is PyTorch's
@@ -50,8 +49,7 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doub
     error is carried from step to step: by the step's own linear map where the step is affine, else entry by entry.
 
     Args:
-        recording: the recording.
-        port: the port.
+        session: the port and the recording.
         exact: the port's training on its own in float64, beside which one can be bounded by sampling where the worst
             case cannot be.
         doubt: how far the optimizer's state may be from exact before and after each step, relative.
@@ -59,10 +57,10 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doub
     Raises:
         UnsupportedError: the port's program has a primitive whose rounding is not known; it is named.
     """
+    recording = session.recording
     own, double = Format.of(recording.dtype.name), Format.of("float64")
     with types_of(np.dtype(np.float64)), jax.default_device(jax.devices("cpu")[0]):
-        port, names = of_arrays(port), parameter_names.of(port, recording)
-        walk = Walk(port, names, recording, doubt)
+        walk = Walk(session, doubt)
         free, open_from = walk.free(own)
         free, (free64, open_from64) = _compact(free, own), walk.free(double)
         locked = _compact(walk.locked(own), own)
@@ -70,9 +68,9 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doub
         locked64 = walk.locked(double)
         sampled = monte_carlo.loose(locked64, recording)
         if sampled:
-            locked64 = monte_carlo.sharpened(locked64, port, names, walk.arguments(), quick=walk.quick)
+            locked64 = monte_carlo.sharpened(locked64, session, walk.arguments(), quick=walk.quick)
         if exact is not None and open_from64 is not None:
-            free64 = monte_carlo.shadowed(free64, locked64, exact, port, names, recording)
+            free64 = monte_carlo.shadowed(free64, locked64, exact, session)
             sampled = (*sampled, "trajectory")
         return Bounds(
             locked=locked,

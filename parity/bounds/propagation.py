@@ -13,14 +13,14 @@ import numpy as np
 from jax import lax
 
 from parity.bounds import affine_steps, elementwise_optimizer, torch_optimizers, zonotope
-from parity.porting import optax_state, parameter_names
-from parity.porting.port import Port
+from parity.porting import optax_state
 from parity.recording.recording import Array, Recording, Trace
-from parity.replay import batches as _batches
 from parity.replay import locked_inputs
 from parity.replay.batches import Parts
-from parity.replay.scan_loop import Gathered, Run
-from parity.replay.step import forward_backward, free_start, model_state, named_buffers, named_state, update
+from parity.replay.locked_inputs import StepArguments
+from parity.replay.scan_loop import ScanLoop, StepRecorder
+from parity.replay.session import Session
+from parity.replay.step import Carry
 from parity.rounding import Format, bound
 
 _WIDE = np.dtype(np.float64)
@@ -38,14 +38,16 @@ class Walk:
     Both are one program, since compiling it takes longer than running it.
     """
 
-    def __init__(self, port: Port, names: parameter_names.Names, recording: Recording, doubt: float = 0.0) -> None:
-        self._port, self._names, self._recording, self._doubt = port, names, recording, doubt
-        self._recorded, self._own = _batches.recorded(recording, _WIDE), _batches.own(port, recording, _WIDE)
-        self._start = free_start(port, _WIDE)
+    def __init__(self, session: Session, doubt: float = 0.0) -> None:
+        self._session, self._doubt = session, doubt
+        self._names, self._recording = session.names, session.recording
+        inputs = session.inputs(_WIDE)
+        self._recorded, self._own, self._start = inputs.recorded, inputs.own, inputs.start
+        recording = session.recording
         self._rule = torch_optimizers.of(recording)
-        flat = elementwise_optimizer.of(port.optimizer, self._start[0])
-        self._update = functools.partial(update, port) if flat is None else flat.update
-        self._flat = affine_steps.Flat(self._start[:2])
+        flat = elementwise_optimizer.of(session.step.optimizer, self._start.params)
+        self._update = session.step.update if flat is None else flat.update
+        self._flat = affine_steps.Flat((self._start.params, self._start.optimizer))
         size = affine_steps.Flat(self._start).size
         fed = max(sum(np.size(leaf) for leaf in jax.tree.leaves(batch)) for batch in self._recorded.batches)
         self._at_once = (
@@ -55,7 +57,7 @@ class Walk:
             and recording.steps * (size + self._made()) < _AT_ONCE
         )
         self.quick = recording.steps * (size + fed) < _LITTLE
-        self._run = Run(self._bounded, quick=self.quick)
+        self._loop = ScanLoop(self._bounded, quick=self.quick)
         self._maps = self._linear_maps() if self._at_once else None
 
     def _made(self) -> int:
@@ -67,11 +69,11 @@ class Walk:
         if limit is not None:
             # What the error is where it is known better, and whether only what the step itself adds is asked for.
             near = jax.tree.map(jnp.minimum, off[:2], self._flat.tree(limit, off[:2]))
-            off = jax.tree.map(lambda e: jnp.where(alone, 0.0, e), (*near, off[2]))
+            off = jax.tree.map(lambda e: jnp.where(alone, 0.0, e), Carry(*near, off.model))
         params = _either(is_locked, self._names.to_port(weights), params)
-        state = _either(is_locked, model_state(self._port, self._names, buffers, weights), state)
-        exact = _either(is_locked, _no_error((params, state)), (off[0], off[2]))
-        off = (off[0], self._doubtful(off[1], kept), off[2])
+        state = _either(is_locked, self._session.model_state(buffers, weights), state)
+        exact = _either(is_locked, _no_error((params, state)), (off.params, off.model))
+        off = off._replace(optimizer=self._doubtful(off.optimizer, kept))
         # What Python worked out in double precision is rounded to the format as it is used.
         uncertain = jax.tree.map(lambda value, error: error + form.unit * jnp.abs(value), constants, uncertain)
         follow = bound(
@@ -79,16 +81,16 @@ class Walk:
                 inner, gradients, is_locked, batch, parts, constants, first
             ),
             precision=form,
-            input_bounds=((exact[0], off[1], exact[1]), None, None, None, uncertain),
+            input_bounds=(Carry(exact[0], off.optimizer, exact[1]), None, None, None, uncertain),
             narrow=False,
             probabilistic=likely,
         )
-        inner = (params, kept, state)
+        inner = Carry(params, kept, state)
         given = (inner, self._names.to_port(gradients), is_locked, batch, constants)
         (after, made, _), (off, errors, theirs) = follow(*given)
         off, errors = self._with_torch(form, off, errors, theirs, inner, after)
         inner = after
-        told = (jnp.abs(made[1]), self._flat.vector(off[:2]) if limit is not None else jnp.zeros(0))
+        told = (jnp.abs(made.loss), self._flat.vector(off[:2]) if limit is not None else jnp.zeros(0))
         return ((form, likely, is_locked, alone), _plain(inner), _plain(off)), (*errors, told)
 
     def _step(
@@ -99,20 +101,19 @@ class Walk:
         The last of its three results are weights and optimizer state by PyTorch's own rule, if that is known.
         """
         params, kept, state = inner
-        predictions, value, own, state = forward_backward(self._port, params, state, batch, parts)
-        taken = _either(is_locked, gradients, own)
+        passed = self._session.step.forward_backward(params, state, batch, parts)
+        taken = _either(is_locked, gradients, passed.gradients)
         moved, after = self._update(taken, kept, params)
-        names, keys = self._names, tuple(self._recording.observed.state)
-        before, named = (named_state(names, each, params, keys) for each in (kept, after))
-        made = (predictions, value, names.from_port(own), named_buffers(names, state), named, names.from_port(moved))
+        names, before = self._names, self._session.named_state(kept, params)
+        made = self._session.named(passed, moved, after, params)
         theirs: Any = None
         if self._rule is not None and self._rule.follows(before):
             theirs = self._rule.update(names.from_port(params), names.from_port(taken), before, constants, first)
-        return (moved, after, state), made, theirs
+        return Carry(moved, after, passed.model), made, theirs
 
     def _with_torch(self, form: Format, off: Any, errors: Any, theirs: Any, before: Any, after: Any) -> Any:
         """The errors of weights and optimizer state, at least those that PyTorch's own rule may make."""
-        names, keys = self._names, tuple(self._recording.observed.state)
+        names = self._names
         *others, state, weights = errors
         if theirs is None:
             moved, kept = jax.tree.map(functools.partial(_more, form), off[:2], before[:2], after[:2])
@@ -125,9 +126,9 @@ class Walk:
             }
             largest = optax_state.put(off[1], before[0], trees, 0)
             kept = jax.tree.map(jnp.maximum, off[1], largest)
-        kept = self._doubtful(kept, after[1])
-        state, weights = named_state(names, kept, before[0], keys), names.from_port(moved)
-        return (moved, kept, off[2]), (*others, state, weights)
+        kept = self._doubtful(kept, after.optimizer)
+        state, weights = self._session.named_state(kept, before.params), names.from_port(moved)
+        return Carry(moved, kept, off.model), (*others, state, weights)
 
     def _doubtful(self, error: Any, state: Any) -> Any:
         """The optimizer's errors and what its state is in doubt by."""
@@ -158,13 +159,13 @@ class Walk:
             inexact = jnp.asarray(leaf, self._recording.dtype).astype(leaf.dtype) != leaf
             return jnp.where(inexact, form.unit * jnp.abs(leaf), 0.0)
 
-        return _no_error(params), jax.tree.map(rounded, kept), _no_error(state)
+        return Carry(_no_error(params), jax.tree.map(rounded, kept), _no_error(state))
 
     # -- locked
 
     def locked(self, form: Format, *, likely: bool = False) -> Trace:
         """For all kept steps from what was recorded; the error of the optimizer's state is carried along."""
-        recording, kept, gathered = self._recording, self._recording.kept, Gathered(len(self._recording.kept))
+        recording, kept, recorder = self._recording, self._recording.kept, StepRecorder(len(self._recording.kept))
         if self._at_once:
             rows = slice(0, len(kept))
             xs = (
@@ -173,26 +174,26 @@ class Walk:
                 self._constants(recording.kept),
             )
             carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
-            self._run.over(carry, xs, self._recorded, gathered, rows)
-            return gathered.trace()
+            self._loop.run(carry, xs, self._recorded, recorder, rows)
+            return recorder.trace()
         carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
-        sequence = locked_inputs.plan(self._port, self._names, recording, _WIDE).sequence
+        sequence = locked_inputs.state_source(self._session, _WIDE).sequence
         for row, (state, recorded, batch, parts) in enumerate(self.arguments()):
             # A state that was recorded is exact; one that recorded gradients led to brings its error along.
             if row >= sequence:
-                inner = (carry[1][0], state, carry[1][2])
+                inner = carry[1]._replace(optimizer=state)
                 carry = (carry[0], inner, self._stored(form, inner))
-            carry, made = self._run.one(carry, (recorded, None, self._constants(recording.kept[row])), batch, parts)
-            gathered.add(slice(row, row + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
-        return gathered.trace()
+            carry, made = self._loop.one(carry, (recorded, None, self._constants(recording.kept[row])), batch, parts)
+            recorder.add(slice(row, row + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
+        return recorder.trace()
 
-    def arguments(self) -> Iterator[Any]:
+    def arguments(self) -> Iterator[StepArguments]:
         """Of every kept step, from what was recorded."""
-        return locked_inputs.arguments(self._port, self._names, self._recording, _WIDE)
+        return locked_inputs.arguments(self._session, _WIDE)
 
     def _from_initial(self) -> Any:
-        params = self._names.to_port(_batches.cast(dict(self._recording.initial), _WIDE))
-        return params, self._port.optimizer.init(params), self._start[2]
+        inputs = self._session.inputs(_WIDE)
+        return Carry(inputs.params, inputs.optimizer_state, self._start.model)
 
     # -- free
 
@@ -205,18 +206,18 @@ class Walk:
             local = self._whole(form, limits, alone=True).rest[1]
             after = zonotope.carried(self._maps, local)
             limits = np.concatenate([np.zeros_like(after[:1]), after[:-1]])
-        gathered = self._whole(form, limits)
-        trace, size = gathered.trace(), gathered.rest[0]
+        recorder = self._whole(form, limits)
+        trace, size = recorder.trace(), recorder.rest[0]
         open_at = np.flatnonzero(~(trace.losses <= size))
         trace = trace if after is None else self._sharpened(trace, after)
         return trace, int(open_at[0]) if open_at.size else None
 
-    def _whole(self, form: Format, limits: Array | None, *, alone: bool = False) -> Gathered:
+    def _whole(self, form: Format, limits: Array | None, *, alone: bool = False) -> StepRecorder:
         recording, rows = self._recording, slice(0, self._recording.steps)
-        gathered = Gathered(recording.steps)
+        recorder = StepRecorder(recording.steps)
         xs = (locked_inputs.recorded_rows(recording, _WIDE, rows), limits, self._constants(np.arange(recording.steps)))
-        self._run.over(self._carry(form, self._start, locked=False, alone=alone), xs, self._own, gathered, rows)
-        return gathered
+        self._loop.run(self._carry(form, self._start, locked=False, alone=alone), xs, self._own, recorder, rows)
+        return recorder
 
     def _no_limits(self) -> Array | None:
         return None if self._maps is None else np.full((self._recording.steps, self._flat.size), np.inf)
@@ -225,28 +226,27 @@ class Walk:
         """Step by step, up to the point from which on rounding decides."""
         recording = self._recording
         row_of = {int(step): row for row, step in enumerate(recording.kept)}
-        losses, gathered, reached = np.full(recording.steps, np.inf), Gathered(len(recording.kept)), 0
+        losses, recorder, reached = np.full(recording.steps, np.inf), StepRecorder(len(recording.kept)), 0
         carry = self._carry(form, self._start, locked=False)
         unused = jax.tree.map(jnp.asarray, locked_inputs.recorded_rows(recording, _WIDE, slice(0, 1)))
         unused = jax.tree.map(lambda leaf: leaf[0], unused)
         for step, place in enumerate(self._own.order):
             x = (unused, None, self._constants(np.asarray(step)))
-            carry, made = self._run.one(carry, x, self._own.batches[place], self._own.parts[place])
+            carry, made = self._loop.one(carry, x, self._own.batches[place], self._own.parts[place])
             losses[step], size = float(made[1]), float(made[-1][0])
             if not losses[step] <= size:
-                return _open(recording, losses, gathered, reached), step
+                return _open(recording, losses, recorder, reached), step
             if step in row_of:
                 reached = row_of[step] + 1
-                gathered.add(slice(reached - 1, reached), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
-        return dataclasses.replace(gathered.trace(), losses=losses), None
+                recorder.add(slice(reached - 1, reached), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
+        return dataclasses.replace(recorder.trace(), losses=losses), None
 
     def _sharpened(self, trace: Trace, after: Array) -> Trace:
         """Weights and optimizer state with what is known from the maps."""
-        keys = tuple(self._recording.observed.state)
 
         def named(row: Any) -> Any:
-            params, state = self._flat.tree(row, self._start[:2])
-            return self._names.from_port(params), named_state(self._names, state, params, keys)
+            params, state = self._flat.tree(row, (self._start.params, self._start.optimizer))
+            return self._names.from_port(params), self._session.named_state(state, params)
 
         weights, state = jax.tree.map(np.asarray, jax.jit(jax.vmap(named))(after))
         return dataclasses.replace(
@@ -258,20 +258,20 @@ class Walk:
     def _linear_maps(self) -> Array | None:
         """The linear map of each step, where the step is affine in parameters and optimizer state."""
         params, kept, state = self._start
-        port, order = self._port, self._own.order
+        step, order = self._session.step, self._own.order
         if state is not None:
             return None
 
         def gradient(params: Any, batch: Any, parts: Parts) -> Any:
-            return forward_backward(port, params, None, batch, parts)[2]
+            return step.forward_backward(params, None, batch, parts).gradients
 
         def advance(kept: Any, _: Any) -> Any:
-            return update(port, jax.tree.map(jnp.zeros_like, params), kept, params)[1], kept
+            return step.update(jax.tree.map(jnp.zeros_like, params), kept, params)[1], kept
 
         # Of an affine step the map may depend on the number of the step, and on nothing else in the state.
         _, states = jax.jit(lambda kept: lax.scan(advance, kept, length=len(order)))(kept)
         batches = list(zip(self._own.batches, self._own.parts, strict=True))
-        return affine_steps.step_maps(gradient, lambda *given: update(port, *given), params, states, batches, order)
+        return affine_steps.step_maps(gradient, step.update, params, states, batches, order)
 
 
 def _more(form: Format, error: Any, before: Any, after: Any) -> Any:
@@ -294,15 +294,15 @@ def _no_error(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), tree)
 
 
-def _open(recording: Recording, losses: Array, gathered: Gathered, reached: int) -> Trace:
-    """What was gathered of the first ``reached`` kept steps, and infinity for the others."""
+def _open(recording: Recording, losses: Array, recorder: StepRecorder, reached: int) -> Trace:
+    """What was recorder of the first ``reached`` kept steps, and infinity for the others."""
 
     def filled(like: Array, values: Array | None) -> Array:
         rest = np.broadcast_to(np.inf, (len(like) - reached, *like.shape[1:]))
         return rest if values is None else np.concatenate([values[:reached], rest])
 
     whole = recording.observed
-    known = gathered.trace() if reached else Trace((), losses, {}, {}, {})
+    known = recorder.trace() if reached else Trace((), losses, {}, {}, {})
     state = {
         key: {name: filled(like, known.state.get(key, {}).get(name)) for name, like in tensors.items()}
         for key, tensors in whole.state.items()

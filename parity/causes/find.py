@@ -17,9 +17,8 @@ from parity.causes.optimizer.explain import optimizers
 from parity.causes.running_statistics import buffers
 from parity.judging.cause import Cause
 from parity.judging.finding import Finding
-from parity.porting.port import Port
-from parity.recording.recording import Recording
 from parity.replay.replay import Replay
+from parity.replay.session import Session
 
 _Hypothesis = Callable[[Case], list[Cause]]
 # Groups of hypotheses about the same thing: the first that is confirmed stands for its group.
@@ -34,19 +33,17 @@ _GROUPS: tuple[tuple[_Hypothesis, ...], ...] = (
 )
 
 
-def find(
-    recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]
-) -> tuple[Cause, ...]:
+def find(session: Session, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> tuple[Cause, ...]:
     """The causes of a divergence that replaying with them confirms, the earliest first.
 
     Args:
-        recording, port, replay, bounds, findings: what was judged.
+        session, replay, bounds, findings: what was judged.
 
     Returns:
         No more than what is confirmed; none where everything holds and no product looks coarse. Causes that this
         recording cannot tell apart are marked as alternatives of one another.
     """
-    case = Case.of(recording, port, replay, bounds, findings)
+    case = Case.of(session, replay, bounds, findings)
     causes: list[Cause] = []
     for group in _GROUPS:
         for hypothesis in group:

@@ -13,7 +13,6 @@ from parity.causes.evidence import Case
 from parity.causes.model.jaxpr_rewrite import Frame, Rule, rewritten
 from parity.judging.cause import Cause
 from parity.replay import batches
-from parity.replay.step import forward_backward, model_state
 
 _FAST = "take the variance in two passes, mean((x - mean(x))**2); in Flax, use_fast_variance=False"
 
@@ -86,10 +85,10 @@ def _run(case: Case, rule: Rule, *, whole: bool) -> None:
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
         sides = (recording.weights_before(), recording.buffers_before())
         weights, buffers = (batches.cast({name: values[row] for name, values in side.items()}, wide) for side in sides)
-        state = model_state(case.port, case.names, buffers, weights)
+        state = case.session.model_state(buffers, weights)
         params, fed = case.names.to_port(weights), batches.cast(batch.passes()[0], wide)
         if not whole:
             rewritten(case.port.apply, rule)(params, state, fed[0])
             return
-        step = functools.partial(forward_backward, case.port, parts=batch.parts[:1])
+        step = functools.partial(case.session.step.forward_backward, parts=batch.parts[:1])
         rewritten(lambda *given: step(*given), rule)(params, state, fed)

@@ -154,7 +154,7 @@ def _evaluated(case: Case, form: _Format | None, rows: tuple[int, ...]) -> Error
             port = dataclasses.replace(port, apply=rewritten(port.apply, rule), loss=rewritten(port.loss, rule))
         else:
             wrap = lambda compute: rewritten(compute, rule)  # noqa: E731
-    probes = run(port, case.names, case.recording, rows, wrap)
+    probes = run(case.session.with_port(port), rows, wrap)
     return [
         {
             "predictions": probe.predictions[0],
