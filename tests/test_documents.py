@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import documents
 from tests.test_structure import ROOMS
 
 ROOT = Path(__file__).parent.parent
@@ -16,12 +15,9 @@ README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MOST_WORDS = 1_200
 MOST_WORDS_A_SENTENCE = 30
-_CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-_NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
-
-
-# Judges three programs, which takes a minute.
+# Judges three trainings, which takes a minute.
 _SLOW = {"using-parity.md"}
+_NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
 
 
 def _read(path: Path) -> str:
@@ -32,66 +28,39 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def _prose(text: str) -> str:
-    """The text without code blocks, tables and the addresses of links."""
-    text = _CODE.sub("\n\n", text)
-    text = re.sub(r"^\|.*$", "\n", text, flags=re.MULTILINE)
-    return re.sub(r"\]\([^)]*\)", "]", text)
-
-
-def _sentences(text: str) -> list[str]:
-    """Sentences; a blank line, a heading or an item of a list ends one too."""
-    paragraphs = re.split(r"\n\s*\n|^#+ |^\s*(?:[-*]|\d+\.) ", _prose(text), flags=re.MULTILINE)
-    return [one for each in paragraphs for one in re.split(r"(?<=[.!?])[)*_`]*\s+", " ".join(each.split())) if one]
-
-
-def _links(text: str) -> list[str]:
-    found = re.findall(r"\]\(([^)\s]+)\)", _CODE.sub("", text))
-    return [link for link in found if not re.match(r"[a-z]+:", link)]
-
-
-def _anchors(text: str) -> set[str]:
-    """The anchors that GitHub gives to headings."""
-    titles = re.findall(r"^#+ (.*)$", _CODE.sub("", text), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-def _blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
 _WITH_CODE = [
     pytest.param(path, marks=[pytest.mark.thorough] if path.name in _SLOW else [])
     for path in DOCUMENTS
-    if path.exists() and _blocks(_read(path), "python")
+    if documents.examples(_read(path))
 ]
 
 
 def test_the_readers_of_documents_see_what_is_there() -> None:
-    text = "# One\n\nTwo words. See [three](four.md#five), `six`\n\n| a | b |\n\n"
-    text += "```python\nseven\n```\n- eight (x, y). Nine\n"
-    assert _sentences(text) == ["One", "Two words.", "See [three], `six`", "eight (x, y).", "Nine"]
-    assert _links(text) == ["four.md#five"]
-    assert _anchors("# On `a_b`, c\n") == {"on-a_b-c"}
-    assert _blocks(text, "python") == ["seven\n"]
+    text = "# On `a_b`, c\n\nTwo words. See [three](four.md#five), `six`\n\n| a | b |\n\n"
+    text += "```python\nseven\n```\n\nEight (x, y). Nine:\n\n```text\nten\n```\n\n```text\neleven\n```\n- twelve\n"
+    sentences = ["On `a_b`, c", "Two words.", "See [three], `six`", "Eight (x, y).", "Nine:", "twelve"]
+    assert documents.sentences(text) == sentences
+    assert documents.links(text) == ["four.md#five"]
+    assert documents.anchors(text) == {"on-a_b-c"}
+    assert [(one.source, one.shown) for one in documents.examples(text)] == [("seven\n", "ten\n")]
 
 
 def test_readme_is_short() -> None:
-    assert len(_prose(_read(README)).split()) <= MOST_WORDS
+    assert len(documents.prose(_read(README)).split()) <= MOST_WORDS
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
 def test_sentences_are_short(path: Path) -> None:
-    assert [one for one in _sentences(_read(path)) if len(one.split()) > MOST_WORDS_A_SENTENCE] == []
+    assert [one for one in documents.sentences(_read(path)) if len(one.split()) > MOST_WORDS_A_SENTENCE] == []
 
 
 @pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "CHANGELOG.md"], ids=_name)
 def test_links_lead_to_what_is_there(path: Path) -> None:
-    for link in _links(_read(path)):
+    for link in documents.links(_read(path)):
         name, _, anchor = link.partition("#")
         target = path.parent / name if name else path
         assert target.exists(), link
-        assert not anchor or anchor in _anchors(_read(target)), link
+        assert not anchor or anchor in documents.anchors(_read(target)), link
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
@@ -102,7 +71,7 @@ def test_paths_in_documents_are_there(path: Path) -> None:
 
 
 def test_every_page_of_docs_is_linked_in_the_readme() -> None:
-    links = {link.partition("#")[0] for link in _links(_read(README))}
+    links = {link.partition("#")[0] for link in documents.links(_read(README))}
     assert {_name(path) for path in (ROOT / "docs").glob("*.md")} <= links
 
 
@@ -110,8 +79,7 @@ def test_architecture_names_every_room() -> None:
     text = _read(ROOT / "ARCHITECTURE.md")
     for package, rooms in ROOMS.items():
         table = text.partition(f"## The rooms of `{package}`")[2].partition("\n## ")[0]
-        named = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
-        assert named == rooms, package
+        assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == rooms, package
 
 
 def test_names_of_traps_are_those_of_causes() -> None:
@@ -126,16 +94,13 @@ def test_names_of_traps_are_those_of_causes() -> None:
 
 @pytest.mark.parametrize("path", _WITH_CODE, ids=_name)
 def test_code_of_documents_runs_and_prints_what_is_shown(path: Path, tmp_path: Path) -> None:
-    """The Python blocks, one after the other, as one program in an empty folder with the line program in it.
+    """But for the numbers, which depend on the machine; ``python -m tests.helpers.documents`` writes them anew."""
+    examples = documents.examples(_read(path))
+    for example, printed in zip(examples, documents.outputs(examples, tmp_path), strict=True):
+        if example.shown is not None:
+            shown = documents.shown_anew(example, printed)
+            assert _words(shown) == _words(example.shown)
 
-    The text blocks right below them are what it prints, but for the numbers, which depend on the machine.
-    """
-    text = _read(path)
-    (tmp_path / "train.py").write_text(_read(ROOT / "parity" / "programs" / "line.py"))
-    program = "\n".join(_blocks(text, "python"))
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    printed = [_NUMBER.sub("#", line.strip()) for line in done.stdout.splitlines()]
-    for block in re.findall(r"^```python\n(?:(?!```).)*^```\n+```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        for line in block.splitlines():
-            assert _NUMBER.sub("#", line.strip()) in printed, line
+
+def _words(text: str) -> list[str]:
+    return _NUMBER.sub("#", text).split()
