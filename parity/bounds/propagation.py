@@ -41,7 +41,7 @@ class Walk:
     def __init__(self, session: Session, doubt: float = 0.0) -> None:
         self._session, self._doubt = session, doubt
         self._names, self._recording = session.names, session.recording
-        inputs = session.inputs(_WIDE)
+        inputs = self._inputs = session.inputs(_WIDE)
         self._recorded, self._own, self._start = inputs.recorded, inputs.own, inputs.start
         recording = session.recording
         self._rule = torch_optimizers.of(recording)
@@ -68,8 +68,8 @@ class Walk:
         (weights, gradients, buffers), limit, (constants, uncertain, first) = x
         if limit is not None:
             # What the error is where it is known better, and whether only what the step itself adds is asked for.
-            near = jax.tree.map(jnp.minimum, off[:2], self._flat.tree(limit, off[:2]))
-            off = jax.tree.map(lambda e: jnp.where(alone, 0.0, e), Carry(*near, off.model))
+            moved, kept_off = jax.tree.map(jnp.minimum, off[:2], self._flat.tree(limit, off[:2]))
+            off = jax.tree.map(lambda e: jnp.where(alone, 0.0, e), Carry(moved, kept_off, off.model))
         params = _either(is_locked, self._names.to_port(weights), params)
         state = _either(is_locked, self._session.model_state(buffers, weights), state)
         exact = _either(is_locked, _no_error((params, state)), (off.params, off.model))
@@ -169,7 +169,7 @@ class Walk:
         if self._at_once:
             rows = slice(0, len(kept))
             xs = (
-                locked_inputs.recorded_rows(recording, _WIDE, rows),
+                self._inputs.step_inputs(rows),
                 self._no_limits(),
                 self._constants(recording.kept),
             )
@@ -192,8 +192,7 @@ class Walk:
         return locked_inputs.arguments(self._session, _WIDE)
 
     def _from_initial(self) -> Any:
-        inputs = self._session.inputs(_WIDE)
-        return Carry(inputs.params, inputs.optimizer_state, self._start.model)
+        return Carry(self._inputs.params, self._inputs.optimizer_state, self._start.model)
 
     # -- free
 
@@ -215,7 +214,7 @@ class Walk:
     def _whole(self, form: Format, limits: Array | None, *, alone: bool = False) -> StepRecorder:
         recording, rows = self._recording, slice(0, self._recording.steps)
         recorder = StepRecorder(recording.steps)
-        xs = (locked_inputs.recorded_rows(recording, _WIDE, rows), limits, self._constants(np.arange(recording.steps)))
+        xs = (self._inputs.step_inputs(rows), limits, self._constants(np.arange(recording.steps)))
         self._loop.run(self._carry(form, self._start, locked=False, alone=alone), xs, self._own, recorder, rows)
         return recorder
 
@@ -228,7 +227,7 @@ class Walk:
         row_of = {int(step): row for row, step in enumerate(recording.kept)}
         losses, recorder, reached = np.full(recording.steps, np.inf), StepRecorder(len(recording.kept)), 0
         carry = self._carry(form, self._start, locked=False)
-        unused = jax.tree.map(jnp.asarray, locked_inputs.recorded_rows(recording, _WIDE, slice(0, 1)))
+        unused = jax.tree.map(jnp.asarray, self._inputs.step_inputs(slice(0, 1)))
         unused = jax.tree.map(lambda leaf: leaf[0], unused)
         for step, place in enumerate(self._own.order):
             x = (unused, None, self._constants(np.asarray(step)))

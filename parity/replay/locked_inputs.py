@@ -12,7 +12,7 @@ import optax
 
 from parity.porting import optax_state
 from parity.porting.parameter_names import Names
-from parity.recording.recording import Array, Recording, Tensors
+from parity.recording.recording import Tensors
 from parity.replay import batches
 from parity.replay.session import Session
 from parity.replay.step import StepInput
@@ -54,44 +54,6 @@ def state_source(session: Session, dtype: np.dtype[Any]) -> StateSource:
     return StateSource(sequence, tuple(uncovered), has)
 
 
-def recorded_rows(recording: Recording, dtype: np.dtype[Any], rows: slice) -> StepInput:
-    """Return what was recorded of the start of some kept steps; leading axis the rows."""
-    starts = recording.starts
-    after = recording.observed
-    weights = starts.weights if starts else None
-    buffers = starts.buffers if starts else None
-    gradients = {
-        name: after.gradients[name][rows] if name in after.gradients else np.zeros((_length(rows), *values.shape))
-        for name, values in recording.initial.items()
-    }
-    given = StepInput(
-        _before(recording.initial, after.weights, weights, rows),
-        gradients,
-        _before(recording.initial_buffers, after.buffers, buffers, rows),
-    )
-    made: StepInput = batches.numbers(given, dtype)
-    return made
-
-
-def _length(rows: slice) -> int:
-    return int(rows.stop - rows.start)
-
-
-def _before(first: Tensors, after: Tensors, starts: Tensors | None, rows: slice) -> dict[str, Array]:
-    if starts is not None:
-        return {name: values[rows] for name, values in starts.items()}
-    if rows.start == 0:
-        return {n: np.concatenate([first[n][None], values[: rows.stop - 1]]) for n, values in after.items()}
-    return {name: values[rows.start - 1 : rows.stop - 1] for name, values in after.items()}
-
-
-def state_rows(recording: Recording, dtype: np.dtype[Any], rows: slice) -> Any:
-    """The optimizer's state that some kept steps started with, by PyTorch's key and name; leading axis the rows."""
-    starts = recording.starts
-    state = {} if starts is None else {key: {n: v[rows] for n, v in some.items()} for key, some in starts.state.items()}
-    return batches.numbers(state, dtype)
-
-
 def put(names: Names, template: Any, params: Any, state: Mapping[str, Tensors], step: Any) -> Any:
     """``template``, the optimizer's first state, as it is before ``step``, with PyTorch's recorded state in it."""
     holes = jax.tree.unflatten(names.structure, [optax.MaskedNode()] * len(names.paths))
@@ -127,9 +89,9 @@ def arguments(session: Session, dtype: np.dtype[Any], rows: Iterable[int] | None
         if row >= source.sequence and row not in wanted:
             continue
         here = slice(row, row + 1)
-        given = jax.tree.map(lambda leaf: batches.cast(leaf[0], dtype), recorded_rows(recording, dtype, here))
+        given = jax.tree.map(lambda leaf: batches.cast(leaf[0], dtype), inputs.step_inputs(here))
         if row >= source.sequence:
-            kept = jax.tree.map(lambda leaf: leaf[0], state_rows(recording, dtype, here))
+            kept = jax.tree.map(lambda leaf: leaf[0], inputs.optimizer_states(here))
             state = put(names, template, inputs.params, kept, step)
         if row in wanted:
             place = feed.order[step]

@@ -39,12 +39,12 @@ def locked(session: Session, dtype: np.dtype[Any]) -> tuple[Trace, StateSource]:
 
     carry, loop = template, ScanLoop(step)
     for rows in chunks(0, source.sequence, recording, dtype):
-        xs = locked_inputs.recorded_rows(recording, dtype, rows)
+        xs = inputs.step_inputs(rows)
         carry = loop.run(carry, xs, feed.of_steps(recording.kept[rows]), recorder, rows)
     loop = ScanLoop(injected)
     for rows in chunks(source.sequence, kept, recording, dtype):
         number = recording.kept[rows].astype(np.int32)
-        given = locked_inputs.recorded_rows(recording, dtype, rows), locked_inputs.state_rows(recording, dtype, rows)
+        given = inputs.step_inputs(rows), inputs.optimizer_states(rows)
         loop.run(0, (*given, number), feed.of_steps(recording.kept[rows]), recorder, rows)
     trace = recorder.trace()
     return (_unjudged(trace, source.sequence) if source.uncovered else trace), source

@@ -14,7 +14,7 @@ from parity.porting import parameter_names
 from parity.porting.optax_state import is_hole, optimizer_state
 from parity.porting.parameter_names import Names
 from parity.porting.port import Port, of_arrays
-from parity.recording.recording import Recording
+from parity.recording.recording import Array, Recording, Tensors
 from parity.replay import batches
 from parity.replay.batches import Feed, Parts, cast
 from parity.replay.step import Carry, Step, StepInput, StepResult, TrainingStep
@@ -33,6 +33,8 @@ class Inputs:
     names: Names
     recording: Recording
     dtype: np.dtype[Any]
+    # The rows that were asked for last: a training's bounds are followed several times over the same.
+    _last: dict[tuple[int, int], StepInput] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     @functools.cached_property
     def recorded(self) -> Feed:
@@ -66,6 +68,44 @@ class Inputs:
     def optimizer_state(self) -> Any:
         """The port's optimizer state before the first step, for the recorded initial weights."""
         return self.port.optimizer.init(self.params)
+
+    def step_inputs(self, rows: slice) -> StepInput:
+        """Return what was recorded of the start of some kept steps; leading axis the rows."""
+        key = rows.start, rows.stop
+        if key not in self._last:
+            self._last.clear()
+            self._last[key] = self._step_inputs(rows)
+        return self._last[key]
+
+    def _step_inputs(self, rows: slice) -> StepInput:
+        recording = self.recording
+        starts, after, length = recording.starts, recording.observed, rows.stop - rows.start
+        gradients = {
+            name: after.gradients[name][rows] if name in after.gradients else np.zeros((length, *values.shape))
+            for name, values in recording.initial.items()
+        }
+        given = StepInput(
+            _before(recording.initial, after.weights, starts.weights if starts else None, rows),
+            gradients,
+            _before(recording.initial_buffers, after.buffers, starts.buffers if starts else None, rows),
+        )
+        made: StepInput = batches.numbers(given, self.dtype)
+        return made
+
+    def optimizer_states(self, rows: slice) -> Any:
+        """Return the optimizer's recorded state before some kept steps, by PyTorch's key and name."""
+        starts = self.recording.starts
+        state = starts.state if starts is not None else {}
+        return batches.numbers({key: {n: v[rows] for n, v in some.items()} for key, some in state.items()}, self.dtype)
+
+
+def _before(first: Tensors, after: Tensors, starts: Tensors | None, rows: slice) -> dict[str, Array]:
+    """Return tensors as they were before some kept steps, from those after each step."""
+    if starts is not None:
+        return {name: values[rows] for name, values in starts.items()}
+    if rows.start == 0:
+        return {n: np.concatenate([first[n][None], values[: rows.stop - 1]]) for n, values in after.items()}
+    return {name: values[rows.start - 1 : rows.stop - 1] for name, values in after.items()}
 
 
 class Session:
