@@ -152,13 +152,18 @@ def _on_cpu() -> Any:
 
 @contextlib.contextmanager
 def failures_as_port_errors(recording: Recording, when: str = "when it is run") -> Iterator[None]:
-    """Tell what a port's own code raises, with its file and line; a port that ends the process ends nothing."""
+    """Tell what a port's own code raises, with its file and line; a port that ends the process ends nothing.
+
+    What parity's or jaxreg's own code raises goes through as it is: it is no fault of the port.
+    """
     try:
         with process_exit.caught():
             yield
     except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
+        if source_places.is_ours(error):
+            raise
         where = _place(error)
         first = str(error).strip().partition("\n")[0]
         message = f"the port fails {when}{where}: {type(error).__name__}: {first}{_fed(recording)}"
