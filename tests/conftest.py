@@ -50,10 +50,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="also the tests that take long, every case of a test, and more random examples",
     )
+    parser.addoption("--rest", action="store_true", help="of --thorough, only what does not run without it")
+
+
+def _is_thorough(config: pytest.Config) -> bool:
+    return bool(config.getoption("--thorough") or config.getoption("--rest"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    usual = "ci" if config.getoption("--thorough") else "quick"
+    usual = "ci" if _is_thorough(config) else "quick"
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", usual))
 
 
@@ -62,14 +67,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--thorough"):
         return
     seen: collections.Counter[str] = collections.Counter()
-    left_out = []
+    quick, long = [], []
     for item in items:
-        name = item.nodeid.partition("[")[0]
-        cases = item.get_closest_marker("cases")
+        name, cases = item.nodeid.partition("[")[0], item.get_closest_marker("cases")
         seen[name] += 1
-        if item.get_closest_marker("thorough") or (cases and seen[name] > cases.args[0]):
-            left_out.append(item)
+        is_long = item.get_closest_marker("thorough") or (cases and seen[name] > cases.args[0])
+        (long if is_long else quick).append(item)
+    items[:], left_out = (long, quick) if config.getoption("--rest") else (quick, long)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        gone = set(left_out)
-        items[:] = [item for item in items if item not in gone]
