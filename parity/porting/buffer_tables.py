@@ -22,14 +22,14 @@ from parity.rounding import Format, bound
 # Calls whose operations are looked at one by one.
 _CALLS = ("jit", "pjit", "closed_call", "core_call")
 # Both sides make their table, each with these roundings: PyTorch's need not be the port's, but are of the same kind.
-_SIDES = 2.0
+_ROUNDINGS_OF_BOTH_SIDES = 2.0
 # How near, of its largest element, a constant is to a table for it to be worth while to derive a bound.
-_NEAR = 1e-2
+_NEAR_SHARE = 1e-2
 Place = tuple[int, ...]
 
 
 def constant_buffers(recording: Recording) -> dict[str, Array]:
-    """The floating buffers that training never changes, of more than one number."""
+    """Return the floating buffers that training never changes, of more than one number."""
     found = {}
     for name, values in recording.initial_buffers.items():
         after = recording.observed.buffers.get(name)
@@ -68,7 +68,7 @@ def with_tables(function: Callable[..., Any], tables: Mapping[str, Array], dtype
 
 
 def _missing(closed: Any, tables: Sequence[Array], dtype: np.dtype[Any]) -> dict[Place, Array]:
-    """What is missing to PyTorch's tables, by the place of the equation that makes the port's."""
+    """Return what is missing to PyTorch's tables, by the place of the equation that makes the port's."""
     found: dict[Place, Array] = {}
     places = [place for place, aval in _constants(closed.jaxpr) if any(_part(table, aval.shape) for table in tables)]
     if not places:
@@ -88,7 +88,7 @@ def _missing(closed: Any, tables: Sequence[Array], dtype: np.dtype[Any]) -> dict
             _, off = bound(lambda place=place: _at(closed, place, found), precision=form, narrow=False)()
             for (beginning,) in near:
                 wide = np.asarray(beginning, np.float64)
-                allowed = _SIDES * (np.asarray(off) + float(form.unit) * np.abs(wide))
+                allowed = _ROUNDINGS_OF_BOTH_SIDES * (np.asarray(off) + float(form.unit) * np.abs(wide))
                 if (np.abs(value - wide) <= allowed).all() and not np.array_equal(value, wide):
                     found[place] = wide - value
                     break
@@ -96,11 +96,11 @@ def _missing(closed: Any, tables: Sequence[Array], dtype: np.dtype[Any]) -> dict
 
 
 def _is_near(table: Array, value: Array) -> bool:
-    return bool(np.abs(table - value).max(initial=0.0) <= _NEAR * np.abs(table).max(initial=0.0))
+    return bool(np.abs(table - value).max(initial=0.0) <= _NEAR_SHARE * np.abs(table).max(initial=0.0))
 
 
 def _part(table: Array, shape: tuple[int, ...]) -> tuple[Array] | None:
-    """The beginning of a table in a shape, both but for axes of one; ``None`` where it has no such part."""
+    """Return the beginning of a table in a shape, both but for axes of one; ``None`` where it has no such part."""
     plain, wanted = np.squeeze(table), tuple(size for size in shape if size != 1)
     if plain.ndim != len(wanted) or any(size > has for size, has in zip(wanted, plain.shape, strict=True)):
         return None
@@ -108,7 +108,7 @@ def _part(table: Array, shape: tuple[int, ...]) -> tuple[Array] | None:
 
 
 def _constants(jaxpr: Any, known: Sequence[bool] | None = None, at: Place = ()) -> Iterator[tuple[Place, Any]]:
-    """Equations whose floating result follows from no argument, with their places."""
+    """Find the equations whose floating result follows from no argument, with their places."""
     fixed = dict(zip(jaxpr.invars, known or [False] * len(jaxpr.invars), strict=True))
     fixed.update(dict.fromkeys(jaxpr.constvars, True))
     for number, equation in enumerate(jaxpr.eqns):
@@ -127,7 +127,7 @@ def _inner(equation: Any) -> Any:
 
 
 def _at(closed: Any, place: Place, missing: Mapping[Place, Array]) -> Any:
-    """The result of one equation that follows from no argument."""
+    """Return the result of one equation that follows from no argument."""
     kept: dict[Place, Any] = {}
     _run(closed.jaxpr, closed.consts, [None] * len(closed.jaxpr.invars), missing, kept=kept, until=place)
     return kept[place]
@@ -142,7 +142,7 @@ def _run(
     kept: dict[Place, Any] | None = None,
     until: Place | None = None,
 ) -> list[Any]:
-    """A jaxpr with what is missing added; with ``until``, no further than that, and what follows from no argument."""
+    """Run a jaxpr with what is missing added; ``until`` ends it there, and then with what follows from no argument."""
     values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
 
     def read(atom: Any) -> Any:

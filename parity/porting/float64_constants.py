@@ -19,13 +19,13 @@ from parity.porting.port import Port
 from parity.recording.recording import Recording
 from parity.recording.thresholds import SOFTPLUS
 
-_SINGLE = np.finfo(np.float32).nmant
+_FLOAT32_MANTISSA_BITS = np.finfo(np.float32).nmant
 # Functions are replaced in modules, which all threads share.
 _REPLACING = threading.RLock()
 
 
 def prepared(recording: Recording, port: Port) -> Port:
-    """The same port, which means the same training in float64 as in the recorded dtype.
+    """Return a port that means the same training in float64 as in the recorded dtype.
 
     ``jnp.finfo(x.dtype).eps`` would be another epsilon in float64, a softplus above its threshold another function, and
     a table of constants another table.
@@ -38,7 +38,7 @@ def prepared(recording: Recording, port: Port) -> Port:
 
 
 class _Narrow:
-    """A function that finds the recorded dtype's limits and thresholds in a float64 run."""
+    """Return a function that finds the recorded dtype's limits and thresholds in a float64 run."""
 
     def __init__(self, dtype: np.dtype[Any], function: Callable[..., Any]) -> None:
         self._dtype, self._function = dtype, function
@@ -50,7 +50,7 @@ class _Narrow:
             return lambda kind: _Limits(finfo(self._dtype)) if _is_double(kind) else finfo(kind)
 
         replaced: dict[Any, Any] = {jnp.finfo: narrow(jnp.finfo), np.finfo: narrow(np.finfo)}
-        if np.finfo(self._dtype).nmant <= _SINGLE:
+        if np.finfo(self._dtype).nmant <= _FLOAT32_MANTISSA_BITS:
             replaced[jax.nn.softplus] = _thresholded
         if self._places is None:  # as late as can be: a port may import as it is made
             self._places = [place for function in replaced for place in function_holders.places(function, _LIBRARIES)]

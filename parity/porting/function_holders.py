@@ -11,7 +11,7 @@ from parity.capture import source_places
 
 
 class Place(NamedTuple):
-    """Where ``value`` is held, so that another can be put there and it can be put back."""
+    """Find where ``value`` is held, so that another can be put there and it can be put back."""
 
     holder: Any
     key: Any
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 def places(function: Any, libraries: Collection[str]) -> list[Place]:
-    """Where ``function`` is held by the modules called ``libraries``, and by what is a user's own.
+    """Find where ``function`` is held by the modules called ``libraries``, and by what is a user's own.
 
     What other modules hold stays theirs: libraries call the function for purposes of their own. So do functions that
     are defined in them, whose closures and defaults are left alone.

@@ -51,7 +51,7 @@ print(verdict)
 
 
 def write(recording: Recording, recording_file: str) -> str:
-    """A script that trains what was recorded, for a training that :func:`parity.port` can port.
+    """Write a script that trains what was recorded, for a training that :func:`parity.port` can port.
 
     Args:
         recording: of Linear, MSELoss and SGD.

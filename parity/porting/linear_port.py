@@ -24,7 +24,7 @@ _BRING_YOUR_OWN = (
 
 
 def port(recording: Recording) -> Port:
-    """The JAX counterpart of a recorded training, by itself.
+    """Make the JAX counterpart of a recorded training.
 
     Args:
         recording: of a training with ``torch.nn.Linear``, ``torch.nn.MSELoss`` and ``torch.optim.SGD``, every option.
@@ -104,7 +104,7 @@ def _refuse_broadcasting(recording: Recording) -> None:
 
 
 def _loss(recording: Recording) -> Any:
-    """The squared error, reshaped and scaled as the program does between its model and ``backward``."""
+    """Return the squared error, reshaped and scaled as the program does between its model and ``backward``."""
     settings = recording.loss.settings
     plain = functools.partial(jaxreg.mse_loss, reduction=settings["reduction"])
     scale, reshaped = settings.get("scale", 1.0), is_reshaped(recording)
@@ -125,7 +125,7 @@ def is_reshaped(recording: Recording) -> bool:
 
 
 def _sgd(recording: Recording) -> Any:
-    """One optimizer for all parameters, or one for each of them where they are trained differently or not at all."""
+    """Return one optimizer for all parameters, or one for each where they are trained differently or not at all."""
     settings = {name: _settings(recording, name) for name in recording.rules}
     first = next(iter(settings.values()))
     if not recording.frozen and all(other == first for other in settings.values()):
@@ -143,5 +143,5 @@ def _settings(recording: Recording, name: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=64)
 def _schedule(rates: tuple[float, ...]) -> Any:
-    """The recorded learning rates, step by step; the same rates give the same schedule."""
+    """Return the recorded learning rates as a schedule; the same rates give the same schedule."""
     return lambda step: jnp.asarray(rates)[step]

@@ -17,7 +17,7 @@ _ROLES = {
 }
 _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 # Layouts that the leaf's own name tells where the shape does not.
-_TURNED_ROLES = ("kernel", "w")
+_TRANSPOSED_ROLES = ("kernel", "w")
 _KEPT_ROLES = ("weight", "embedding", "scale", "gamma")
 _MOST_PAIRINGS = 5000
 
@@ -45,7 +45,7 @@ class _Search:
 
 
 def find(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> dict[str, str]:
-    """By PyTorch's name, the path of the leaf that holds it.
+    """Find, by PyTorch's name, the path of the leaf that holds it.
 
     What shapes force is settled first: a tensor that fits one leaf, a layer whose tensors together fit one layer. What
     is left is settled by names alone where those of both sides are the same, but for what a parameter is called and
@@ -78,7 +78,7 @@ def find(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> dict[str, 
 
 
 def candidates(name: str, shape: Shape, leaves: Mapping[str, Shape]) -> list[str]:
-    """The leaves of a fitting shape, as it is or transposed, that are not called something else."""
+    """Return the leaves of a fitting shape, as it is or transposed, that are not called something else."""
     role = _ROLE_OF.get(_last(name))
 
     def called_otherwise(path: str) -> bool:
@@ -96,7 +96,7 @@ def is_transposed(shape: Shape, path: str, has: Shape, name: str) -> bool | None
         return True
     if same_name(name, path):  # a port that takes PyTorch's names takes its layout too
         return False
-    if _last(path) in _TURNED_ROLES:
+    if _last(path) in _TRANSPOSED_ROLES:
         return True
     return False if _last(path) in _KEPT_ROLES else None
 
@@ -107,7 +107,7 @@ def same_name(name: str, path: str) -> bool:
 
 
 def natural(names: Sequence[str]) -> list[str]:
-    """Names in the order people count: ``layer2`` before ``layer10``."""
+    """Sort names as people count: ``layer2`` before ``layer10``."""
     return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
 
 
@@ -192,7 +192,7 @@ def _settle_pairs(possible: dict[str, dict[str, dict[str, set[str]]]]) -> None:
 
 
 def _together(search: _Search, names: Sequence[str], paths: Sequence[str]) -> dict[str, set[str]]:
-    """For each tensor of a layer, the leaves of another that it can be while all others find theirs; or nothing."""
+    """Return, for each tensor of a layer, the leaves that it can be while all others find theirs; or nothing."""
     within = set(paths)
     options = [search.open.get(name) or [search.found.get(name, "")] for name in names]
     allowed = [[path for path in some if path in within] for some in options]
@@ -221,7 +221,7 @@ def _by_names(search: _Search) -> bool:
 
 
 def _tangles(search: _Search) -> list[tuple[list[str], list[str]]]:
-    """The tensors that are left, in the smallest sets that share no leaf, with the leaves of each set."""
+    """Return the tensors that are left, in the smallest sets that share no leaf, with the leaves of each set."""
     sets: list[tuple[list[str], set[str]]] = []
     for name, paths in search.open.items():
         touching = [one for one in sets if one[1] & set(paths)]
@@ -231,7 +231,7 @@ def _tangles(search: _Search) -> list[tuple[list[str], list[str]]]:
 
 
 def _simplified(names: Sequence[str], without_beginning: bool) -> dict[str, str]:
-    """Each name by what matters of it: ``layers_0.kernel`` is ``layers.0.weight``, a common beginning left out."""
+    """Key each name by what matters of it: ``layers_0.kernel`` is ``layers.0.weight``, a common beginning left out."""
     plain = {name: _plain(name).split(".") for name in names}
     common = 0
     if without_beginning:
@@ -242,13 +242,13 @@ def _simplified(names: Sequence[str], without_beginning: bool) -> dict[str, str]
 
 
 def _plain(name: str) -> str:
-    """With the role's name in PyTorch, and numbers as parts of the path: Linen writes ``layers_0`` for a list's."""
+    """Use the role's name in PyTorch, and numbers as parts of the path: Linen writes ``layers_0`` for a list's."""
     last = _last(name)
     return re.sub(r"_(?=\d+\.)", ".", _owner(name) + ".") + _ROLE_OF.get(last, last)
 
 
 def suggestion(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> dict[str, str | list[str]]:
-    """What one might write as names: leaves in the order people count, for tensors in theirs; ``"..."`` for none left.
+    """Suggest what to write as names: leaves in the order people count, for tensors in theirs; ``"..."`` for none left.
 
     It is no answer, since the order of layers tells nothing for sure; but it is often what is meant.
     """

@@ -15,7 +15,7 @@ _STATE = nnx.All(nnx.Not(nnx.Param), nnx.Not(nnx.RngState), nnx.Not(nnx.Intermed
 
 
 def parts(model: nnx.Module) -> tuple[Any, Any, Callable[..., Any]]:
-    """Parameters, state and ``apply``; the state is ``None`` where there is none, and ``apply`` then does without it.
+    """Return parameters, state and ``apply``. Where there is no state it is ``None``, and ``apply`` does without it.
 
     The module keeps the mode it is in, ``train()`` or ``eval()``; its random streams start anew in every call.
     """
@@ -35,7 +35,7 @@ def parts(model: nnx.Module) -> tuple[Any, Any, Callable[..., Any]]:
 
 @contextlib.contextmanager
 def _any_dtype(model: nnx.Module) -> Iterator[None]:
-    """Layers compute in the dtype of their parameters: an Embed asked for none keeps the one that it was made with."""
+    """Let layers compute in the dtype of their parameters: an Embed keeps the one that it was made with."""
     embeds = [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.Embed)]
     fixed = [node for node in embeds if node.dtype == node.param_dtype]
     kept = [node.dtype for node in fixed]

@@ -33,7 +33,7 @@ def is_hole(value: Any) -> bool:
 
 
 def optimizer_state(state: Any, params: Any, keys: Collection[str] = ()) -> dict[str, Any]:
-    """Those parts of an Optax state that PyTorch keeps too, by PyTorch's key; each a tree like ``params``.
+    """Return those parts of an Optax state that PyTorch keeps too, by PyTorch's key; each a tree like ``params``.
 
     Where parameters are partitioned over several transformations, each keeps a part and a hole for the rest.
 
@@ -70,7 +70,7 @@ class ExactCounts:
         self._optimizer = optimizer
 
     def init(self, params: Any) -> Any:
-        """The first state, in the types that updates keep it in: an injected schedule's first rate was of int32."""
+        """Return the first state, in the types that updates keep: an injected schedule's first rate was of int32."""
         state = _counted(self._optimizer.init(params))
         if jax.dtypes.canonicalize_dtype(np.int64) != np.int64:
             return state
@@ -78,7 +78,7 @@ class ExactCounts:
         return jax.tree.map(lambda leaf, later: jnp.asarray(leaf, later.dtype), state, after)
 
     def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        """The updates and the next state; see :class:`optax.GradientTransformation`."""
+        """Return the updates and the next state; see :class:`optax.GradientTransformation`."""
         updates, state = self._optimizer.update(updates, state, params, **extra)
         return updates, _counted(state)
 
@@ -145,7 +145,7 @@ def scaled(state: Any, params: Any, factors: Mapping[str, Any], by: Callable[[An
 
 
 def uncovered(optimizer: optax.GradientTransformation, params: Any, recorded: Mapping[str, Any]) -> list[str]:
-    """The parts of the optimizer's state that a recording says nothing about, though its update changes them.
+    """Find the parts of the optimizer's state that a recording says nothing about, though its update changes them.
 
     Args:
         optimizer: whose state it is.
@@ -176,13 +176,13 @@ def uncovered(optimizer: optax.GradientTransformation, params: Any, recorded: Ma
 
 
 def parts(state: Any, params: Any) -> tuple[list[tuple[Any, bool]], Any]:
-    """The state's parts, each with whether it is a tree like the parameters, and how to put them together again."""
+    """Return the state's parts, each with whether it is a tree like the parameters, and how to join them again."""
     leaves, structure = _flat(state, params)
     return [(part, _expanded(part, params) is not None) for _, part in leaves], structure
 
 
 def _meaning(keys: Iterable[str]) -> dict[str, str]:
-    """What each field of an Optax state is called in PyTorch."""
+    """Return what each field of an Optax state is called in PyTorch."""
     order = [key for key in STATE_FIELDS if key in keys] + list(STATE_FIELDS)
     meaning: dict[str, str] = {}
     for key in order:
@@ -192,7 +192,7 @@ def _meaning(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _flat(state: Any, params: Any) -> tuple[list[tuple[Any, Any]], Any]:
-    """The state's parts with their paths: trees like the parameters stay whole, so that no name inside can mislead."""
+    """Return the state's parts with their paths: trees like the parameters stay whole: no name inside can mislead."""
     return jax.tree_util.tree_flatten_with_path(
         state, is_leaf=lambda part: is_hole(part) or _expanded(part, params) is not None
     )
@@ -239,7 +239,7 @@ def _first_whole(*parts: Any) -> Any:
 
 
 def _changed_by(optimizer: optax.GradientTransformation, params: Any, state: Any) -> set[Any]:
-    """The paths of those leaves of the state that an update reads and gives back as something else.
+    """Return the paths of those leaves of the state that an update reads and gives back as something else.
 
     A learning rate kept in the state is given back as it came; one that a schedule makes anew is read by nothing.
     """

@@ -37,7 +37,7 @@ class Names:
     buffers: Names | None = None
 
     def to_port(self, tensors: Mapping[str, Any], rest: Any = None) -> Any:
-        """PyTorch's tensors by name, in the port's structure and layout; other leaves are those of ``rest``."""
+        """Put PyTorch's tensors, by name, in the port's structure and layout; other leaves are those of ``rest``."""
         by_path = {} if rest is None else dict(zip(self.paths, self.structure.flatten_up_to(rest), strict=True))
         for name, place in self.places.items():
             if rest is None or name in tensors:
@@ -45,7 +45,7 @@ class Names:
         return jax.tree.unflatten(self.structure, [by_path[path] for path in self.paths])
 
     def from_port(self, tree: Any, is_hole: Callable[[Any], bool] = lambda _: False) -> dict[str, Any]:
-        """A tree like the port's, by PyTorch's names and in its layout; holes stay as they are."""
+        """Put a tree like the port's under PyTorch's names and in its layout; holes stay as they are."""
         leaves = dict(zip(self.paths, self.structure.flatten_up_to(tree), strict=True))
         found = {}
         for name, place in self.places.items():
@@ -60,7 +60,7 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 
 def of(port: Port, recording: Recording) -> Names:
-    """The mapping between a recording's parameters and buffers and a port's.
+    """Find the mapping between a recording's parameters and buffers and a port's.
 
     Raises:
         PortError: they cannot be matched, or in more than one way; the message says what to write.
@@ -106,7 +106,7 @@ def _leaves(tree: Any) -> tuple[dict[str, Shape], Any]:
 
 
 def _of_buffers(port: Port, recording: Recording) -> Names | None:
-    """Those buffers that training changes must have a place; constants and counts of batches need none."""
+    """Map the buffers: those that training changes must have a place; constants and counts of batches need none."""
     floating = {n: b for n, b in recording.initial_buffers.items() if np.issubdtype(b.dtype, np.floating)}
     changing = {name: values for name, values in floating.items() if _changes(name, values, recording)}
     if port.state is None:
@@ -241,7 +241,7 @@ def _mismatch(what: str, shapes: Mapping[str, Shape], leaves: Mapping[str, Shape
 
 
 def _besides(shapes: Mapping[str, Shape], leaves: Mapping[str, Shape]) -> str:
-    """Advice where the port has a leaf more than PyTorch, of a shape that another tensor has: a tied weight's copy."""
+    """Give advice where the port has a leaf more than PyTorch, of another tensor's shape: a tied weight's copy."""
     fits = {name: name_matching.candidates(name, shape, leaves) for name, shape in shapes.items()}
     held = {path: [name for name in shapes if path in fits[name]] for path in leaves}
     placed = {name for names in held.values() for name in names}

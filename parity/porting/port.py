@@ -70,7 +70,7 @@ class Port:
         optimizer: optax.GradientTransformation,
         names: Mapping[str, str | Sequence[str]] | None = None,
     ) -> Port:
-        """A port from a Flax NNX module, whose :class:`flax.nnx.Param` values are the parameters.
+        """Make a port from a Flax NNX module, whose :class:`flax.nnx.Param` values are the parameters.
 
         The port starts from the weights that ``model`` has. Copy the recorded ones into it first where both trainings
         are to start alike: ``recording.initial``, kernels of linear layers transposed.
@@ -90,7 +90,7 @@ class Port:
 
 
 def check(port: Any) -> Port:
-    """A port whose parts are of the kinds that they should be.
+    """Check that a port's parts are of the kinds that they should be.
 
     Raises:
         PortError: with the first that is not.
@@ -114,7 +114,7 @@ def check(port: Any) -> Port:
 
 
 def without_dropout(port: Port) -> Port:
-    """The same port with its NNX module's Dropout layers off; a port that is a function drops what it will."""
+    """Return the same port with its NNX module's Dropout layers off; a port that is a function drops what it will."""
     if port._module is None:
         return port
     quiet = nnx.clone(port._module)
@@ -144,7 +144,7 @@ def arrays(state: Any) -> Any:
 
 
 def of_arrays(port: Port) -> Port:
-    """The same port with nothing but arrays in ``params`` and ``state``, so that JAX can trace it; at most once.
+    """Return the same port with nothing but arrays in ``params`` and ``state``, so that JAX can trace it; at most once.
 
     Its optimizer counts its steps exactly in float64 runs: see :class:`parity.porting.optax_state.ExactCounts`.
     """

@@ -30,11 +30,11 @@ class Leaf:
         return f"{self.path}.T" if self.transposed else self.path
 
     def to_port(self, tensor: Any) -> Any:
-        """PyTorch's tensor as the port keeps it."""
+        """Return PyTorch's tensor as the port keeps it."""
         return (turn(tensor) if self.transposed else tensor).reshape(self.shape)
 
     def from_port(self, leaf: Any) -> Any:
-        """The port's leaf as PyTorch keeps it."""
+        """Return the port's leaf as PyTorch keeps it."""
         if not self.transposed:
             return leaf.reshape(self.source)
         order = _order(len(self.source))
@@ -62,7 +62,7 @@ class Place:
         return self.leaves[0].transposed
 
     def to_port(self, tensor: Any) -> dict[str, Any]:
-        """The leaves that hold ``tensor``, by path."""
+        """Return the leaves that hold ``tensor``, by path."""
         if len(self.leaves) == 1:
             return {self.path: self.leaves[0].to_port(tensor)}
         found, row = {}, 0
@@ -72,7 +72,7 @@ class Place:
         return found
 
     def from_port(self, leaves: Sequence[Any], joined: Callable[[Sequence[Any]], Any]) -> Any:
-        """PyTorch's tensor from the port's leaves, which ``joined`` puts one after the other."""
+        """Return PyTorch's tensor from the port's leaves, which ``joined`` puts one after the other."""
         parts = [leaf.from_port(value) for leaf, value in zip(self.leaves, leaves, strict=True)]
         return parts[0] if len(parts) == 1 else joined(parts)
 
@@ -82,12 +82,12 @@ def _order(rank: int) -> tuple[int, ...]:
 
 
 def turned(shape: Shape) -> Shape:
-    """The shape after ``.T``: (out, in, spatial...) to (spatial..., in, out); a matrix's transpose."""
+    """Return the shape after ``.T``: (out, in, spatial...) to (spatial..., in, out); a matrix's transpose."""
     return tuple(shape[axis] for axis in _order(len(shape))) if len(shape) > 1 else shape
 
 
 def turn(tensor: Any) -> Any:
-    """The tensor after ``.T``; see :func:`turned`."""
+    """Return the tensor after ``.T``; see :func:`turned`."""
     return tensor.transpose(_order(tensor.ndim))
 
 
@@ -116,7 +116,7 @@ def fits(source: Shape, shape: Shape, transposed: bool) -> bool:
 
 
 def fused(source: Shape, shapes: Sequence[Shape], turns: Sequence[bool]) -> list[Shape] | None:
-    """The shapes of the parts of a tensor that several leaves hold, cut along its first axis; ``None``: they do not."""
+    """Return the shapes of the parts of a tensor that several leaves hold, cut along its first axis, or ``None``."""
     if not source:
         return None
     width = math.prod(source[1:])

@@ -16,11 +16,11 @@ from parity.recording.recording import Array, Recording
 
 Parts = tuple[int, ...]
 # JAX has 64-bit whole numbers in its 64-bit mode only; a port is given the same kind in both precisions.
-_NARROWER = {np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.uint32}
+_JAX_INTEGER_OF = {np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.uint32}
 
 
 def numbers(tree: Any, dtype: np.dtype[Any]) -> Any:
-    """A tree of NumPy arrays: floating ones in ``dtype``, whole numbers in 32 bits, others as they are.
+    """Return a tree of NumPy arrays: floating ones in ``dtype``, whole numbers in 32 bits, others as they are.
 
     Raises:
         PortError: a whole number does not fit.
@@ -29,7 +29,7 @@ def numbers(tree: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def cast(tree: Any, dtype: np.dtype[Any]) -> Any:
-    """The same on JAX's default device."""
+    """Do the same on JAX's default device."""
 
     def placed(leaf: Any) -> Any:
         is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
@@ -42,7 +42,7 @@ def _narrowed(leaf: Any, dtype: np.dtype[Any]) -> Array:
     array = np.asarray(leaf)
     if jnp.issubdtype(array.dtype, jnp.floating):
         return array.astype(dtype, copy=False)
-    narrow = _NARROWER.get(array.dtype)
+    narrow = _JAX_INTEGER_OF.get(array.dtype)
     if narrow is None:
         return array
     limits = np.iinfo(narrow)
@@ -77,7 +77,7 @@ class Feed:
         return all((jax.tree.structure(batch), _shapes(batch), parts) == first for batch, parts in rest)
 
     def of_steps(self, steps: Array) -> Feed:
-        """For these steps alone, with the batches that they need."""
+        """Return the feed of these steps alone, with the batches that they need."""
         places, order = np.unique(self.order[steps], return_inverse=True)
         return Feed(tuple(self.batches[p] for p in places), tuple(self.parts[p] for p in places), order)
 
@@ -87,13 +87,13 @@ def _shapes(batch: Any) -> list[Any]:
 
 
 def recorded(recording: Recording, dtype: np.dtype[Any]) -> Feed:
-    """What the recorded steps were fed."""
+    """Return what the recorded steps were fed."""
     batches = tuple(numbers((batch.inputs, batch.targets), dtype) for batch in recording.batches)
     return Feed(batches, tuple(batch.parts for batch in recording.batches), np.asarray(recording.batch_of_step))
 
 
 def own(given: Sequence[Any], recording: Recording, dtype: np.dtype[Any]) -> Feed:
-    """What a port feeds itself that brings batches, one for each step.
+    """Return what a port feeds itself that brings batches, one for each step.
 
     Raises:
         PortError: it has batches for more steps than PyTorch made, or fewer.
@@ -130,5 +130,5 @@ def _pairs(batches: Sequence[Any], steps: int) -> list[tuple[Any, Any]]:
 
 
 def rows(batch: Any) -> int:
-    """The rows of a batch, from its first array that has any."""
+    """Count the rows of a batch, from its first array that has any."""
     return next((int(np.shape(leaf)[0]) for leaf in jax.tree.leaves(batch) if np.ndim(leaf)), 1)

@@ -142,7 +142,7 @@ def training(session: Session) -> Callable[[], Any]:
 
 
 def types_of(dtype: np.dtype[Any]) -> Any:
-    """JAX's 64-bit types for a float64 training: without them it would cut float64 to float32 and say nothing."""
+    """Switch JAX's 64-bit types on for a float64 training: without them JAX cuts float64 to float32 in silence."""
     return jax.enable_x64(dtype == np.float64)
 
 
@@ -171,7 +171,7 @@ def failures_as_port_errors(recording: Recording, when: str = "when it is run") 
 
 
 def _fed(recording: Recording) -> str:
-    """What the port's functions are given, where that is a tuple, which a port may not expect."""
+    """Say what the port's functions are given, where that is a tuple, which a port may not expect."""
     batch, told = recording.batches[0], ""
     for name, tree in (("inputs", batch.inputs), ("targets", batch.targets)):
         if isinstance(tree, tuple):
@@ -182,7 +182,7 @@ def _fed(recording: Recording) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The last line that an error went through and that is the port's own: neither parity's nor a library's."""
+    """Name the last line that an error went through and that is the port's own: neither parity's nor a library's."""
     found = ""
     for frame, line in source_places.passed(error):
         file = frame.f_code.co_filename

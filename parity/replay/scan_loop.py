@@ -20,7 +20,7 @@ from parity.replay.session import Session
 from parity.replay.step import Carry, Step
 
 # Bytes of recorded tensors that are laid out for JAX at once.
-_AT_ONCE = 2**28
+_BYTES_AT_ONCE = 2**28
 
 
 def locked(session: Session, dtype: np.dtype[Any]) -> tuple[Trace, StateSource]:
@@ -51,12 +51,12 @@ def locked(session: Session, dtype: np.dtype[Any]) -> tuple[Trace, StateSource]:
 
 
 def chunks(start: int, stop: int, recording: Recording, dtype: np.dtype[Any]) -> list[slice]:
-    """Rows in pieces of about one size, none of them with more than a bounded number of bytes."""
+    """Cut rows into pieces of about one size, none of them with more than a bounded number of bytes."""
     if start == stop:
         return []
     size = 2 * sum(values.size for values in recording.initial.values())
     size += sum(values[0].size for some in recording.observed.state.values() for values in some.values())
-    number = max(1, -(-(stop - start) * size * dtype.itemsize // _AT_ONCE))
+    number = max(1, -(-(stop - start) * size * dtype.itemsize // _BYTES_AT_ONCE))
     length = -(-(stop - start) // min(number, stop - start))
     return [slice(at, min(at + length, stop)) for at in range(start, stop, length)]
 
@@ -74,7 +74,7 @@ def _unjudged(trace: Trace, judged: int) -> Trace:
 
 @functools.cache
 def quick_options() -> dict[str, Any] | None:
-    """Options that let XLA's CPU compiler skip what makes code fast; ``None`` where this version does not know them."""
+    """Return options that let XLA's CPU compiler skip what makes code fast, or ``None`` if it does not know them."""
     options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
     try:
         jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
@@ -105,7 +105,7 @@ class ScanLoop:
         self._whole = jax.jit(whole, static_argnums=(4, 5), compiler_options=options)
 
     def run(self, carry: Any, xs: Any, feed: Feed, recorder: StepRecorder, rows: slice) -> Any:
-        """The steps of ``xs``, one after the other; what they make goes to ``rows`` of ``recorder``."""
+        """Run the steps of ``xs``, one after the other; what they make goes to ``rows`` of ``recorder``."""
         if feed.uniform:
             order, single = jnp.asarray(feed.order, jnp.int32), len(feed.batches) == 1
             carry, made = self._whole(carry, xs, stacked(feed), order, feed.parts[0], single)
@@ -120,14 +120,14 @@ class ScanLoop:
 
 
 def stacked(feed: Feed) -> Any:
-    """All batches along a new first axis; a single batch as it is, so that it is not looked up anew at every step."""
+    """Stack all batches along a new first axis; a single batch stays as it is, and is not looked up at every step."""
     if len(feed.batches) == 1:
         return jax.tree.map(jnp.asarray, feed.batches[0])
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *feed.batches)
 
 
 def chosen(data: Any, place: Any, single: bool) -> Any:
-    """The batch at ``place`` of :func:`stacked` ones."""
+    """Return the batch at ``place`` of :func:`stacked` ones."""
     return data if single else jax.tree.map(lambda leaf: leaf[place], data)
 
 
@@ -155,7 +155,7 @@ def free(session: Session, dtype: np.dtype[Any]) -> tuple[Trace, dict[int, Any]]
 
 
 def _rows(trace: Trace, rows: Array) -> Trace:
-    """Tensors of some of the rows; the losses stay those of all steps."""
+    """Keep the tensors of some of the rows; the losses stay those of all steps."""
     if len(rows) == len(trace.predictions):
         return trace
 
@@ -173,7 +173,7 @@ def _rows(trace: Trace, rows: Array) -> Trace:
 
 
 def _free_at_once(step: Step, carry: Any, feed: Feed, slots: Array, recorder: StepRecorder) -> Array:
-    """One program. Every step writes to the slot of the next kept one, which comes last and stays."""
+    """Run one program in which every step writes to the slot of the next kept one, which comes last and stays."""
     # Steps after the last kept one, if any, write to a slot of their own.
     slot_of_step = np.searchsorted(slots, np.arange(len(feed.order)))
     single, parts = len(feed.batches) == 1, feed.parts[0]
@@ -199,7 +199,7 @@ def _free_at_once(step: Step, carry: Any, feed: Feed, slots: Array, recorder: St
 
 
 def _free_one_by_one(step: Step, carry: Any, feed: Feed, slots: Array, recorder: StepRecorder) -> Array:
-    """A program for each shape of the batches."""
+    """Run a program for each shape of the batches."""
     compiled = jax.jit(step, static_argnums=3)
     losses, row_of = [], {int(step): row for row, step in enumerate(slots)}
     for number, place in enumerate(feed.order):
@@ -219,7 +219,7 @@ class StepRecorder:
         self._kept: Any = None
 
     def add(self, rows: slice, made: Any) -> None:
-        """What the steps of ``rows`` made, with a leading axis."""
+        """Keep what the steps of ``rows`` made, with a leading axis."""
         predictions, *others = jax.tree.map(np.asarray, made)
         self._predictions += [jax.tree.map(lambda leaf: leaf[i], predictions) for i in range(rows.stop - rows.start)]  # noqa: B023
         if rows == slice(0, self._rows):
@@ -236,7 +236,7 @@ class StepRecorder:
         return self._kept[5]
 
     def trace(self) -> Trace:
-        """All rows; the losses are theirs alone."""
+        """Return all rows; the losses are theirs alone."""
         losses, gradients, buffers, state, weights, *_ = self._kept
         return Trace(tuple(self._predictions), losses, gradients, state, weights, buffers)
 

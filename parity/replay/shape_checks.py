@@ -52,7 +52,7 @@ def _check_loss(loss: Any, step: int) -> None:
 
 
 def _check_predictions(made: list[Any], recorded: Any, step: int) -> None:
-    """Leaf by leaf the same number of elements: a program may reshape what its model gave before it takes the loss."""
+    """Require the same number of elements in each leaf: a program may reshape predictions before it takes the loss."""
     theirs = [np.shape(leaf) for leaf in jax.tree.leaves(recorded)]
     if len(made[0]) != len(theirs):
         raise PortError(
