@@ -106,7 +106,7 @@ class Walk:
         before, named = (named_state(names, each, params, keys) for each in (kept, after))
         made = (predictions, value, names.from_port(own), named_buffers(names, state), named, names.from_port(moved))
         theirs: Any = None
-        if self._rule is not None and self._rule.follows(before):
+        if self._rule is not None and self._rule.has_state(before):
             theirs = self._rule.update(names.from_port(params), names.from_port(taken), before, constants, first)
         return (moved, after, state), made, theirs
 

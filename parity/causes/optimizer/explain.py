@@ -12,14 +12,15 @@ from parity.causes.alternatives import either, within
 from parity.causes.decimals import digits
 from parity.causes.evidence import Case
 from parity.causes.optimizer import learning_rate
+from parity.causes.optimizer.course import course
 from parity.causes.optimizer.faults import Variant, epsilon_outside, variants
 from parity.causes.optimizer.fit_setting import Change, estimate
 from parity.causes.optimizer.library_defaults import OPTAX_NAMES, library_defaults
-from parity.causes.optimizer.rules import Rule, course
 from parity.causes.optimizer.steps import Columns, columns, near
 from parity.judging.cause import Cause
 from parity.judging.finding import Finding
-from parity.recording.clipping import EPSILON
+from parity.optimizers.clipping import NORM_EPSILON
+from parity.optimizers.rule import OptimizerRule
 
 _EPSILONS = tuple(10.0**power for power in range(-12, 0))
 _SHARES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
@@ -32,7 +33,7 @@ def optimizers(case: Case) -> list[Cause]:
     steps = None if first is None else columns(case.recording, case.replay, first.step or 0)
     if first is None or steps is None:
         return []
-    own = course(steps.kind, steps.rule, steps.fed)
+    own = course(steps.rule, steps.fed)
     # The reference is PyTorch's rule only if it does what PyTorch did; and then it must not explain the port too.
     if not near(steps.torch, own.weights.value, own.weights.slack) or steps.explained(own):
         return []
@@ -50,7 +51,7 @@ def _cause(first: Finding, variant: Variant, agreement: float) -> Cause:
 
 def _switches(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
     for variant in (*variants(steps), *library_defaults(steps)):
-        made = course(steps.kind, variant.rule, steps.fed)
+        made = course(variant.rule, steps.fed)
         if steps.explained(made):
             yield _cause(first, variant, steps.agreement(made))
 
@@ -83,19 +84,19 @@ def _by_tensor(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
         named = ", ".join(steps.names[number] for number in guilty)
         changed = np.isin(steps.owner, guilty)
         mixed = _mixed(rule, faulty, changed)
-        agreement = steps.agreement(course(steps.kind, mixed, steps.fed))
+        agreement = steps.agreement(course(mixed, steps.fed))
         sentence = f"{named} {what} in the port: with PyTorch's rule so changed, it gives the port's steps "
         sentence += within(agreement)
         yield Cause(name, sentence, fix, first.stage, first.tensor, first.step or 0, agreement)
 
 
-def _mixed(rule: Rule, faulty: Rule, changed: Any) -> Rule:
+def _mixed(rule: OptimizerRule, faulty: OptimizerRule, changed: Any) -> OptimizerRule:
     decay = np.where(changed, faulty.weight_decay, rule.weight_decay)
     return dataclasses.replace(rule, weight_decay=decay, frozen=np.where(changed, faulty.frozen, rule.frozen))
 
 
-def _explained_columns(steps: Columns, rule: Rule) -> Any:
-    made = course(steps.kind, rule, steps.fed).weights
+def _explained_columns(steps: Columns, rule: OptimizerRule) -> Any:
+    made = course(rule, steps.fed).weights
     with np.errstate(invalid="ignore"):
         return (np.abs(steps.jax - made.value) <= made.slack).all(0)
 
@@ -122,7 +123,9 @@ class _Unknown:
 def _unknowns(steps: Columns) -> Iterator[_Unknown]:
     rule = steps.rule
 
-    def setting(name: str, field: str, starts: tuple[float, ...], base: Rule = rule, said: str = "") -> _Unknown:
+    def setting(
+        name: str, field: str, starts: tuple[float, ...], base: OptimizerRule = rule, said: str = ""
+    ) -> _Unknown:
         own = getattr(rule, field)
         known = np.unique(np.asarray(own))
         return _Unknown(
@@ -149,13 +152,13 @@ def _unknowns(steps: Columns) -> Iterator[_Unknown]:
         inside = dataclasses.replace(rule, eps_place="inside")
         yield setting("epsilon inside the root", "eps", _EPSILONS, inside, "eps under the root")
         if steps.kind in ("RMSprop", "Adagrad"):
-            yield setting("initial accumulator", "start", (0.1, 1.0), said="the initial accumulator")
+            yield setting("initial accumulator", "initial_accumulator", (0.1, 1.0), said="the initial accumulator")
         if steps.kind == "Adagrad":
             yield setting("learning rate decay", "lr_decay", (1e-3, 1e-2, 0.1), said="lr_decay")
     sizes = tuple(float(np.quantile(steps.fed.norms, share)) * 0.9 for share in (0, 0.25, 0.5, 0.75, 1))
     sizes += (1.0, 0.5, 0.1)
-    for epsilon in (0.0, EPSILON):  # Optax adds nothing to the norm, PyTorch a millionth
-        of_norm = lambda value, epsilon=epsilon: dataclasses.replace(rule, clip_norm=abs(value), clip_eps=epsilon)  # noqa: E731
+    for epsilon in (0.0, NORM_EPSILON):  # Optax adds nothing to the norm, PyTorch a millionth
+        of_norm = lambda value, epsilon=epsilon: dataclasses.replace(rule, clip_norm=abs(value), clip_epsilon=epsilon)  # noqa: E731
         yield _Unknown("gradient clipping", "the largest norm", of_norm, sizes, np.inf)
     largest = np.abs(steps.fed.gradients).max(1)
     values = tuple(float(np.quantile(largest, share)) * part for share in (0, 1) for part in (0.9, 0.5, 0.1))

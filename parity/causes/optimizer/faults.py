@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.causes.optimizer.rules import Rule
 from parity.causes.optimizer.steps import Columns
+from parity.optimizers.rule import OptimizerRule
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,7 +17,7 @@ class Variant:
     """One fault: its stable name, the rule with it, how it reads, and what to write instead."""
 
     name: str
-    rule: Rule
+    rule: OptimizerRule
     what: str
     fix: str
 
@@ -64,7 +64,7 @@ def _clips(columns: Columns) -> Iterator[Variant]:
     if np.isfinite(rule.clip_norm):
         yield Variant(
             "epsilon of the clipped norm",
-            dataclasses.replace(rule, clip_eps=0.0),
+            dataclasses.replace(rule, clip_epsilon=0.0),
             "gradients are divided by their norm, to which PyTorch adds 1e-6",
             _BY_NORM.format(rule.clip_norm),
         )
@@ -76,7 +76,7 @@ def _clips(columns: Columns) -> Iterator[Variant]:
         if np.isfinite(limit):
             yield Variant(
                 "gradient clipping",
-                dataclasses.replace(rule, **{own: np.inf, other: limit}, clip_eps=0.0),
+                dataclasses.replace(rule, **{own: np.inf, other: limit}, clip_epsilon=0.0),
                 f"the port clips the gradients {has}, which PyTorch does not",
                 wanted.format(limit),
             )
@@ -141,7 +141,7 @@ def _sgd(columns: Columns) -> Iterator[Variant]:
         )
 
 
-def _nesterov_missing(rule: Rule) -> Variant:
+def _nesterov_missing(rule: OptimizerRule) -> Variant:
     return Variant(
         "Nesterov missing",
         dataclasses.replace(rule, nesterov=""),
@@ -262,9 +262,9 @@ def _adagrad(columns: Columns) -> Iterator[Variant]:
     yield _epsilon_inside(columns)
     yield Variant(
         "initial accumulator",
-        dataclasses.replace(rule, start=0.1),
+        dataclasses.replace(rule, initial_accumulator=0.1),
         "the port's sum of squares starts from 0.1, Optax's own default",
-        f"set initial_accumulator_value={shown(rule.start)}",
+        f"set initial_accumulator_value={shown(rule.initial_accumulator)}",
     )
     if np.any(rule.lr_decay):
         yield Variant(

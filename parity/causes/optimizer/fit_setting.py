@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from parity.causes.decimals import shortest
-from parity.causes.optimizer.rules import Course, Rule, course
+from parity.causes.optimizer.course import Course, course
 from parity.causes.optimizer.steps import Columns
+from parity.optimizers.rule import OptimizerRule
 
 # Steps that a number is first found from; all of them confirm it.
 _FIRST = 4
 _ROUNDS = 25
 _HALVINGS = 6
 
-Change = Callable[[float], Rule]
+Change = Callable[[float], OptimizerRule]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ def estimate(columns: Columns, change: Change, starts: Iterable[float]) -> Estim
     port = columns.jax[:_FIRST]
 
     def distance(value: float) -> tuple[np.ndarray, np.ndarray]:
-        made = course(columns.kind, change(value), short).weights
+        made = course(change(value), short).weights
         unit = np.maximum(made.slack, np.finfo(np.float64).tiny)
         return ((made.value - port) / unit).reshape(-1), unit.reshape(-1)
 
@@ -49,7 +50,7 @@ def estimate(columns: Columns, change: Change, starts: Iterable[float]) -> Estim
                 continue
             value, slack = found
             for tried in (shortest(value, slack), value):
-                made = course(columns.kind, change(tried), columns.fed)
+                made = course(change(tried), columns.fed)
                 if columns.explained(made):
                     return Estimate(tried, slack, made)
     return None

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.causes.decimals import digits, shortest
+from parity.causes.optimizer.course import Course, course
 from parity.causes.optimizer.faults import Variant
-from parity.causes.optimizer.rules import Course, course
 from parity.causes.optimizer.steps import Columns
 from parity.recording.recording import Array, Recording
 
@@ -50,7 +50,7 @@ def explanations(steps: Columns, recording: Recording) -> Iterator[tuple[Variant
 
 def _read(steps: Columns, chosen: Array) -> _Read | None:
     """The rate of each step at which the weights move as PyTorch's rule moves them, where there is one."""
-    own = course(steps.kind, steps.rule, steps.fed).weights
+    own = course(steps.rule, steps.fed).weights
     moved = (steps.fed.weights - own.value)[:, chosen]
     port = (steps.fed.weights - steps.jax)[:, chosen]
     slack = np.maximum(own.slack, np.finfo(np.float64).tiny)[:, chosen]
@@ -73,7 +73,7 @@ def _read(steps: Columns, chosen: Array) -> _Read | None:
 
 def _course(steps: Columns, rates: Array) -> Course:
     spread = np.broadcast_to(rates[:, None], steps.rule.rates.shape)
-    return course(steps.kind, dataclasses.replace(steps.rule, rates=spread), steps.fed)
+    return course(dataclasses.replace(steps.rule, rates=spread), steps.fed)
 
 
 def _near(read: _Read, rates: Array) -> bool:
@@ -173,6 +173,6 @@ def _of_some(steps: Columns) -> Iterator[tuple[Variant, Course]]:
         rates[:, chosen] *= factor
         if factor != 1:
             told.append((factor, float(slack[best]), f" of {name}"))
-    made = course(steps.kind, dataclasses.replace(steps.rule, rates=rates), steps.fed)
+    made = course(dataclasses.replace(steps.rule, rates=rates), steps.fed)
     if told and steps.explained(made) and len(told) < len(steps.names):
         yield _said(steps, *told[0]), made

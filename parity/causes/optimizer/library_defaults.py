@@ -26,7 +26,9 @@ def library_defaults(columns: Columns) -> Iterator[Variant]:
             ("optax.rmsprop", {"alpha": 0.9, "eps": 1e-8, "eps_place": "inside", "momentum": 0.0}),
             ("Keras's RMSprop", {"alpha": 0.9, "eps": 1e-7, "eps_place": "inside", "momentum": 0.0}),
         ),
-        "Adagrad": (("optax.adagrad", {"start": 0.1, "eps": 1e-7, "eps_place": "inside", "lr_decay": 0.0}),),
+        "Adagrad": (
+            ("optax.adagrad", {"initial_accumulator": 0.1, "eps": 1e-7, "eps_place": "inside", "lr_decay": 0.0}),
+        ),
     }
     for whose, settings in known.get("AdamW" if columns.kind == "Adam" and decoupled else columns.kind, ()):
         changed = {name: value for name, value in settings.items() if np.any(np.asarray(getattr(rule, name)) != value)}
@@ -42,14 +44,14 @@ def library_defaults(columns: Columns) -> Iterator[Variant]:
 
 # Settings by Optax's names.
 OPTAX_NAMES = {"beta1": "b1", "beta2": "b2", "alpha": "decay", "the initial accumulator": "initial_accumulator_value"}
-_TOLD = {**OPTAX_NAMES, "eps_place": "eps_in_sqrt", "start": "initial_accumulator_value"}
+_TOLD = {**OPTAX_NAMES, "eps_place": "eps_in_sqrt", "initial_accumulator": "initial_accumulator_value"}
 
 
 # The faults by the names that they have alone.
 _NAMED = {
     "eps": "epsilon",
     "eps_place": "epsilon inside the root",
-    "start": "initial accumulator",
+    "initial_accumulator": "initial accumulator",
     "weight_decay": "decay",
 }
 
