@@ -15,7 +15,7 @@ from parity.recording.recording import Array
 _MOST = 40_000_000
 
 
-class Flat:
+class FlatTree:
     """A tree's floating leaves as one vector, the others kept aside."""
 
     def __init__(self, tree: Any) -> None:
@@ -63,7 +63,7 @@ def step_maps(
         ``(steps, p, p)``, or ``(1, p, p)`` where all are the same.
     """
     first = jax.tree.map(lambda leaf: leaf[0], states)
-    weights, kept = Flat(params), Flat(first)
+    weights, kept = FlatTree(params), FlatTree(first)
     size = weights.size + kept.size
     if size**2 * len(order) > _MOST or weights.size * max(map(_elements, batches)) * len(batches) > _MOST:
         return None

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from parity.bounds import monte_carlo
-from parity.bounds.propagation import Walk
+from parity.bounds.propagation import BoundPropagation
 from parity.porting import parameter_names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace
@@ -62,17 +62,18 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doub
     own, double = Format.of(recording.dtype.name), Format.of("float64")
     with types_of(np.dtype(np.float64)), jax.default_device(jax.devices("cpu")[0]):
         port, names = of_arrays(port), parameter_names.of(port, recording)
-        walk = Walk(port, names, recording, doubt)
-        free, open_from = walk.free(own)
-        free, (free64, open_from64) = _compact(free, own), walk.free(double)
-        locked = _compact(walk.locked(own), own)
-        likely = _compact(walk.locked(own, likely=True), own, like=locked)
-        locked64 = walk.locked(double)
+        propagation = BoundPropagation(port, names, recording, doubt)
+        free, open_from = propagation.free(own)
+        free, (free64, open_from64) = _compact(free, own), propagation.free(double)
+        locked = _compact(propagation.locked(own), own)
+        likely = _compact(propagation.locked(own, likely=True), own, like=locked)
+        locked64 = propagation.locked(double)
         sampled = monte_carlo.loose(locked64, recording)
         if sampled:
-            locked64 = monte_carlo.sharpened(locked64, port, names, walk.arguments(), quick=walk.quick)
+            arguments, quick = propagation.arguments(), propagation.quick
+            locked64 = monte_carlo.cap_by_samples(locked64, port, names, arguments, quick=quick)
         if exact is not None and open_from64 is not None:
-            free64 = monte_carlo.shadowed(free64, locked64, exact, port, names, recording)
+            free64 = monte_carlo.cap_by_perturbed_run(free64, locked64, exact, port, names, recording)
             sampled = (*sampled, "trajectory")
         return Bounds(
             locked=locked,

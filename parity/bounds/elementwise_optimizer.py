@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from parity.porting.optax_state import is_hole, parts
 from parity.replay import scan_loop
+from parity.rounding import jaxprs
 
 # What makes each element of its result from the elements at that place alone.
 _ELEMENTWISE = {
@@ -25,10 +26,11 @@ _ELEMENTWISE = {
     "gt", "ge", "and", "or", "not", "xor", "is_finite", "convert_element_type", "broadcast_in_dim", "copy", "add_any",
     "stop_gradient", "floor", "ceil", "round", "rem", "nextafter", "real", "pvary",
 }  # fmt: skip
+_CALLS = ("jit", "pjit", "custom_jvp_call", "closed_call", "core_call")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Flat:
+class VectorOptimizer:
     """The optimizer on one vector; see :func:`of`."""
 
     optimizer: optax.GradientTransformation
@@ -46,7 +48,7 @@ class Flat:
         return apart(optax.apply_updates(joined, updates)), tree.unflatten(after)
 
 
-def of(optimizer: optax.GradientTransformation, params: Any) -> Flat | None:
+def of(optimizer: optax.GradientTransformation, params: Any) -> VectorOptimizer | None:
     """The optimizer on a vector, where that is the same: ``None`` where it is not, or is not known to be.
 
     Every operation of its update must be elementwise, so that no element can matter to another, and three steps on
@@ -60,19 +62,19 @@ def of(optimizer: optax.GradientTransformation, params: Any) -> Flat | None:
             return None
         if not _is_elementwise(jax.make_jaxpr(optimizer.update)(params, state, params).jaxpr):
             return None
-        return Flat(optimizer) if _same(optimizer, params) else None
+        return VectorOptimizer(optimizer) if _same(optimizer, params) else None
     except Exception:  # an optimizer of somebody's own that takes no vector; it is followed as it is
         return None
 
 
-def _is_elementwise(jaxpr: Any) -> bool:
+def _is_elementwise(jaxpr: jaxprs.Jaxpr) -> bool:
     for eqn in jaxpr.eqns:
-        inner = next((eqn.params[name] for name in ("jaxpr", "call_jaxpr") if name in eqn.params), None)
-        if inner is not None and eqn.primitive.name in ("jit", "pjit", "custom_jvp_call", "closed_call", "core_call"):
-            if not _is_elementwise(getattr(inner, "jaxpr", inner)):
+        inner = jaxprs.called(eqn)
+        if inner is not None and eqn.primitive.name in _CALLS:
+            if not _is_elementwise(jaxprs.opened(inner)[0]):
                 return False
             continue
-        shapes = {atom.aval.shape for atom in [*eqn.invars, *eqn.outvars] if atom.aval.shape}
+        shapes = {shape for atom in [*eqn.invars, *eqn.outvars] if (shape := jaxprs.shape_of(atom))}
         # Among scalars alone anything goes but chance.
         known = eqn.primitive.name in _ELEMENTWISE or (not shapes and "random" not in eqn.primitive.name)
         if not known or len(shapes) > 1:
@@ -83,7 +85,7 @@ def _is_elementwise(jaxpr: Any) -> bool:
 def _same(optimizer: optax.GradientTransformation, params: Any) -> bool:
     rng = np.random.default_rng(0)
     # As many axes as the parameters have, and few elements: where one cannot matter to another, more show nothing.
-    flat = Flat(optimizer)
+    flat = VectorOptimizer(optimizer)
 
     def drawn() -> Any:
         return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal([min(3, n) for n in np.shape(leaf)])), params)

@@ -67,7 +67,7 @@ def _largest(values: Array) -> float:
     return float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))
 
 
-def sharpened(bounds: Trace, port: Port, names: Names, arguments: Arguments, *, quick: bool) -> Trace:
+def cap_by_samples(bounds: Trace, port: Port, names: Names, arguments: Arguments, *, quick: bool) -> Trace:
     """The bounds on locked float64 steps, none larger than what samples show.
 
     Args:
@@ -120,7 +120,9 @@ def _capped(bounds: Array, limits: Any) -> Array:
     return np.minimum(bounds, limit.reshape(limit.shape + (1,) * (bounds.ndim - limit.ndim)))
 
 
-def shadowed(bounds: Trace, locked: Trace, exact: Trace, port: Port, names: Names, recording: Recording) -> Trace:
+def cap_by_perturbed_run(
+    bounds: Trace, locked: Trace, exact: Trace, port: Port, names: Names, recording: Recording
+) -> Trace:
     """The bounds on a float64 training on its own, none larger than what a shadow of it shows.
 
     Args:

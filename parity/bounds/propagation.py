@@ -32,7 +32,7 @@ _AT_ONCE = 5_000_000
 _UNKNOWN = 4.0
 
 
-class Walk:
+class BoundPropagation:
     """A port's steps on a recording, with bounds: from what was recorded, which is exact, or on its own.
 
     Both are one program, since compiling it takes longer than running it.
@@ -42,11 +42,11 @@ class Walk:
         self._port, self._names, self._recording, self._doubt = port, names, recording, doubt
         self._recorded, self._own = _batches.recorded(recording, _WIDE), _batches.own(port, recording, _WIDE)
         self._start = free_start(port, _WIDE)
-        self._rule = torch_optimizers.of(recording)
+        self._torch_optimizer = torch_optimizers.of(recording)
         flat = elementwise_optimizer.of(port.optimizer, self._start[0])
         self._update = functools.partial(update, port) if flat is None else flat.update
-        self._flat = affine_steps.Flat(self._start[:2])
-        size = affine_steps.Flat(self._start).size
+        self._flat_tree = affine_steps.FlatTree(self._start[:2])
+        size = affine_steps.FlatTree(self._start).size
         fed = max(sum(np.size(leaf) for leaf in jax.tree.leaves(batch)) for batch in self._recorded.batches)
         self._at_once = (
             self._recorded.uniform
@@ -66,7 +66,7 @@ class Walk:
         (weights, gradients, buffers), limit, (constants, uncertain, first) = x
         if limit is not None:
             # What the error is where it is known better, and whether only what the step itself adds is asked for.
-            near = jax.tree.map(jnp.minimum, off[:2], self._flat.tree(limit, off[:2]))
+            near = jax.tree.map(jnp.minimum, off[:2], self._flat_tree.tree(limit, off[:2]))
             off = jax.tree.map(lambda e: jnp.where(alone, 0.0, e), (*near, off[2]))
         params = _either(is_locked, self._names.to_port(weights), params)
         state = _either(is_locked, model_state(self._port, self._names, buffers, weights), state)
@@ -88,7 +88,7 @@ class Walk:
         (after, made, _), (off, errors, theirs) = follow(*given)
         off, errors = self._with_torch(form, off, errors, theirs, inner, after)
         inner = after
-        told = (jnp.abs(made[1]), self._flat.vector(off[:2]) if limit is not None else jnp.zeros(0))
+        told = (jnp.abs(made[1]), self._flat_tree.vector(off[:2]) if limit is not None else jnp.zeros(0))
         return ((form, likely, is_locked, alone), _plain(inner), _plain(off)), (*errors, told)
 
     def _step(
@@ -106,8 +106,9 @@ class Walk:
         before, named = (named_state(names, each, params, keys) for each in (kept, after))
         made = (predictions, value, names.from_port(own), named_buffers(names, state), named, names.from_port(moved))
         theirs: Any = None
-        if self._rule is not None and self._rule.has_state(before):
-            theirs = self._rule.update(names.from_port(params), names.from_port(taken), before, constants, first)
+        torch = self._torch_optimizer
+        if torch is not None and torch.has_state(before):
+            theirs = torch.update(names.from_port(params), names.from_port(taken), before, constants, first)
         return (moved, after, state), made, theirs
 
     def _with_torch(self, form: Format, off: Any, errors: Any, theirs: Any, before: Any, after: Any) -> Any:
@@ -137,7 +138,7 @@ class Walk:
 
     def _constants(self, steps: Array) -> Any:
         """What PyTorch's rule needs beside tensors, a row for each of these steps."""
-        values, errors = ([], []) if self._rule is None else self._rule.constants(steps)
+        values, errors = ([], []) if self._torch_optimizer is None else self._torch_optimizer.constants(steps)
         return values, errors, steps == 0
 
     def _carry(self, form: Format, start: Any, *, likely: bool = False, locked: bool, alone: bool = False) -> Any:
@@ -203,12 +204,12 @@ class Walk:
         limits, after = self._no_limits(), None
         if self._maps is not None:
             local = self._whole(form, limits, alone=True).rest[1]
-            after = zonotope.carried(self._maps, local)
+            after = zonotope.propagate_linear(self._maps, local)
             limits = np.concatenate([np.zeros_like(after[:1]), after[:-1]])
         gathered = self._whole(form, limits)
         trace, size = gathered.trace(), gathered.rest[0]
         open_at = np.flatnonzero(~(trace.losses <= size))
-        trace = trace if after is None else self._sharpened(trace, after)
+        trace = trace if after is None else self._cap_by_maps(trace, after)
         return trace, int(open_at[0]) if open_at.size else None
 
     def _whole(self, form: Format, limits: Array | None, *, alone: bool = False) -> Gathered:
@@ -219,7 +220,7 @@ class Walk:
         return gathered
 
     def _no_limits(self) -> Array | None:
-        return None if self._maps is None else np.full((self._recording.steps, self._flat.size), np.inf)
+        return None if self._maps is None else np.full((self._recording.steps, self._flat_tree.size), np.inf)
 
     def _one_by_one(self, form: Format) -> tuple[Trace, int | None]:
         """Step by step, up to the point from which on rounding decides."""
@@ -240,12 +241,12 @@ class Walk:
                 gathered.add(slice(reached - 1, reached), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
         return dataclasses.replace(gathered.trace(), losses=losses), None
 
-    def _sharpened(self, trace: Trace, after: Array) -> Trace:
+    def _cap_by_maps(self, trace: Trace, after: Array) -> Trace:
         """Weights and optimizer state with what is known from the maps."""
         keys = tuple(self._recording.observed.state)
 
         def named(row: Any) -> Any:
-            params, state = self._flat.tree(row, self._start[:2])
+            params, state = self._flat_tree.tree(row, self._start[:2])
             return self._names.from_port(params), named_state(self._names, state, params, keys)
 
         weights, state = jax.tree.map(np.asarray, jax.jit(jax.vmap(named))(after))

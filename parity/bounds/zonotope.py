@@ -19,7 +19,9 @@ _BUDGET = 20_000_000
 _SLACK = 1 + 1e-12
 
 
-def carried(maps: Float64[np.ndarray, "m p p"], local: Float64[np.ndarray, "s p"]) -> Float64[np.ndarray, "s p"]:
+def propagate_linear(
+    maps: Float64[np.ndarray, "m p p"], local: Float64[np.ndarray, "s p"]
+) -> Float64[np.ndarray, "s p"]:
     """Bounds on the error after each step: ``e' = J e + d``, where ``|d|`` is at most ``local``, entry by entry.
 
     Args:

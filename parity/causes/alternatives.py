@@ -7,7 +7,7 @@ import dataclasses
 from parity.judging.cause import Cause
 
 
-def either(causes: list[Cause]) -> list[Cause]:
+def mark_alternatives(causes: list[Cause]) -> list[Cause]:
     """Causes that one recording cannot tell apart, each marked with the others."""
     by_name = {cause.name: cause for cause in reversed(causes)}
     if len(by_name) < 2:

@@ -9,20 +9,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity.causes.evidence import Case
+from parity.causes.evidence import Evidence
 from parity.judging.cause import Cause
 
 
-def feeds(case: Case) -> list[Cause]:
+def explain_batch_order(evidence: Evidence) -> list[Cause]:
     """What the port fed itself, held against what was recorded, batch by batch and row by row."""
-    first = next((f for f in case.findings if f.stage == "data" and not f.holds), None)
-    if first is None or case.port.batches is None:
+    first = next((f for f in evidence.findings if f.stage == "data" and not f.holds), None)
+    if first is None or evidence.port.batches is None:
         return []
-    recording = case.recording
+    recording = evidence.recording
     pool = [(batch.inputs, batch.targets) for batch in recording.batches]
     known = {_digest(batch, batch): number for number, batch in enumerate(pool)}
     recorded = [int(place) for place in recording.batch_of_step]
-    given = list(case.port.batches)
+    given = list(evidence.port.batches)
     try:
         port = [known.get(_digest(batch, pool[0]), -1) for batch in given]
     except ValueError:  # another structure than the recorded one

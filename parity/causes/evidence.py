@@ -41,7 +41,7 @@ class Probe:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Case:
+class Evidence:
     """A divergence to be explained.
 
     Attributes:
@@ -59,8 +59,10 @@ class Case:
     rows: tuple[int, ...]
 
     @classmethod
-    def of(cls, recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> Case:
-        """The case, with the steps to look at: where it first parts, the first, and others with other batches."""
+    def of(
+        cls, recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]
+    ) -> Evidence:
+        """The evidence, with the steps to look at: where it first parts, the first, and others with other batches."""
         names, port = parameter_names.of(port, recording), of_arrays(port)
         kept = recording.kept
         starts = sorted(f.step or 0 for f in findings if f.step is not None and not f.same_program)

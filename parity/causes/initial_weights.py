@@ -7,21 +7,18 @@ import itertools
 import numpy as np
 
 from parity.causes.alternatives import within
-from parity.causes.evidence import Case
+from parity.causes.evidence import Evidence
 from parity.judging.cause import Cause
 from parity.recording.recording import Array
 
 _LOCKED = ("forward", "loss", "gradient", "model state", "optimizer state", "update")
 
 
-def initials(case: Case) -> list[Cause]:
+def explain_initial_weights(evidence: Evidence) -> list[Cause]:
     """Initial weights that differ: one cause for all of them, or a transposed one by itself."""
-    failing = [finding for finding in case.findings if finding.stage == "initial weights" and not finding.holds]
-    pairs = {
-        finding.tensor: (np.asarray(case.replay.initial[finding.tensor]), case.recording.initial[finding.tensor])
-        for finding in failing
-        if finding.tensor in case.replay.initial
-    }
+    ours, theirs = evidence.replay.initial, evidence.recording.initial
+    failing = [found.tensor for found in evidence.findings if found.stage == "initial weights" and not found.holds]
+    pairs = {name: (np.asarray(ours[name]), theirs[name]) for name in failing if name in ours}
     if not pairs:
         return []
     turned = {name: axes for name, pair in pairs.items() if (axes := _turn(*pair)) is not None}
@@ -29,7 +26,7 @@ def initials(case: Case) -> list[Cause]:
     pairs = {name: pair for name, pair in pairs.items() if name not in turned}
     if not pairs:
         return causes
-    locked = [finding for finding in case.findings if finding.stage in _LOCKED]
+    locked = [finding for finding in evidence.findings if finding.stage in _LOCKED]
     agreement = max((finding.float64_difference or 0.0 for finding in locked), default=0.0)
     told = "; ".join(_told(name, port, torch) for name, (port, torch) in list(pairs.items())[:3])
     sentence = f"the port starts from other weights: {told}"

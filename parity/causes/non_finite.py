@@ -6,30 +6,30 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity.causes.evidence import Case, joined, loss_of
+from parity.causes.evidence import Evidence, joined, loss_of
 from parity.judging import comparisons
 from parity.judging.cause import Cause
 from parity.recording.recording import Array, Recording, Trace
 
 
-def infinities(case: Case) -> list[Cause]:
+def explain_non_finite(evidence: Evidence) -> list[Cause]:
     """The first stage of the first step that does not hold, with one side finite there and the other not."""
-    failing = {(finding.stage, finding.step) for finding in case.findings if not finding.holds}
+    failing = {(finding.stage, finding.step) for finding in evidence.findings if not finding.holds}
     if not failing:
         return []
     pairs = (
-        (case.recording.arbiter_locked, case.replay.locked64, "float64"),
-        (case.recording.observed, case.replay.locked, str(case.recording.dtype)),
+        (evidence.recording.arbiter_locked, evidence.replay.locked64, "float64"),
+        (evidence.recording.observed, evidence.replay.locked, str(evidence.recording.dtype)),
     )
-    lost = comparisons.lost(case.recording, case.replay.locked.losses)
-    for row in range(len(case.recording.kept)):
-        step = int(case.recording.kept[row])
+    lost = comparisons.lost(evidence.recording, evidence.replay.locked.losses)
+    for row in range(len(evidence.recording.kept)):
+        step = int(evidence.recording.kept[row])
         if step in lost:
             return []  # what follows from a loss that is NaN on both sides is no cause of anything
         for torch, jax, dtype in pairs:
-            for stage, tensor, ours, theirs in _rows(case.recording, torch, jax, row):
+            for stage, tensor, ours, theirs in _rows(evidence.recording, torch, jax, row):
                 # Where the optimizer could not be given its state, the replay has none to compare.
-                if stage in ("optimizer state", "update") and not case.judged[row]:
+                if stage in ("optimizer state", "update") and not evidence.judged[row]:
                     continue
                 bad = ~np.isfinite(theirs), ~np.isfinite(ours)
                 if bad[0].shape != bad[1].shape or (bad[0] == bad[1]).all():

@@ -6,7 +6,7 @@ import numpy as np
 
 from parity.causes.alternatives import within
 from parity.causes.decimals import digits, shortest
-from parity.causes.evidence import Case
+from parity.causes.evidence import Evidence
 from parity.judging.cause import Cause
 from parity.recording.recording import Array
 
@@ -14,13 +14,13 @@ from parity.recording.recording import Array
 _ROUNDINGS = 2.0**-42
 
 
-def buffers(case: Case) -> list[Cause]:
+def explain_running_statistics(evidence: Evidence) -> list[Cause]:
     """What explains running statistics that differ."""
-    first = case.failing("model state")
-    torch, port = case.recording.arbiter_locked.buffers, case.replay.locked64.buffers
+    first = evidence.failing("model state")
+    torch, port = evidence.recording.arbiter_locked.buffers, evidence.replay.locked64.buffers
     if first is None:
         return []
-    before = case.recording.buffers_before()
+    before = evidence.recording.buffers_before()
     means = [name for name in torch if name.endswith("running_mean") and name in port]
     variances = [name for name in torch if name.endswith("running_var") and name in port]
     if not means or not variances:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from parity.rounding.formats import Format, gamma, likely_gamma, widest
+from parity.rounding.jaxprs import ClosedJaxpr, Equation, Jaxpr, dtype_of
 
 Array = Any
 # Twice the unit roundoff of the float64 in which bounds are worked out.
@@ -89,6 +90,10 @@ class Context:
             return self.format
         return widest(self.format, dtype)
 
+    def format_of(self, eqn: Equation) -> Format:
+        """Return the format in which an equation's first result is rounded."""
+        return self.at(dtype_of(eqn.outvars[0]))
+
     def gamma(self, count: Any, form: Format, terms: Any = None) -> Any:
         """What ``count`` roundings can do, relative, or what they do but for one chance in 1e9."""
         if self.seed is not None:
@@ -129,9 +134,11 @@ class Context:
         off = jnp.where(jnp.abs(value) == _DOUBLE.tiny, jnp.maximum(off, form.tiny), off)
         return Value(value, jnp.where(jnp.isnan(off), 0.0, off))
 
-    def constants(self, closed: Any) -> list[Value]:
-        """The arrays that a closed jaxpr brings along."""
-        return [self.constant(c, v.aval.dtype) for c, v in zip(closed.consts, closed.jaxpr.constvars, strict=True)]
+    def constants(self, jaxpr: Jaxpr | ClosedJaxpr) -> list[Value]:
+        """Return the arrays that a closed jaxpr brings along."""
+        if not isinstance(jaxpr, ClosedJaxpr):
+            return []
+        return [self.constant(c, dtype_of(v)) for c, v in zip(jaxpr.consts, jaxpr.jaxpr.constvars, strict=True)]
 
     def flags(self, inputs: Sequence[Value], shape: tuple[int, ...]) -> Array | None:
         """Where a result that is no floating number could be another."""
@@ -177,6 +184,10 @@ class Context:
         size = jnp.abs(value) + carried if of is None else of
         flushed = jnp.where(jnp.abs(value) - carried < 2 * form.tiny, form.tiny, 0.0)
         return jnp.where(size == 0, 0.0, gamma(count, form.unit) * size + flushed)
+
+
+# What an operation makes of pairs of value and bound.
+BoundRule: TypeAlias = Callable[[Context, Equation, list[Value]], list[Value]]
 
 
 def representable(value: Array, form: Format) -> Array:

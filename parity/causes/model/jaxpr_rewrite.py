@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import Literal
+
+from parity.rounding import jaxprs
+from parity.rounding.jaxprs import Atom, ClosedJaxpr, Equation, Jaxpr, Literal
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "remat2")
 _CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
@@ -24,22 +26,22 @@ class Frame:
         self.made: dict[Any, Any] = {}
         self.same: dict[Any, tuple[Frame, Any]] = {}
 
-    def read(self, atom: Any) -> Any:
+    def read(self, atom: Atom) -> Any:
         """The value of a variable or a literal."""
         return atom.val if isinstance(atom, Literal) else self.values[atom]
 
-    def marked(self, atom: Any) -> frozenset[str]:
+    def marked(self, atom: Atom) -> frozenset[str]:
         """The marks on it."""
         return frozenset() if isinstance(atom, Literal) else self.marks.get(atom, frozenset())
 
-    def origin(self, atom: Any) -> tuple[Frame, Any]:
+    def origin(self, atom: Atom) -> tuple[Frame, Atom]:
         """Where it came from: itself, or what was handed in from outside or out from inside a call."""
         frame = self
         while not isinstance(atom, Literal) and atom in frame.same:
             frame, atom = frame.same[atom]
         return frame, atom
 
-    def equation(self, atom: Any, *, placed: bool = False) -> tuple[Frame, Any] | None:
+    def equation(self, atom: Atom, *, placed: bool = False) -> tuple[Frame, Equation] | None:
         """The equation that made it; with ``placed``, before it was reshaped, broadcast or cast."""
         frame, atom = self.origin(atom)
         if isinstance(atom, Literal) or atom not in frame.made:
@@ -49,7 +51,7 @@ class Frame:
             return frame.equation(equation.invars[0], placed=True)
         return frame, equation
 
-    def literal(self, atom: Any) -> float | None:
+    def literal(self, atom: Atom) -> float | None:
         """The number that it is everywhere, if that is written in the program."""
         frame, atom = self.origin(atom)
         if isinstance(atom, Literal):
@@ -60,7 +62,7 @@ class Frame:
         return None
 
 
-class Rule:
+class Substitution:
     """What is done in an equation's place. ``touches`` are the primitives it may answer for; empty: all of them."""
 
     touches: tuple[str, ...] = ()
@@ -70,11 +72,11 @@ class Rule:
     def begin(self) -> None:
         """Called before each run through a function: it is traced as often as it is compiled."""
 
-    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[Any]) -> list[Any] | None:
         """Values in place of the equation's own, or ``None``."""
         return None
 
-    def marks(self, equation: Any, marked: frozenset[str]) -> frozenset[str]:
+    def marks(self, equation: Equation, marked: frozenset[str]) -> frozenset[str]:
         """The marks on what the equation made, from those on what it was given."""
         return marked
 
@@ -83,7 +85,7 @@ class Rule:
         return frozenset()
 
 
-def rewritten(function: Callable[..., Any], rule: Rule) -> Callable[..., Any]:
+def rewritten(function: Callable[..., Any], rule: Substitution) -> Callable[..., Any]:
     """``function`` with ``rule`` applied; it can be traced, compiled and differentiated."""
 
     def call(*arguments: Any) -> Any:
@@ -99,27 +101,7 @@ def rewritten(function: Callable[..., Any], rule: Rule) -> Callable[..., Any]:
     return call
 
 
-def equations(function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
-    """All equations of a function's jaxpr, those inside calls too."""
-    yield from _inside(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _inside(jaxpr: Any) -> Iterator[Any]:
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: _jaxpr_of(leaf) is not None):
-            inner = _jaxpr_of(value)
-            if inner is not None:
-                yield from _inside(inner)
-
-
-def _jaxpr_of(value: Any) -> Any:
-    if hasattr(value, "eqns"):
-        return value
-    return value.jaxpr if hasattr(value, "jaxpr") and hasattr(value.jaxpr, "eqns") else None
-
-
-def _run(rule: Rule, frame: Frame, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+def _run(rule: Substitution, frame: Frame, jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
     frame.values.update(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
     for equation in jaxpr.eqns:
         values = [frame.read(atom) for atom in equation.invars]
@@ -137,14 +119,11 @@ def _run(rule: Rule, frame: Frame, jaxpr: Any, consts: Sequence[Any], arguments:
     return [frame.read(atom) for atom in jaxpr.outvars]
 
 
-def _ordinary(rule: Rule, frame: Frame, equation: Any, values: list[Any]) -> list[Any]:
-    name, params = equation.primitive.name, equation.params
-    inner = next(
-        (found for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if (found := params.get(key)) is not None), None
-    )
+def _ordinary(rule: Substitution, frame: Frame, equation: Equation, values: list[Any]) -> list[Any]:
+    name, params, inner = equation.primitive.name, equation.params, jaxprs.called(equation)
     if inner is not None and (name in _CALLS or (name in _CUSTOM and _concerns(rule, inner))):
         within = Frame()
-        jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+        jaxpr, consts = jaxprs.opened(inner)
         for variable, atom in zip(jaxpr.invars, equation.invars, strict=True):
             within.same[variable] = (frame, atom)
             within.marks[variable] = frame.marked(atom)
@@ -158,12 +137,12 @@ def _ordinary(rule: Rule, frame: Frame, equation: Any, values: list[Any]) -> lis
     return bind(equation, values)
 
 
-def _concerns(rule: Rule, inner: Any) -> bool:
-    jaxpr = getattr(inner, "jaxpr", inner)
-    return not rule.touches or any(equation.primitive.name in rule.touches for equation in _inside(jaxpr))
+def _concerns(rule: Substitution, inner: Jaxpr | ClosedJaxpr) -> bool:
+    within = jaxprs.equations(jaxprs.opened(inner)[0])
+    return not rule.touches or any(equation.primitive.name in rule.touches for equation in within)
 
 
-def _scan(rule: Rule, params: Any, values: list[Any]) -> list[Any]:
+def _scan(rule: Substitution, params: Any, values: list[Any]) -> list[Any]:
     body, fixed, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
 
     def step(carry: Any, x: Any) -> Any:
@@ -175,8 +154,8 @@ def _scan(rule: Rule, params: Any, values: list[Any]) -> list[Any]:
     return [*carry, *out]
 
 
-def bind(equation: Any, values: Sequence[Any], **changed: Any) -> list[Any]:
+def bind(equation: Equation, values: Sequence[Any], **changed: Any) -> list[Any]:
     """The equation's own operation, with other parameters where given."""
-    params = equation.primitive.get_bind_params({**equation.params, **changed})
-    made = equation.primitive.bind(*values, **params)
-    return list(made) if equation.primitive.multiple_results else [made]
+    primitive: Any = equation.primitive
+    made = primitive.bind(*values, **primitive.get_bind_params({**equation.params, **changed}))
+    return list(made) if primitive.multiple_results else [made]

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import special
 
 from parity._words import count
-from parity.causes.evidence import Case, joined, run
+from parity.causes.evidence import Evidence, joined, run
 from parity.causes.model import substitutions as rules
 from parity.causes.model.jaxpr_rewrite import rewritten
 from parity.judging.cause import Cause
@@ -59,35 +59,35 @@ _OTHERS = (
 _CLEAR = 0.1
 
 
-def precisions(case: Case) -> list[Cause]:
+def explain_product_precision(evidence: Evidence) -> list[Cause]:
     """Coarse products on either side, also where the worst-case bound is too loose to show them."""
-    different = case.failing(*_STEPS_LOOKED_AT) is not None
-    if case.recording.dtype != np.float32 or different:
+    different = evidence.failing(*_STEPS_LOOKED_AT) is not None
+    if evidence.recording.dtype != np.float32 or different:
         return []
-    rows = tuple(range(min(_ROWS, len(case.recording.kept))))
-    sides = {"JAX": case.replay.locked, "PyTorch": case.recording.observed}
-    errors = {side: _errors(case, trace, rows) for side, trace in sides.items()}
+    rows = tuple(range(min(_ROWS, len(evidence.recording.kept))))
+    sides = {"JAX": evidence.replay.locked, "PyTorch": evidence.recording.observed}
+    errors = {side: _errors(evidence, trace, rows) for side, trace in sides.items()}
     if not all(errors.values()):
         return []
     causes = []
     for side, other in (("JAX", "PyTorch"), ("PyTorch", "JAX")):
-        if _looks_coarse(case, side, errors[side], errors[other], rows):
-            causes += list(_named(case, side, errors[side], rows))
+        if _looks_coarse(evidence, side, errors[side], errors[other], rows):
+            causes += list(_named(evidence, side, errors[side], rows))
     return causes
 
 
 Errors = list[dict[str, Array]]
 
 
-def _errors(case: Case, trace: Trace, rows: tuple[int, ...]) -> Errors:
+def _errors(evidence: Evidence, trace: Trace, rows: tuple[int, ...]) -> Errors:
     """What a side's values are away from the exact ones, one dict of tensors a step; none where they are not finite."""
-    exact, kept = case.recording.arbiter_locked, []
+    exact, kept = evidence.recording.arbiter_locked, []
     for row in rows:
         pair = joined(trace.predictions[row]), joined(exact.predictions[row])
         with np.errstate(invalid="ignore"):
             gaps = {"predictions": pair[0] - pair[1]}
             for name in exact.gradients:
-                if name not in case.recording.frozen:
+                if name not in evidence.recording.frozen:
                     value = np.asarray(trace.gradients[name][row], np.float64)
                     gaps[name] = (value - np.asarray(exact.gradients[name][row], np.float64)).reshape(-1)
         if not all(np.isfinite(gap).all() for gap in gaps.values()):
@@ -96,16 +96,16 @@ def _errors(case: Case, trace: Trace, rows: tuple[int, ...]) -> Errors:
     return kept
 
 
-def _looks_coarse(case: Case, side: str, own: Any, other: Any, rows: tuple[int, ...]) -> bool:
+def _looks_coarse(evidence: Evidence, side: str, own: Any, other: Any, rows: tuple[int, ...]) -> bool:
     """A cheap sign that makes the dearer test worth while: it decides nothing else."""
     at_fault = ("jax", "both") if side == "JAX" else ("torch", "both")
-    if any(f.off in at_fault and f.stage in _STEPS_LOOKED_AT for f in case.findings):
+    if any(f.off in at_fault and f.stage in _STEPS_LOOKED_AT for f in evidence.findings):
         return True
     for row, mine, theirs in zip(rows, own, other, strict=True):
         sizes = {name: _norm(theirs[name]) or 1.0 for name in mine}
         if np.sqrt(np.mean([(_norm(mine[name]) / sizes[name]) ** 2 for name in mine])) > 16:
             return True
-        if _norm(mine["predictions"]) > 2.0**-20 * _norm(joined(case.recording.arbiter_locked.predictions[row])):
+        if _norm(mine["predictions"]) > 2.0**-20 * _norm(joined(evidence.recording.arbiter_locked.predictions[row])):
             return True
     return False
 
@@ -114,25 +114,25 @@ def _norm(values: Array) -> float:
     return float(np.linalg.norm(values))
 
 
-def _named(case: Case, side: str, errors: Errors, rows: tuple[int, ...]) -> Iterator[Cause]:
+def _named(evidence: Evidence, side: str, errors: Errors, rows: tuple[int, ...]) -> Iterator[Cause]:
     try:
-        exact = _evaluated(case, None, rows)
-        tried = [(form, _explained(errors, _gaps(_evaluated(case, form, rows), exact))) for form in _FORMATS]
+        exact = _evaluated(evidence, None, rows)
+        tried = [(form, _explained(errors, _gaps(_evaluated(evidence, form, rows), exact))) for form in _FORMATS]
         if min(left for _, (left, *_) in tried) > _CLEAR:
-            tried += [(form, _explained(errors, _gaps(_evaluated(case, form, rows), exact))) for form in _OTHERS]
+            tried += [(form, _explained(errors, _gaps(_evaluated(evidence, form, rows), exact))) for form in _OTHERS]
     except Exception:  # a model that this walk cannot follow is not explained
         return
     form, (left, chance, tensor) = min(tried, key=lambda one: one[1][0])
     if left > 0.5 or chance > _CHANCE:
         return
     rivals = {other.name for other, (rest, *_) in tried if rest <= 4 * left and rest < 0.5} - {form.name}
-    first = next((f for f in case.findings if not f.holds and f.stage in _STEPS_LOOKED_AT), None)
+    first = next((f for f in evidence.findings if not f.holds and f.stage in _STEPS_LOOKED_AT), None)
     sentence = (
         f"rounding the operands of every product to {form.words} explains {1 - left:.4%} of {side}'s float32 error"
     )
     sentence += f" over {count(len(rows), 'step')}; by chance that much is met with p < {max(chance, 1e-300):.0e}"
     stage = "forward" if tensor == "predictions" else "gradient"
-    step = int(case.recording.kept[rows[0]])
+    step = int(evidence.recording.kept[rows[0]])
     if first is not None:
         stage, tensor, step = first.stage, first.tensor, first.step or 0
     yield Cause(form.name, sentence, _FIX[side], stage, tensor, step, left, tuple(sorted(rivals)))
@@ -145,16 +145,16 @@ _FIX = {
 }
 
 
-def _evaluated(case: Case, form: _Format | None, rows: tuple[int, ...]) -> Errors:
+def _evaluated(evidence: Evidence, form: _Format | None, rows: tuple[int, ...]) -> Errors:
     """Predictions and gradients in float64, with every product's operands rounded to a format."""
-    port, wrap = case.port, lambda compute: compute
+    port, wrap = evidence.port, lambda compute: compute
     if form is not None:
         rule = rules.Coarse(form.rounding, form.results)
         if form.forward_only:
             port = dataclasses.replace(port, apply=rewritten(port.apply, rule), loss=rewritten(port.loss, rule))
         else:
             wrap = lambda compute: rewritten(compute, rule)  # noqa: E731
-    probes = run(port, case.names, case.recording, rows, wrap)
+    probes = run(port, evidence.names, evidence.recording, rows, wrap)
     return [
         {
             "predictions": probe.predictions[0],

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.causes.alternatives import either, within
+from parity.causes.alternatives import mark_alternatives, within
 from parity.causes.decimals import digits
-from parity.causes.evidence import Case
+from parity.causes.evidence import Evidence
 from parity.causes.optimizer import learning_rate
 from parity.causes.optimizer.course import course
 from parity.causes.optimizer.faults import Variant, epsilon_outside, variants
@@ -27,10 +27,10 @@ _SHARES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 _DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1)
 
 
-def optimizers(case: Case) -> list[Cause]:
+def explain_optimizer(evidence: Evidence) -> list[Cause]:
     """What explains an update or an optimizer state that differs where the gradients are the same."""
-    first = case.failing("optimizer state", "update")
-    steps = None if first is None else columns(case.recording, case.replay, first.step or 0)
+    first = evidence.failing("optimizer state", "update")
+    steps = None if first is None else columns(evidence.recording, evidence.replay, first.step or 0)
     if first is None or steps is None:
         return []
     own = course(steps.rule, steps.fed)
@@ -38,7 +38,7 @@ def optimizers(case: Case) -> list[Cause]:
     if not near(steps.torch, own.weights.value, own.weights.slack) or steps.explained(own):
         return []
     for group in (_switches, _by_tensor, _rates_of, _numbers):
-        found = either(list(group(steps, first, case)))
+        found = mark_alternatives(list(group(steps, first, evidence)))
         if found:
             return found
     return []
@@ -49,14 +49,14 @@ def _cause(first: Finding, variant: Variant, agreement: float) -> Cause:
     return Cause(variant.name, sentence, variant.fix, first.stage, first.tensor, first.step or 0, agreement)
 
 
-def _switches(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
+def _switches(steps: Columns, first: Finding, evidence: Evidence) -> Iterator[Cause]:
     for variant in (*variants(steps), *library_defaults(steps)):
         made = course(variant.rule, steps.fed)
         if steps.explained(made):
             yield _cause(first, variant, steps.agreement(made))
 
 
-def _by_tensor(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
+def _by_tensor(steps: Columns, first: Finding, evidence: Evidence) -> Iterator[Cause]:
     """Faults of some parameters alone: each is PyTorch's, or the faulty one."""
     rule = steps.rule
     decay = np.asarray(rule.weight_decay)
@@ -101,8 +101,8 @@ def _explained_columns(steps: Columns, rule: OptimizerRule) -> Any:
         return (np.abs(steps.jax - made.value) <= made.slack).all(0)
 
 
-def _rates_of(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
-    for variant, made in learning_rate.explanations(steps, case.recording):
+def _rates_of(steps: Columns, first: Finding, evidence: Evidence) -> Iterator[Cause]:
+    for variant, made in learning_rate.explanations(steps, evidence.recording):
         yield _cause(first, variant, steps.agreement(made))
 
 
@@ -182,7 +182,7 @@ def _fix(setting: str, own: str, decay_form: str) -> str:
     return f"set {name} to {own}" + (f" (PyTorch's {setting})" if name != setting else "")
 
 
-def _numbers(steps: Columns, first: Finding, case: Case) -> Iterator[Cause]:
+def _numbers(steps: Columns, first: Finding, evidence: Evidence) -> Iterator[Cause]:
     if steps.jax.size < 2:  # one number is met by any rule with one unknown
         return
     for unknown in _unknowns(steps):
