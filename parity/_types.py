@@ -11,5 +11,8 @@ import numpy as np
 PyTree: TypeAlias = Any
 # An array of NumPy's, of any shape and dtype.
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-# What jax.numpy takes for an array.
+# What jax.numpy takes for an array, and for a dtype.
 ArrayLike: TypeAlias = jax.typing.ArrayLike
+DTypeLike: TypeAlias = jax.typing.DTypeLike
+# One number, which may be traced.
+Scalar: TypeAlias = float | jax.Array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace
 from parity.replay.replay import types_of
 from parity.rounding import Format
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,9 +73,11 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doub
         locked64 = propagation.locked(double)
         sampled = monte_carlo.loose(locked64, recording)
         if sampled:
+            _logger.debug("Float64's worst case says too little of %s: capped by samples.", ", ".join(sampled))
             arguments, quick = propagation.arguments(), propagation.quick
             locked64 = monte_carlo.cap_by_samples(locked64, port, names, arguments, quick=quick)
         if exact is not None and open_from64 is not None:
+            _logger.debug("Float64's worst case ends at step %d: capped by a perturbed run.", open_from64)
             free64 = monte_carlo.cap_by_perturbed_run(free64, locked64, exact, port, names, recording)
             sampled = (*sampled, "trajectory")
         return Bounds(

@@ -7,6 +7,7 @@ as for one vector, and compiling it is most of what a judgement costs.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 import jax
@@ -15,10 +16,12 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from parity._types import PyTree
 from parity.porting.optax_state import is_hole, parts
 from parity.replay import scan_loop
 from parity.rounding import jaxprs
 
+_logger = logging.getLogger(__name__)
 # What makes each element of its result from the elements at that place alone.
 _ELEMENTWISE = {
     "add", "sub", "mul", "div", "neg", "abs", "sign", "sqrt", "rsqrt", "cbrt", "square", "integer_pow", "pow", "exp",
@@ -35,7 +38,7 @@ class VectorOptimizer:
 
     optimizer: optax.GradientTransformation
 
-    def update(self, gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
+    def update(self, gradients: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
         """The next parameters and state, as trees, by way of vectors."""
         whole, tree = parts(state, params)
         joined, apart = ravel_pytree(params)
@@ -48,7 +51,7 @@ class VectorOptimizer:
         return apart(optax.apply_updates(joined, updates)), tree.unflatten(after)
 
 
-def of(optimizer: optax.GradientTransformation, params: Any) -> VectorOptimizer | None:
+def of(optimizer: optax.GradientTransformation, params: PyTree) -> VectorOptimizer | None:
     """The optimizer on a vector, where that is the same: ``None`` where it is not, or is not known to be.
 
     Every operation of its update must be elementwise, so that no element can matter to another, and three steps on
@@ -59,12 +62,18 @@ def of(optimizer: optax.GradientTransformation, params: Any) -> VectorOptimizer 
     try:
         state = optimizer.init(params)
         if any(is_hole(leaf) for leaf in jax.tree.leaves(state, is_leaf=is_hole)):
-            return None
-        if not _is_elementwise(jax.make_jaxpr(optimizer.update)(params, state, params).jaxpr):
-            return None
-        return VectorOptimizer(optimizer) if _same(optimizer, params) else None
+            reason = "it leaves some parameters out"
+        elif not _is_elementwise(jax.make_jaxpr(optimizer.update)(params, state, params).jaxpr):
+            reason = "its update is not elementwise"
+        elif not _same(optimizer, params):
+            reason = "it gives other numbers there"
+        else:
+            return VectorOptimizer(optimizer)
     except Exception:  # an optimizer of somebody's own that takes no vector; it is followed as it is
+        _logger.debug("The optimizer is followed as it is: on one vector it fails.", exc_info=True)
         return None
+    _logger.debug("The optimizer is followed as it is, and not on one vector: %s.", reason)
+    return None
 
 
 def _is_elementwise(jaxpr: jaxprs.Jaxpr) -> bool:
@@ -82,15 +91,15 @@ def _is_elementwise(jaxpr: jaxprs.Jaxpr) -> bool:
     return True
 
 
-def _same(optimizer: optax.GradientTransformation, params: Any) -> bool:
+def _same(optimizer: optax.GradientTransformation, params: PyTree) -> bool:
     rng = np.random.default_rng(0)
     # As many axes as the parameters have, and few elements: where one cannot matter to another, more show nothing.
     flat = VectorOptimizer(optimizer)
 
-    def drawn() -> Any:
+    def drawn() -> PyTree:
         return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal([min(3, n) for n in np.shape(leaf)])), params)
 
-    def both(first: Any, drawn: list[Any]) -> tuple[Any, Any]:
+    def both(first: PyTree, drawn: list[PyTree]) -> tuple[PyTree, PyTree]:
         ours = theirs = (first, optimizer.init(first))
         for gradients in drawn:
             updates, state = optimizer.update(gradients, ours[1], ours[0])

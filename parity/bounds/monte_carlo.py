@@ -19,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from parity._types import PyTree, Scalar
 from parity.porting.parameter_names import Names
 from parity.porting.port import Port
 from parity.recording.recording import Array, Recording, Trace
 from parity.replay import scan_loop
+from parity.replay.batches import Parts
 from parity.replay.step import forward_backward, model_state, named_buffers
 from parity.rounding import drawn
 
@@ -37,7 +39,7 @@ _DRAWN, _UNIT = 2.0**-40, 2.0**-53
 _TIMES = 4096.0
 _FIELDS = ("predictions", "losses", "gradients", "buffers")
 
-Arguments = Iterator[tuple[Any, Any, Any, Any]]
+Arguments = Iterator[tuple[PyTree, PyTree, PyTree, Parts]]
 
 
 def loose(bounds: Trace, recording: Recording) -> tuple[str, ...]:
@@ -45,18 +47,18 @@ def loose(bounds: Trace, recording: Recording) -> tuple[str, ...]:
     return tuple(field for field in _FIELDS if _is_loose(getattr(bounds, field), _exact(recording, field)))
 
 
-def _exact(recording: Recording, field: str) -> Any:
+def _exact(recording: Recording, field: str) -> PyTree:
     values = getattr(recording.arbiter_locked, field)
     return values[recording.kept] if field == "losses" else values
 
 
-def _is_loose(bounds: Any, exact: Any) -> bool:
+def _is_loose(bounds: PyTree, exact: PyTree) -> bool:
     """Whether a worst case is large beside what its tensor ever is: where a training has converged, it is rounding."""
     pairs = zip(_by_tensor(bounds), _by_tensor(exact), strict=True)
     return any(max(map(_largest, worst)) > LOOSE * max(map(_largest, values)) for worst, values in pairs)
 
 
-def _by_tensor(values: Any) -> list[list[Array]]:
+def _by_tensor(values: PyTree) -> list[list[Array]]:
     """Each tensor with its values at all steps; predictions are a tree a step, all else has an axis for them."""
     if isinstance(values, tuple):
         return [list(leaves) for leaves in zip(*map(jax.tree.leaves, values), strict=True)]
@@ -78,12 +80,12 @@ def cap_by_samples(bounds: Trace, port: Port, names: Names, arguments: Arguments
         quick: whether there is so little to compute that it is compiled to slower code in less time.
     """
 
-    def step(parts: Any, weights: Any, buffers: Any, batch: Any) -> Any:
+    def step(parts: Parts, weights: PyTree, buffers: PyTree, batch: PyTree) -> PyTree:
         state = model_state(port, names, buffers, weights)
         predictions, value, own, after = forward_backward(port, names.to_port(weights), state, batch, parts)
         return predictions, value, names.from_port(own), named_buffers(names, after)
 
-    def once(unit: Any, seed: Any, given: Any, parts: Any) -> Any:
+    def once(unit: Scalar, seed: Scalar, given: PyTree, parts: Parts) -> PyTree:
         return drawn(functools.partial(step, parts), unit=unit, seed=seed)(*given)
 
     compiled = jax.jit(once, static_argnums=3, compiler_options=scan_loop.quick_options() if quick else None)
@@ -101,13 +103,13 @@ def cap_by_samples(bounds: Trace, port: Port, names: Names, arguments: Arguments
     )
 
 
-def _spread(run: Callable[[float, int], Any]) -> Any:
+def _spread(run: Callable[[float, int], PyTree]) -> PyTree:
     """The most that samples move any element of each tensor, times what makes that a bound."""
     exact = run(0.0, 0)
     samples = [run(_DRAWN, seed) for seed in range(1, 1 + _SAMPLES)]
     share = _TIMES * _UNIT / _DRAWN
 
-    def most(value: Any, *others: Any) -> float:
+    def most(value: jax.Array, *others: jax.Array) -> float:
         gaps = [float(jnp.abs(other - value).max(initial=0.0)) for other in others]
         # What is not finite is not sampled.
         return share * max(gaps) if np.isfinite(gaps).all() else np.inf
@@ -115,7 +117,7 @@ def _spread(run: Callable[[float, int], Any]) -> Any:
     return jax.tree.map(most, exact, *samples)
 
 
-def _capped(bounds: Array, limits: Any) -> Array:
+def _capped(bounds: Array, limits: PyTree) -> Array:
     limit = np.asarray(limits, np.float64)
     return np.minimum(bounds, limit.reshape(limit.shape + (1,) * (bounds.ndim - limit.ndim)))
 
@@ -135,7 +137,7 @@ def cap_by_perturbed_run(
     """
     rng = np.random.default_rng(0)
 
-    def moved(name: str, values: Any) -> Array:
+    def moved(name: str, values: PyTree) -> Array:
         first = np.asarray(values, np.float64)
         size = max(_largest(first), _largest(exact.weights[name]))
         return first + _DRAWN * size * rng.choice([-1.0, 1.0], first.shape)
@@ -169,10 +171,10 @@ def cap_by_perturbed_run(
     )
 
 
-def _noisy(optimizer: optax.GradientTransformation, sizes: Any) -> optax.GradientTransformation:
+def _noisy(optimizer: optax.GradientTransformation, sizes: PyTree) -> optax.GradientTransformation:
     """The optimizer, fed gradients that are off by ``sizes``, up or down as it falls at each step."""
 
-    def update(gradients: Any, state: Any, params: Any = None) -> Any:
+    def update(gradients: PyTree, state: PyTree, params: PyTree = None) -> PyTree:
         inner, step = state
         leaves: list[Any]
         tree: Any

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from parity._types import PyTree
 from parity.bounds import affine_steps, elementwise_optimizer, torch_optimizers, zonotope
 from parity.porting import optax_state, parameter_names
 from parity.porting.port import Port
@@ -23,6 +24,7 @@ from parity.replay.scan_loop import Gathered, Run
 from parity.replay.step import forward_backward, free_start, model_state, named_buffers, named_state, update
 from parity.rounding import Format, bound
 
+_logger = logging.getLogger(__name__)
 _WIDE = np.dtype(np.float64)
 # Numbers that all steps together are fed and hold, below which compiling takes longer than computing.
 _LITTLE = 20_000_000
@@ -61,7 +63,7 @@ class BoundPropagation:
     def _made(self) -> int:
         return sum(np.size(leaf) for leaf in jax.tree.leaves(self._recording.observed.predictions[0]))
 
-    def _bounded(self, carry: Any, x: Any, batch: Any, parts: Parts) -> Any:
+    def _bounded(self, carry: PyTree, x: PyTree, batch: PyTree, parts: Parts) -> PyTree:
         (form, likely, is_locked, alone), (params, kept, state), off = carry
         (weights, gradients, buffers), limit, (constants, uncertain, first) = x
         if limit is not None:
@@ -92,8 +94,15 @@ class BoundPropagation:
         return ((form, likely, is_locked, alone), _plain(inner), _plain(off)), (*errors, told)
 
     def _step(
-        self, inner: Any, gradients: Any, is_locked: Any, batch: Any, parts: Parts, constants: Any, first: Any
-    ) -> Any:
+        self,
+        inner: PyTree,
+        gradients: PyTree,
+        is_locked: bool | jax.Array,
+        batch: PyTree,
+        parts: Parts,
+        constants: PyTree,
+        first: PyTree,
+    ) -> PyTree:
         """One step, fed its own gradients or the recorded ones; what it makes is by PyTorch's names.
 
         The last of its three results are weights and optimizer state by PyTorch's own rule, if that is known.
@@ -105,13 +114,15 @@ class BoundPropagation:
         names, keys = self._names, tuple(self._recording.observed.state)
         before, named = (named_state(names, each, params, keys) for each in (kept, after))
         made = (predictions, value, names.from_port(own), named_buffers(names, state), named, names.from_port(moved))
-        theirs: Any = None
+        theirs: PyTree = None
         torch = self._torch_optimizer
         if torch is not None and torch.has_state(before):
             theirs = torch.update(names.from_port(params), names.from_port(taken), before, constants, first)
         return (moved, after, state), made, theirs
 
-    def _with_torch(self, form: Format, off: Any, errors: Any, theirs: Any, before: Any, after: Any) -> Any:
+    def _with_torch(
+        self, form: Format, off: PyTree, errors: PyTree, theirs: PyTree, before: PyTree, after: PyTree
+    ) -> PyTree:
         """The errors of weights and optimizer state, at least those that PyTorch's own rule may make."""
         names, keys = self._names, tuple(self._recording.observed.state)
         *others, state, weights = errors
@@ -130,22 +141,22 @@ class BoundPropagation:
         state, weights = named_state(names, kept, before[0], keys), names.from_port(moved)
         return (moved, kept, off[2]), (*others, state, weights)
 
-    def _doubtful(self, error: Any, state: Any) -> Any:
+    def _doubtful(self, error: PyTree, state: PyTree) -> PyTree:
         """The optimizer's errors and what its state is in doubt by."""
         if not self._doubt:
             return error
         return jax.tree.map(lambda off, leaf: off + self._doubt * jnp.abs(leaf), error, state)
 
-    def _constants(self, steps: Array) -> Any:
+    def _constants(self, steps: Array) -> PyTree:
         """What PyTorch's rule needs beside tensors, a row for each of these steps."""
         values, errors = ([], []) if self._torch_optimizer is None else self._torch_optimizer.constants(steps)
         return values, errors, steps == 0
 
-    def _carry(self, form: Format, start: Any, *, likely: bool = False, locked: bool, alone: bool = False) -> Any:
+    def _carry(self, form: Format, start: PyTree, *, likely: bool = False, locked: bool, alone: bool = False) -> PyTree:
         flags = (jnp.asarray(likely), jnp.asarray(locked), jnp.asarray(alone))
         return (_plain(form), *flags), _plain(start), self._stored(form, start)
 
-    def _stored(self, form: Format, start: Any) -> Any:
+    def _stored(self, form: Format, start: PyTree) -> PyTree:
         """The error of what a step starts with: of the optimizer's own numbers that the format cannot hold.
 
         A learning rate or beta that ``optax.inject_hyperparams`` keeps in the state is rounded before the first step;
@@ -153,7 +164,7 @@ class BoundPropagation:
         """
         params, kept, state = start
 
-        def rounded(leaf: Any) -> Any:
+        def rounded(leaf: jax.Array) -> PyTree:
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
                 return jnp.zeros(jnp.shape(leaf))
             inexact = jnp.asarray(leaf, self._recording.dtype).astype(leaf.dtype) != leaf
@@ -187,11 +198,11 @@ class BoundPropagation:
             gathered.add(slice(row, row + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
         return gathered.trace()
 
-    def arguments(self) -> Iterator[Any]:
+    def arguments(self) -> Iterator[PyTree]:
         """Of every kept step, from what was recorded."""
         return locked_inputs.arguments(self._port, self._names, self._recording, _WIDE)
 
-    def _from_initial(self) -> Any:
+    def _from_initial(self) -> PyTree:
         params = self._names.to_port(_batches.cast(dict(self._recording.initial), _WIDE))
         return params, self._port.optimizer.init(params), self._start[2]
 
@@ -235,6 +246,7 @@ class BoundPropagation:
             carry, made = self._run.one(carry, x, self._own.batches[place], self._own.parts[place])
             losses[step], size = float(made[1]), float(made[-1][0])
             if not losses[step] <= size:
+                _logger.debug("From step %d on rounding may move the loss by all of it: no bound goes further.", step)
                 return _open(recording, losses, gathered, reached), step
             if step in row_of:
                 reached = row_of[step] + 1
@@ -245,7 +257,7 @@ class BoundPropagation:
         """Weights and optimizer state with what is known from the maps."""
         keys = tuple(self._recording.observed.state)
 
-        def named(row: Any) -> Any:
+        def named(row: jax.Array) -> PyTree:
             params, state = self._flat_tree.tree(row, self._start[:2])
             return self._names.from_port(params), named_state(self._names, state, params, keys)
 
@@ -263,10 +275,10 @@ class BoundPropagation:
         if state is not None:
             return None
 
-        def gradient(params: Any, batch: Any, parts: Parts) -> Any:
+        def gradient(params: PyTree, batch: PyTree, parts: Parts) -> PyTree:
             return forward_backward(port, params, None, batch, parts)[2]
 
-        def advance(kept: Any, _: Any) -> Any:
+        def advance(kept: PyTree, _: PyTree) -> PyTree:
             return update(port, jax.tree.map(jnp.zeros_like, params), kept, params)[1], kept
 
         # Of an affine step the map may depend on the number of the step, and on nothing else in the state.
@@ -275,23 +287,23 @@ class BoundPropagation:
         return affine_steps.step_maps(gradient, lambda *given: update(port, *given), params, states, batches, order)
 
 
-def _more(form: Format, error: Any, before: Any, after: Any) -> Any:
+def _more(form: Format, error: PyTree, before: PyTree, after: PyTree) -> PyTree:
     """An error and some roundings more; what is counted in whole numbers is not rounded."""
     if not jnp.issubdtype(jnp.result_type(after), jnp.floating):
         return error
     return error + _UNKNOWN * form.unit * (jnp.abs(before) + jnp.abs(after))
 
 
-def _either(flag: Any, first: Any, second: Any) -> Any:
+def _either(flag: bool | jax.Array, first: PyTree, second: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(flag, a, b), first, second)
 
 
-def _plain(tree: Any) -> Any:
+def _plain(tree: PyTree) -> PyTree:
     """The same in types that do not change from step to step, so that nothing is compiled twice."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf).name), tree)
 
 
-def _no_error(tree: Any) -> Any:
+def _no_error(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf)), tree)
 
 

@@ -7,6 +7,7 @@ and Optax adds one update. What rounding can do to PyTorch's side is therefore d
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 
 import jax
@@ -22,6 +23,7 @@ from parity.optimizers.updates import Step, step_constants, update
 from parity.recording.clipping import Clipping
 from parity.recording.recording import Recording
 
+_logger = logging.getLogger(__name__)
 Named = Mapping[str, jax.Array]
 Numbers = dict[str, Array]
 # The kinds whose operations stand in :mod:`parity.optimizers.updates` in the order in which PyTorch rounds them.
@@ -109,6 +111,7 @@ def of(recording: Recording) -> TorchOptimizer | None:
     """Return the recorded optimizer; ``None`` where the order of its roundings is not written down."""
     kind = recording.optimizer.type.rpartition(".")[2]
     if kind not in _KINDS or not recording.optimizer.type.startswith("torch.optim."):
+        _logger.debug("No rule of PyTorch's rounding for %s: its step is bounded by the port's.", kind)
         return None
     members: dict[tuple[str, bytes], list[str]] = {}
     for name in recording.rules:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
-from typing import Any
 
 import jax
 import numpy as np
 
+from parity._types import PyTree
 from parity.causes.evidence import Evidence
 from parity.judging.cause import Cause
+
+_logger = logging.getLogger(__name__)
 
 
 def explain_batch_order(evidence: Evidence) -> list[Cause]:
@@ -26,6 +29,7 @@ def explain_batch_order(evidence: Evidence) -> list[Cause]:
     try:
         port = [known.get(_digest(batch, pool[0]), -1) for batch in given]
     except ValueError:  # another structure than the recorded one
+        _logger.debug("The port's batches have another structure than the recorded ones.", exc_info=True)
         return []
     largest = max(_rows(batch) for batch in pool)
     whole = [place for place in recorded if _rows(pool[place]) == largest]
@@ -54,17 +58,19 @@ _ORDER = (
 )
 
 
-def _sides(pool: list[Any], recorded: list[int], given: list[Any], some: int) -> tuple[list[Any], list[Any]]:
+def _sides(
+    pool: list[PyTree], recorded: list[int], given: list[PyTree], some: int
+) -> tuple[list[PyTree], list[PyTree]]:
     like = [pool[place] for place in recorded[:some]]
     return like, [_alike(batch, pool[0]) for batch in given[:some]]
 
 
-def _alike(batch: Any, like: Any) -> Any:
+def _alike(batch: PyTree, like: PyTree) -> PyTree:
     """The batch's arrays in the recorded dtypes."""
     return jax.tree.map(lambda leaf, other: np.asarray(leaf).astype(np.asarray(other).dtype), batch, tuple(like))
 
 
-def _digest(batch: Any, like: Any) -> bytes:
+def _digest(batch: PyTree, like: PyTree) -> bytes:
     digest = hashlib.blake2b()
     for leaf in jax.tree.leaves(_alike(tuple(batch), like)):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode())
@@ -72,11 +78,11 @@ def _digest(batch: Any, like: Any) -> bytes:
     return digest.digest()
 
 
-def _rows(batch: Any) -> int:
+def _rows(batch: PyTree) -> int:
     return int(np.shape(jax.tree.leaves(batch)[0])[0]) if np.ndim(jax.tree.leaves(batch)[0]) else 1
 
 
-def _row_counts(batch: Any) -> Counter[bytes]:
+def _row_counts(batch: PyTree) -> Counter[bytes]:
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(batch)]
     if len({len(leaf) if leaf.ndim else -1 for leaf in leaves}) != 1 or not leaves[0].ndim:
         return Counter()

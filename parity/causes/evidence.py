@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
+from parity._types import Array, PyTree
 from parity.bounds.derive import Bounds
 from parity.judging.finding import STAGES, Finding
 from parity.porting import parameter_names
 from parity.porting.port import Port, of_arrays
-from parity.recording.recording import Array, Recording, Trace
+from parity.recording.recording import Recording, Trace
 from parity.replay import batches
+from parity.replay.batches import Parts
 from parity.replay.replay import Replay
 from parity.replay.step import forward_backward, model_state
 from parity.rounding import bound
 
+_logger = logging.getLogger(__name__)
 # Steps that a hypothesis about one step is tested on.
 _PROBED = 3
 # How near, relative to the largest element, two sides are for it to be worth while to derive a bound of their own.
 _NEAR = 1e-9
+
+# How far rounding can move predictions, loss and gradients.
+Limits = tuple[Array, float, dict[str, Array]]
+# ``(weights, buffers, batch)``, by PyTorch's names, to predictions, loss and gradients.
+Compute = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, jax.Array, dict[str, jax.Array]]]
+# The shapes of a batch's arrays, and the rows of its backward passes.
+Shapes = tuple[tuple[tuple[int, ...], ...], Parts]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +47,7 @@ class Probe:
     predictions: list[Array]
     loss: float
     gradients: dict[str, Array]
-    limits: Callable[[], tuple[Array, float, dict[str, Array]]] | None = None
+    limits: Callable[[], Limits] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +77,7 @@ class Evidence:
         kept = recording.kept
         starts = sorted(f.step or 0 for f in findings if f.step is not None and not f.same_program)
         first = [min(int(np.searchsorted(kept, step)), len(kept) - 1) for step in starts[:1]]
-        seen: set[Any] = set()
+        seen: set[Shapes] = set()
         rows: list[int] = []
         for row in [*first, *range(len(kept))]:
             shape = _shapes(recording, row)
@@ -93,6 +103,7 @@ class Evidence:
         try:
             return run(port or self.port, names or self.names, self.recording, self.rows)
         except Exception:  # A hypothesis that does not fit the port raises whatever JAX raises of it.
+            _logger.debug("The port does not run with this hypothesis.", exc_info=True)
             return None
 
     def agreement(self, probes: Sequence[Probe] | None, *, factor: float = 1.0) -> float | None:
@@ -115,7 +126,7 @@ class Evidence:
             worst = max(worst, gap)
         return worst
 
-    def _of_row(self, row: int, probe: Probe, limits: Any, factor: float) -> float | None:
+    def _of_row(self, row: int, probe: Probe, limits: Limits | None, factor: float) -> float | None:
         worst = 0.0
         for value, exact, limit in self._pairs(row, probe, limits):
             gap = _gap(value, exact, limit * max(1.0, abs(factor)))
@@ -130,26 +141,27 @@ class Evidence:
         pairs = self._pairs(row, probe, None)
         return all(_gap(value, exact, limit + _NEAR * _size(exact)) is not None for value, exact, limit in pairs)
 
-    def _pairs(self, row: int, probe: Probe, limits: Any) -> Iterable[tuple[Any, Any, Any]]:
+    def _pairs(self, row: int, probe: Probe, limits: Limits | None) -> Iterable[tuple[Array, Array, Array]]:
         exact, judged = self.recording.arbiter_locked, self.bounds.locked64
         flat = [joined(tree) for tree in (probe.predictions, exact.predictions[row], judged.predictions[row])]
         yield flat[0], flat[1], 2 * (flat[2] if limits is None else limits[0])
         limit = 2 * (loss_of(judged, self.recording, row) if limits is None else limits[1])
-        yield np.float64(probe.loss), np.float64(loss_of(exact, self.recording, row)), np.float64(limit)
+        numbers = (probe.loss, loss_of(exact, self.recording, row), limit)
+        yield np.asarray(numbers[0]), np.asarray(numbers[1]), np.asarray(numbers[2])
         for name in exact.gradients:
             if name in probe.gradients and name not in self.recording.frozen:
                 limits_of = judged.gradients[name][row] if limits is None else limits[2][name]
-                limit = 2 * np.asarray(limits_of, np.float64)
-                yield probe.gradients[name], np.asarray(exact.gradients[name][row], np.float64), limit
+                most = 2 * np.asarray(limits_of, np.float64)
+                yield probe.gradients[name], np.asarray(exact.gradients[name][row], np.float64), most
 
 
-def joined(tree: Any) -> Array:
+def joined(tree: PyTree) -> Array:
     """All floating numbers of a tree in one row, float64."""
     leaves = [np.asarray(leaf, np.float64).reshape(-1) for leaf in jax.tree.leaves(tree)]
     return np.concatenate(leaves) if leaves else np.zeros(0)
 
 
-def _size(exact: Any) -> float:
+def _size(exact: Array) -> float:
     return float(np.abs(exact).max(initial=0.0)) or 1.0
 
 
@@ -165,7 +177,7 @@ def _gap(value: Array, exact: Array, bound: Array) -> float | None:
     return float(gap.max(initial=0.0) / np.abs(exact).max(initial=0.0))
 
 
-def _shapes(recording: Recording, row: int) -> Any:
+def _shapes(recording: Recording, row: int) -> Shapes:
     batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
     return tuple(np.shape(leaf) for leaf in jax.tree.leaves((batch.inputs, batch.targets))), batch.parts
 
@@ -175,10 +187,10 @@ def loss_of(trace: Trace, recording: Recording, row: int) -> float:
     return float(trace.losses[row if len(trace.losses) == len(recording.kept) else int(recording.kept[row])])
 
 
-def objective(port: Port, names: parameter_names.Names, parts: Any) -> Callable[..., Any]:
+def objective(port: Port, names: parameter_names.Names, parts: Parts) -> Compute:
     """``(weights, buffers, batch)``, by PyTorch's names, to predictions, loss and gradients."""
 
-    def compute(weights: Any, buffers: Any, batch: Any) -> tuple[Any, Any, Any]:
+    def compute(weights: PyTree, buffers: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array, dict[str, jax.Array]]:
         state = model_state(port, names, buffers, weights)
         made, value, gradients, _ = forward_backward(port, names.to_port(weights), state, batch, parts)
         return made, value, names.from_port(gradients)
@@ -191,12 +203,12 @@ def run(
     names: parameter_names.Names,
     recording: Recording,
     rows: Sequence[int],
-    wrap: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda compute: compute,
+    wrap: Callable[[Compute], Compute] = lambda compute: compute,
 ) -> list[Probe]:
     """Single steps of a port, in float64 and on the CPU; ``wrap`` may change the whole computation of a step."""
     wide, probes = np.dtype(np.float64), []
     before, buffers = recording.weights_before(), recording.buffers_before()
-    compiled: dict[Any, Any] = {}
+    compiled: dict[Parts, Compute] = {}
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
         for row in rows:
             batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
@@ -213,7 +225,7 @@ def run(
     return probes
 
 
-def _limits(compute: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Array, float, dict[str, Array]]:
+def _limits(compute: Compute, arguments: tuple[PyTree, ...]) -> Limits:
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
         _, (made, value, gradients) = bound(compute, precision="float64", narrow=False)(*arguments)
         return joined(made), float(value), {name: np.asarray(leaf) for name, leaf in gradients.items()}

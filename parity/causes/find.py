@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from parity.bounds.derive import Bounds
@@ -21,6 +22,7 @@ from parity.porting.port import Port
 from parity.recording.recording import Recording
 from parity.replay.replay import Replay
 
+_logger = logging.getLogger(__name__)
 _Hypothesis = Callable[[Evidence], list[Cause]]
 # Groups of hypotheses about the same thing: the first that is confirmed stands for its group.
 _GROUPS: tuple[tuple[_Hypothesis, ...], ...] = (
@@ -51,6 +53,7 @@ def find(
     for group in _GROUPS:
         for hypothesis in group:
             found = hypothesis(evidence)
+            _logger.debug("%s: %s.", hypothesis.__name__, ", ".join(cause.name for cause in found) or "nothing")
             causes += [cause for cause in found if cause.name not in {known.name for known in causes}]
             if found:
                 break

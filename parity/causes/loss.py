@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parity._types import PyTree
 from parity.causes.alternatives import mark_alternatives, within
 from parity.causes.decimals import shortest
 from parity.causes.evidence import Evidence, Probe, loss_of
 from parity.causes.loss_as_recorded import Factor, constant, first, told_by_the_loss
 from parity.causes.loss_size import Law, laws
 from parity.judging.cause import Cause
+from parity.porting.port import Port
 from parity.recording.recording import MSE
 
 _AXES = (
@@ -45,25 +46,25 @@ class _Scaling:
     kind: str | None = None
 
 
-def _rows(predictions: Any, targets: Any) -> int:
+def _rows(predictions: PyTree, targets: PyTree) -> int:
     shape = np.shape(first(predictions))
     return int(shape[0]) if shape else 1
 
 
-def _terms(predictions: Any, targets: Any) -> int:
+def _terms(predictions: PyTree, targets: PyTree) -> int:
     """How many numbers a loss averages: one an element of its target."""
     return int(np.size(first(targets))) if jax.tree.leaves(targets) else int(np.size(first(predictions)))
 
 
-def _elements(predictions: Any, targets: Any) -> int:
+def _elements(predictions: PyTree, targets: PyTree) -> int:
     return int(np.size(first(predictions)))
 
 
-def _width(predictions: Any, targets: Any) -> int:
+def _width(predictions: PyTree, targets: PyTree) -> int:
     return _elements(predictions, targets) // max(1, _rows(predictions, targets))
 
 
-def _last(predictions: Any, targets: Any) -> int:
+def _last(predictions: PyTree, targets: PyTree) -> int:
     shape = np.shape(first(predictions))
     return int(shape[-1]) if shape else 1
 
@@ -124,8 +125,8 @@ def explain_loss(evidence: Evidence) -> list[Cause]:
     return _recorded_factors(evidence) or _factors(evidence) or _broadcast(evidence) or _any_factor(evidence)
 
 
-def _scaled(evidence: Evidence, factor: Factor) -> Any:
-    def loss(predictions: Any, targets: Any) -> Any:
+def _scaled(evidence: Evidence, factor: Factor) -> Port:
+    def loss(predictions: PyTree, targets: PyTree) -> jax.Array:
         return factor(predictions, targets) * evidence.port.loss(predictions, targets)
 
     return dataclasses.replace(evidence.port, loss=loss)
@@ -159,8 +160,8 @@ def _factors(evidence: Evidence) -> list[Cause]:
             if not _plausible(evidence, probes, ratios) or any(abs(ratio - 1) < 1e-12 for ratio in ratios[:1]):
                 continue
 
-            def factor(p: Any, t: Any, group: Any = group) -> float:
-                return math.prod(part.factor(p, t) for part in group)
+            def factor(p: PyTree, t: PyTree, group: tuple[_Scaling, ...] = group) -> float:
+                return math.prod(float(part.factor(p, t)) for part in group)
 
             agreement = evidence.agreement(evidence.probe(_scaled(evidence, factor)), factor=max(map(abs, ratios)))
             if agreement is not None:
@@ -210,10 +211,10 @@ def _is_one_a_row(evidence: Evidence) -> bool:
 
 def _factor_values(evidence: Evidence, group: tuple[_Scaling, ...]) -> list[float]:
     pairs = [_predictions_and_targets(evidence, row) for row in evidence.rows]
-    return [math.prod(part.factor(*pair) for part in group) for pair in pairs]
+    return [math.prod(float(part.factor(*pair)) for part in group) for pair in pairs]
 
 
-def _predictions_and_targets(evidence: Evidence, row: int) -> tuple[Any, Any]:
+def _predictions_and_targets(evidence: Evidence, row: int) -> tuple[PyTree, PyTree]:
     """Those of a step's first backward pass."""
     batch = evidence.recording.batches[evidence.recording.batch_of_step[int(evidence.recording.kept[row])]]
     predictions = evidence.recording.observed.predictions[row]
@@ -311,16 +312,16 @@ def _gradient_factor(evidence: Evidence) -> list[Cause]:
 def _broadcast(evidence: Evidence) -> list[Cause]:
     """(n, 1) against (n,): the difference becomes n by n, on either side."""
 
-    def flat(predictions: Any, targets: Any) -> Any:
+    def flat(predictions: PyTree, targets: PyTree) -> jax.Array:
         return evidence.port.loss(jnp.reshape(predictions, -1), jnp.reshape(targets, -1))
 
-    def flattened(predictions: Any, targets: Any) -> Any:
+    def flattened(predictions: PyTree, targets: PyTree) -> jax.Array:
         return evidence.port.loss(jnp.reshape(predictions, -1), targets)
 
-    def shaped(predictions: Any, targets: Any) -> Any:
+    def shaped(predictions: PyTree, targets: PyTree) -> jax.Array:
         return evidence.port.loss(jnp.reshape(predictions, jnp.shape(targets)), targets)
 
-    def squared(predictions: Any, targets: Any) -> Any:
+    def squared(predictions: PyTree, targets: PyTree) -> jax.Array:
         square = (predictions.size, targets.size)
         across = jnp.broadcast_to(jnp.reshape(predictions, (-1, 1)), square)
         return evidence.port.loss(across, jnp.broadcast_to(jnp.reshape(targets, (1, -1)), square))

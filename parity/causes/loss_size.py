@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+import logging
+from typing import Literal
 
 import jax
 import numpy as np
 
+from parity._types import Array, ArrayLike, PyTree
 from parity.causes.evidence import Evidence
+
+_logger = logging.getLogger(__name__)
 
 Law = Literal["sum", "mean"]
 
@@ -36,6 +40,7 @@ def laws(evidence: Evidence, axis: int) -> frozenset[Law] | None:
             try:
                 values.append(float(evidence.port.loss(*jax.tree.map(cut, (predictions, batch)))))
             except Exception:  # a loss that takes whole batches only raises whatever JAX raises of a part
+                _logger.debug("The loss takes no part of a batch along axis %d.", axis, exc_info=True)
                 return frozenset()
     whole, a, b = values
     size = abs(whole) + abs(a) + abs(b)
@@ -47,7 +52,7 @@ def laws(evidence: Evidence, axis: int) -> frozenset[Law] | None:
     return frozenset(law for law, value in found.items() if abs(value - whole) <= near)
 
 
-def _batch(evidence: Evidence) -> tuple[Any, Any]:
+def _batch(evidence: Evidence) -> tuple[PyTree, PyTree]:
     """Targets and predictions of the first row's first pass, in float64."""
     recording, row = evidence.recording, evidence.rows[0]
     batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
@@ -57,12 +62,12 @@ def _batch(evidence: Evidence) -> tuple[Any, Any]:
     return jax.tree.map(_wide, targets), jax.tree.map(_wide, predictions)
 
 
-def _wide(leaf: Any) -> Any:
+def _wide(leaf: ArrayLike) -> Array:
     leaf = np.asarray(leaf)
     return leaf.astype(np.float64) if leaf.dtype.kind == "f" else leaf
 
 
-def _cut(leaf: Any, *, axis: int, part: slice) -> Any:
+def _cut(leaf: Array, *, axis: int, part: slice) -> Array:
     index: list[slice] = [slice(None)] * np.ndim(leaf)
     index[axis] = part
     return leaf[tuple(index)]

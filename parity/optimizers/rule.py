@@ -121,6 +121,12 @@ def of_torch(kind: str, settings: Mapping[str, Any], rates: Array, clipping: Cli
     )
 
 
+def changed(rule: OptimizerRule, field: str, value: Setting) -> OptimizerRule:
+    """Return the rule with another value of a setting, given by its name."""
+    fields: dict[str, Any] = {field: value}
+    return dataclasses.replace(rule, **fields)
+
+
 def spread(rules: Sequence[OptimizerRule], owner: Array, rates: Array) -> OptimizerRule:
     """Return one rule for the elements of several parameters; its switches are those of the first.
 

@@ -12,7 +12,7 @@ from jax import lax
 
 from parity.rounding.accuracy import ACCURACY, accuracy, size
 from parity.rounding.jaxprs import Equation, bind
-from parity.rounding.values import Array, BoundRule, Context, Value, ends, gap
+from parity.rounding.values import Array, BoundRule, Context, Value, ends, gap, known_number
 
 
 def _both(a: Value, b: Value, combine: Callable[[Array, Array], Array]) -> Callable[[], Array]:
@@ -49,8 +49,8 @@ def _difference(context: Context, eqn: Equation, inputs: list[Value]) -> list[Va
 
 
 def _power_of_two(x: Value) -> bool:
-    concrete = isinstance(x.value, (np.ndarray, np.generic)) and x.value.ndim == 0 and x.error is None
-    return concrete and math.isfinite(x.value) and x.value != 0 and math.frexp(float(x.value))[0] in (0.5, -0.5)
+    number = known_number(x.value) if x.error is None else None
+    return number is not None and math.isfinite(number) and math.frexp(number)[0] in (0.5, -0.5)
 
 
 def _product(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:

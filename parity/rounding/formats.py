@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+
+from parity._types import DTypeLike, Scalar
 
 # Significant bits, the leading one counted, and the exponents of the smallest normal and of the first number too large.
 _BITS = {"float64": (53, -1022, 1024), "float32": (24, -126, 128), "bfloat16": (8, -126, 128), "float16": (11, -14, 16)}
@@ -28,10 +30,10 @@ class Format(NamedTuple):
             taken as they are.
     """
 
-    unit: Any
-    tiny: Any
-    largest: Any
-    products: Any = 0.0
+    unit: Scalar
+    tiny: Scalar
+    largest: Scalar
+    products: Scalar = 0.0
 
     @classmethod
     def of(cls, precision: str, products: str | None = None) -> Format:
@@ -49,7 +51,7 @@ class Format(NamedTuple):
         return cls(2.0**-bits, math.ldexp(1.0, low), largest, _PRODUCTS[products])
 
 
-def widest(first: Format, dtype: Any) -> Format:
+def widest(first: Format, dtype: DTypeLike) -> Format:
     """The coarser of a format and a dtype, field by field."""
     name = np.dtype(dtype).name
     if name not in _BITS:
@@ -63,13 +65,13 @@ def widest(first: Format, dtype: Any) -> Format:
     )
 
 
-def gamma(count: Any, unit: Any) -> Any:
+def gamma(count: Scalar, unit: Scalar) -> Scalar:
     """The most that ``count`` roundings can do, relative (Higham, 2002, lemma 3.1); infinite where it is everything."""
     share = count * unit
     return jnp.where(share < 1, share / jnp.where(share < 1, 1 - share, 1.0), jnp.inf)
 
 
-def likely_gamma(count: Any, unit: Any, terms: Any) -> Any:
+def likely_gamma(count: Scalar, unit: Scalar, terms: Scalar) -> Scalar:
     """What ``count`` roundings do, relative, to each of ``terms`` numbers but for one chance in 1e9.
 
     Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41 (2019), theorem

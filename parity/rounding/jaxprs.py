@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-import jax
 import numpy as np
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-from parity._types import Array, ArrayLike
+from parity._types import ArrayLike
 
 Literal = core.Literal
 Atom: TypeAlias = core.Var | core.Literal
@@ -33,7 +32,7 @@ def shape_of(atom: Atom) -> tuple[int, ...]:
     return tuple(aval.shape)
 
 
-def opened(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Array | jax.Array]]:
+def opened(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:
     """Return an open jaxpr and its constants, none where it was open already."""
     return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, ClosedJaxpr) else (jaxpr, ())
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from parity._types import DTypeLike, Scalar
 from parity.rounding.jaxprs import Equation, bind, dtype_of, shape_of
 from parity.rounding.values import Array, BoundRule, Context, Value, floating, union
 
@@ -36,7 +36,7 @@ def _bilinear(
     return [Value(value, jnp.where(jnp.isnan(error) | jnp.isnan(value), jnp.inf, error))]
 
 
-def _narrowed(x: Value, size: Array, unit: Any, tiny: Any) -> Array:
+def _narrowed(x: Value, size: Array, unit: Scalar, tiny: Scalar) -> Array:
     """The error of an operand as the product takes it: rounded once more, flushed to zero if below normal."""
     off = jnp.where(size < tiny, size, 0.0) if x.error is None else x.error
     return off + unit * (size + off)
@@ -75,7 +75,7 @@ def _convolution(context: Context, eqn: Equation, inputs: list[Value]) -> list[V
     return _bilinear(context, eqn, a, b, multiply, length)
 
 
-def _as_double(x: Array, out: Any) -> Array:
+def _as_double(x: Array, out: DTypeLike) -> Array:
     return lax.convert_element_type(x, np.float64) if floating(out) else x
 
 

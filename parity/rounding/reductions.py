@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
+from parity._types import Scalar
 from parity.rounding.formats import Format
 from parity.rounding.jaxprs import Equation, bind
 from parity.rounding.values import Array, BoundRule, Context, Value, ends, gap, union
 
 
 def summed(
-    context: Context, form: Format, value: Array, carried: Array, reach: Array, adds: Any, terms: Any = None
+    context: Context,
+    form: Format,
+    value: Array,
+    carried: Array,
+    reach: Array,
+    adds: Scalar,
+    terms: Scalar | None = None,
 ) -> Array:
     """The error of sums of sizes ``reach``, in each of which a term passes at most ``adds`` additions."""
     size = reach + carried

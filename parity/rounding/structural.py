@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from parity._types import DTypeLike
 from parity.rounding.formats import Format
 from parity.rounding.jaxprs import Equation, bind, dtype_of
 from parity.rounding.values import Array, BoundRule, Context, Value, ends, floating
@@ -96,7 +97,7 @@ def _extended(eqn: Equation) -> bool:
     return not hasattr(eqn.params["new_dtype"], "kind") and not isinstance(eqn.params["new_dtype"], type)
 
 
-def _narrowed(context: Context, x: Value, source: Any, target: Any) -> Value:
+def _narrowed(context: Context, x: Value, source: DTypeLike, target: DTypeLike) -> Value:
     """A conversion between floating formats rounds once where the target is the narrower one."""
     if not context.narrow or np.dtype(target).itemsize >= np.dtype(source).itemsize or np.dtype(target).itemsize == 8:
         return x

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from parity._types import ArrayLike, DTypeLike, Scalar
 from parity.rounding.formats import Format, gamma, likely_gamma, widest
 from parity.rounding.jaxprs import ClosedJaxpr, Equation, Jaxpr, dtype_of
 
-Array = Any
+# Traced or not. Numbers from the program's text stay NumPy's, so that their values are known: see known_number.
+Array: TypeAlias = jax.Array
 # Twice the unit roundoff of the float64 in which bounds are worked out.
 _OWN = 2.0**-52
 _DOUBLE = np.finfo(np.float64)
+# Normal in every format.
+_NORMAL_EVERYWHERE = 1e-4
 
 
-def floating(dtype: Any) -> bool:
+def floating(dtype: DTypeLike) -> bool:
     """Whether values of a dtype are rounded; keys of random generators are not numbers at all."""
     return bool(jnp.issubdtype(dtype, np.floating))
 
@@ -84,7 +89,7 @@ class Context:
     walk: Callable[[Context, Any, Sequence[Value], Sequence[Value]], list[Value]]
     seed: Any = None
 
-    def at(self, dtype: Any) -> Format:
+    def at(self, dtype: DTypeLike) -> Format:
         """The format in which results of a dtype are rounded: a program may narrow by itself."""
         if not self.narrow or not floating(dtype) or np.dtype(dtype).itemsize == 8:
             return self.format
@@ -94,7 +99,7 @@ class Context:
         """Return the format in which an equation's first result is rounded."""
         return self.at(dtype_of(eqn.outvars[0]))
 
-    def gamma(self, count: Any, form: Format, terms: Any = None) -> Any:
+    def gamma(self, count: Scalar, form: Format, terms: Scalar | None = None) -> Scalar:
         """What ``count`` roundings can do, relative, or what they do but for one chance in 1e9."""
         if self.seed is not None:
             # The root mean square of as many independent roundings, each of a partial sum as large as all terms.
@@ -109,21 +114,21 @@ class Context:
         if x.error is not None:
             return x.error
         form = form or self.format
-        if isinstance(x.value, (np.ndarray, np.generic)) and x.value.ndim == 0 and not 0 < abs(float(x.value)) < 1e-4:
+        number = known_number(x.value)
+        if number is not None and not 0 < abs(number) < _NORMAL_EVERYWHERE:
             return jnp.zeros(x.shape)
         size = jnp.abs(x.value)
         return jnp.where(size < form.tiny, size, 0.0)
 
-    def constant(self, value: Array, dtype: Any) -> Value:
-        """A number from the program's text, which the format may not hold exactly."""
+    def constant(self, given: ArrayLike, dtype: DTypeLike) -> Value:
+        """Return a number from the program's text, which the format may not hold exactly."""
         if not floating(dtype):
-            return Value(value if hasattr(value, "shape") else np.asarray(value, dtype))
-        if isinstance(value, (np.ndarray, np.generic, float, int)):
-            value = np.asarray(value, np.float64)
-            if _plain(value):
-                return Value(value)
-        else:
-            value = lax.convert_element_type(value, np.float64)
+            return Value(cast(Array, given if hasattr(given, "shape") else np.asarray(given, dtype)))
+        if isinstance(given, (np.ndarray, np.generic, float, int)):
+            given = np.asarray(given, np.float64)
+            if _plain(given):
+                return Value(cast(Array, given))
+        value = lax.convert_element_type(given, np.float64)
         form = self.at(dtype)
         # A program that asks for its dtype's largest number, or a part of it, means the format's.
         huge = jnp.isfinite(value) & (jnp.abs(value) > 1e300)
@@ -176,7 +181,7 @@ class Context:
             error = jnp.where(jnp.isinf(value) & certain, 0.0, error)
         return error
 
-    def rounding(self, value: Array, carried: Array, count: Any, form: Format, of: Any = None) -> Array:
+    def rounding(self, value: Array, carried: Array, count: Scalar, form: Format, of: Array | None = None) -> Array:
         """The error that ``count`` roundings of a result add: relative, and absolute where it is near zero.
 
         They are roundings of the result's size, or ``of`` something larger in which a function's error is measured.
@@ -190,6 +195,11 @@ class Context:
 BoundRule: TypeAlias = Callable[[Context, Equation, list[Value]], list[Value]]
 
 
+def known_number(value: object) -> float | None:
+    """Return a number from the program's text; ``None`` for an array of JAX's, whose values may not be known yet."""
+    return float(value) if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 else None
+
+
 def representable(value: Array, form: Format) -> Array:
     """The nearest number of the format, ties to even; zero where it would not be normal."""
     mantissa, exponent = jnp.frexp(value)
@@ -199,7 +209,7 @@ def representable(value: Array, form: Format) -> Array:
     return jnp.where(jnp.abs(value) < form.tiny, 0.0, nearest)
 
 
-def gap(a: Array, b: Array) -> Array:
+def gap(a: Array, b: Array | float) -> Array:
     """|a - b|, zero where both are the same infinity; infinite where either is no number."""
     off = jnp.where(a == b, 0.0, jnp.abs(a - b))
     return jnp.where(jnp.isnan(off), jnp.inf, off)
@@ -222,7 +232,7 @@ def union(errors: Sequence[Array | None], shape: tuple[int, ...]) -> Array | Non
     return total
 
 
-def _plain(value: np.ndarray[Any, Any]) -> bool:
+def _plain(value: np.ndarray[Any, np.dtype[Any]]) -> bool:
     """Whether every format holds the numbers exactly: few bits, of moderate size, or infinite."""
     if value.size > 64:
         return False

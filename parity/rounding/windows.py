@@ -54,7 +54,9 @@ def _spread_back(piece: Array, place: tuple[int, ...], shape: tuple[int, ...], p
     return lax.pad(piece, jnp.zeros((), piece.dtype), config)
 
 
-def _candidates(context: Context, x: Value, params: dict[str, Any]) -> tuple[Array, list[Any]]:
+def _candidates(
+    context: Context, x: Value, params: dict[str, Any]
+) -> tuple[Array, list[tuple[tuple[int, ...], Array]]]:
     """Where it is not certain which number of a window is chosen, and at each place whether it may be that one."""
     sign = 1.0 if params["select_prim"].name == "ge" else -1.0
     low, high = ends(sign * x.value, context.error(x))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from parity.replay import batches
 from parity.replay.step import forward_backward, model_state
 from parity.rounding.jaxprs import Atom, Equation
 
+_logger = logging.getLogger(__name__)
 _FAST = "take the variance in two passes, mean((x - mean(x))**2); in Flax, use_fast_variance=False"
 
 
@@ -27,7 +28,7 @@ class _Differences(Substitution):
     def __init__(self) -> None:
         self.worst, self.largest, self.fast = 1.0, 1.0, False
 
-    def answer(self, frame: Frame, equation: Equation, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name != "sub" or any(isinstance(value, jax.core.Tracer) for value in values):
             return None
         a, b = (np.asarray(value) for value in values)
@@ -63,6 +64,7 @@ def explain_cancellation(evidence: Evidence) -> list[Cause]:
     try:
         _run(evidence, rule, whole=at.stage != "forward")
     except Exception:  # a port that runs compiled only has no numbers to look at
+        _logger.debug("The port does not run operation by operation: no cancellation is looked for.", exc_info=True)
         return []
     unit = float(np.finfo(evidence.recording.dtype).eps) / 2
     # Each of the two numbers is rounded once at least; the difference is off by that, so many times as large.

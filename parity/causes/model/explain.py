@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from parity._types import PyTree
 from parity.causes.alternatives import mark_alternatives, within
 from parity.causes.evidence import Evidence, Probe
 from parity.causes.model import substitutions as rules
@@ -59,7 +60,7 @@ def _with(port: Port, rule: Substitution) -> Port:
     """The port with the rule in both its model and its loss."""
     loss = rewritten(port.loss, rule)
 
-    def applied(predictions: Any, targets: Any) -> Any:
+    def applied(predictions: PyTree, targets: PyTree) -> jax.Array:
         value = loss(predictions, targets)
         if not rule.count:
             raise _NothingToReplaceError
@@ -98,10 +99,10 @@ def turned(names: parameter_names.Names, chosen: tuple[str, ...]) -> Any:
     class Turned:
         buffers = names.buffers
 
-        def to_port(self, weights: Any, *rest: Any) -> Any:
+        def to_port(self, weights: PyTree, *rest: PyTree) -> PyTree:
             return names.to_port({name: v.T if name in chosen else v for name, v in weights.items()}, *rest)
 
-        def from_port(self, params: Any, *rest: Any) -> Any:
+        def from_port(self, params: PyTree, *rest: PyTree) -> PyTree:
             return {name: v.T if name in chosen else v for name, v in names.from_port(params, *rest).items()}
 
     return Turned()

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from parity._types import PyTree
 from parity.rounding import jaxprs
 from parity.rounding.jaxprs import Atom, ClosedJaxpr, Equation, Jaxpr, Literal
 
@@ -21,12 +22,12 @@ class Frame:
     """One jaxpr as it is run: values, the equations they came from, and marks that a rule leaves on them."""
 
     def __init__(self) -> None:
-        self.values: dict[Any, Any] = {}
-        self.marks: dict[Any, frozenset[str]] = {}
-        self.made: dict[Any, Any] = {}
-        self.same: dict[Any, tuple[Frame, Any]] = {}
+        self.values: dict[Atom, jax.Array] = {}
+        self.marks: dict[Atom, frozenset[str]] = {}
+        self.made: dict[Atom, Equation] = {}
+        self.same: dict[Atom, tuple[Frame, Atom]] = {}
 
-    def read(self, atom: Atom) -> Any:
+    def read(self, atom: Atom) -> jax.Array:
         """The value of a variable or a literal."""
         return atom.val if isinstance(atom, Literal) else self.values[atom]
 
@@ -72,7 +73,7 @@ class Substitution:
     def begin(self) -> None:
         """Called before each run through a function: it is traced as often as it is compiled."""
 
-    def answer(self, frame: Frame, equation: Equation, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         """Values in place of the equation's own, or ``None``."""
         return None
 
@@ -85,10 +86,10 @@ class Substitution:
         return frozenset()
 
 
-def rewritten(function: Callable[..., Any], rule: Substitution) -> Callable[..., Any]:
+def rewritten(function: Callable[..., PyTree], rule: Substitution) -> Callable[..., PyTree]:
     """``function`` with ``rule`` applied; it can be traced, compiled and differentiated."""
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: PyTree) -> PyTree:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
         leaves = jax.tree.leaves(arguments)
         rule.begin()
@@ -101,7 +102,9 @@ def rewritten(function: Callable[..., Any], rule: Substitution) -> Callable[...,
     return call
 
 
-def _run(rule: Substitution, frame: Frame, jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+def _run(
+    rule: Substitution, frame: Frame, jaxpr: Jaxpr, consts: Sequence[jax.Array], arguments: Sequence[jax.Array]
+) -> list[jax.Array]:
     frame.values.update(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
     for equation in jaxpr.eqns:
         values = [frame.read(atom) for atom in equation.invars]
@@ -119,7 +122,7 @@ def _run(rule: Substitution, frame: Frame, jaxpr: Jaxpr, consts: Sequence[Any], 
     return [frame.read(atom) for atom in jaxpr.outvars]
 
 
-def _ordinary(rule: Substitution, frame: Frame, equation: Equation, values: list[Any]) -> list[Any]:
+def _ordinary(rule: Substitution, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array]:
     name, params, inner = equation.primitive.name, equation.params, jaxprs.called(equation)
     if inner is not None and (name in _CALLS or (name in _CUSTOM and _concerns(rule, inner))):
         within = Frame()
@@ -142,10 +145,10 @@ def _concerns(rule: Substitution, inner: Jaxpr | ClosedJaxpr) -> bool:
     return not rule.touches or any(equation.primitive.name in rule.touches for equation in within)
 
 
-def _scan(rule: Substitution, params: Any, values: list[Any]) -> list[Any]:
+def _scan(rule: Substitution, params: dict[str, Any], values: list[jax.Array]) -> list[jax.Array]:
     body, fixed, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
 
-    def step(carry: Any, x: Any) -> Any:
+    def step(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         out = _run(rule, Frame(), body.jaxpr, body.consts, [*values[:fixed], *carry, *x])
         return out[:carried], out[carried:]
 
@@ -154,7 +157,7 @@ def _scan(rule: Substitution, params: Any, values: list[Any]) -> list[Any]:
     return [*carry, *out]
 
 
-def bind(equation: Equation, values: Sequence[Any], **changed: Any) -> list[Any]:
+def bind(equation: Equation, values: Sequence[jax.Array], **changed: Any) -> list[jax.Array]:
     """The equation's own operation, with other parameters where given."""
     primitive: Any = equation.primitive
     made = primitive.bind(*values, **primitive.get_bind_params({**equation.params, **changed}))

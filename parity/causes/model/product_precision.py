@@ -7,8 +7,8 @@ a side's products are honest, its own error has nothing to do with that one, and
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,13 +21,14 @@ from parity.causes.model.jaxpr_rewrite import rewritten
 from parity.judging.cause import Cause
 from parity.recording.recording import Array, Trace
 
+_logger = logging.getLogger(__name__)
 # The chance of an honest error that points the same way as the predicted one, at which it is named.
 _CHANCE = 1e-9
 _ROWS = 3
 _STEPS_LOOKED_AT = ("forward", "loss", "gradient")
 
 
-def _cut(value: Any) -> Any:
+def _cut(value: jax.Array) -> jax.Array:
     """TF32 by leaving bits away, as hardware that is fed float32 does."""
     bits = jax.lax.bitcast_convert_type(value.astype(np.float32), np.uint32)
     kept = jax.lax.bitcast_convert_type(bits & np.uint32(0xFFFFE000), np.float32)
@@ -38,7 +39,7 @@ def _cut(value: Any) -> Any:
 class _Format:
     name: str
     words: str
-    rounding: Callable[[Any], Any]
+    rounding: Callable[[jax.Array], jax.Array]
     results: bool = False
     forward_only: bool = False
 
@@ -96,7 +97,7 @@ def _errors(evidence: Evidence, trace: Trace, rows: tuple[int, ...]) -> Errors:
     return kept
 
 
-def _looks_coarse(evidence: Evidence, side: str, own: Any, other: Any, rows: tuple[int, ...]) -> bool:
+def _looks_coarse(evidence: Evidence, side: str, own: Errors, other: Errors, rows: tuple[int, ...]) -> bool:
     """A cheap sign that makes the dearer test worth while: it decides nothing else."""
     at_fault = ("jax", "both") if side == "JAX" else ("torch", "both")
     if any(f.off in at_fault and f.stage in _STEPS_LOOKED_AT for f in evidence.findings):
@@ -121,6 +122,7 @@ def _named(evidence: Evidence, side: str, errors: Errors, rows: tuple[int, ...])
         if min(left for _, (left, *_) in tried) > _CLEAR:
             tried += [(form, _explained(errors, _gaps(_evaluated(evidence, form, rows), exact))) for form in _OTHERS]
     except Exception:  # a model that this walk cannot follow is not explained
+        _logger.debug("The port does not run with coarse products: %s's are not looked at.", side, exc_info=True)
         return
     form, (left, chance, tensor) = min(tried, key=lambda one: one[1][0])
     if left > 0.5 or chance > _CHANCE:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from parity._types import DTypeLike
 from parity.causes.model.jaxpr_rewrite import Frame, Substitution, bind
 from parity.rounding.jaxprs import Atom, Equation, shape_of
 
@@ -28,7 +28,7 @@ class Epsilon(Substitution):
         self.old, self.new = old, new
         self.found: dict[float, set[int]] = {}
 
-    def answer(self, frame: Frame, equation: Equation, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name not in _ROOTS:
             return None
         source = frame.equation(equation.invars[0], placed=True)
@@ -54,13 +54,13 @@ class ExactGelu(Substitution):
 
     touches = ("tanh",)
 
-    def answer(self, frame: Frame, equation: Equation, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name != "tanh":
             return None
         x = self._argument(frame, equation)
         return None if x is None else [lax.erf(x / jnp.asarray(math.sqrt(2), x.dtype))]
 
-    def _argument(self, frame: Frame, equation: Equation) -> Any:
+    def _argument(self, frame: Frame, equation: Equation) -> jax.Array | None:
         """The x of tanh(√(2/π) (x + 0.044715 x³)), if it is that."""
         product = _operands(frame, equation.invars[0], "mul", math.sqrt(2 / math.pi))
         if product is None:
@@ -94,7 +94,7 @@ class TanhGelu(Substitution):
 
     touches = ("erf", "erfc")
 
-    def answer(self, frame: Frame, equation: Equation, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name not in self.touches:
             return None
         x = values[0] * jnp.asarray(math.sqrt(2), values[0].dtype)
@@ -114,7 +114,7 @@ class NoDropout(Substitution):
     def marks(self, equation: Equation, marked: frozenset[str]) -> frozenset[str]:
         return marked | {"random"} if equation.primitive.name in _RANDOM else marked
 
-    def answer(self, frame: Frame, equation: Equation, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name != "select_n" or "random" not in frame.marked(equation.invars[0]):
             return None
         kept = [atom for atom in equation.invars[1:] if frame.literal(atom) != 0]
@@ -142,7 +142,7 @@ class Differentiated(Substitution):
     def begin(self) -> None:
         self.found = 0
 
-    def answer(self, frame: Frame, equation: Equation, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name != "stop_gradient":
             return None
         self.found += 1
@@ -155,7 +155,7 @@ class Wide(Substitution):
     def __init__(self) -> None:
         self.found: set[str] = set()
 
-    def answer(self, frame: Frame, equation: Equation, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         name, params = equation.primitive.name, equation.params
         if name == "convert_element_type" and _narrow(params["new_dtype"]):
             if np.dtype(getattr(values[0], "dtype", np.int32)) == np.float64:
@@ -175,7 +175,7 @@ class Wide(Substitution):
         return bind(equation, wide, **changed) if changed or wide != values else None
 
 
-def _narrow(dtype: Any) -> bool:
+def _narrow(dtype: DTypeLike | None) -> bool:
     return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and np.dtype(dtype) != np.float64
 
 
@@ -184,10 +184,10 @@ class Coarse(Substitution):
 
     touches = _PRODUCTS
 
-    def __init__(self, rounding: Callable[[Any], Any], results: bool = False) -> None:
+    def __init__(self, rounding: Callable[[jax.Array], jax.Array], results: bool = False) -> None:
         self._round, self._results = rounding, results
 
-    def answer(self, frame: Frame, equation: Equation, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name not in _PRODUCTS:
             return None
         out = bind(equation, [self._round(value) for value in values])
@@ -201,7 +201,7 @@ class BatchStatistics(Substitution):
 
     def __init__(self, first: int, last: int) -> None:
         self._leaves = range(first, last)
-        self._variance: Any = None
+        self._variance: jax.Array | None = None
         self.found = 0
 
     def given(self, place: int) -> frozenset[str]:
@@ -211,7 +211,7 @@ class BatchStatistics(Substitution):
         # A value that took anything else in is no statistic any more.
         return marked if equation.primitive.name not in ("mul", "dot_general") else frozenset()
 
-    def answer(self, frame: Frame, equation: Equation, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         name = equation.primitive.name
         marked = [bool(frame.marked(atom)) for atom in equation.invars]
         if name == "sub" and marked == [False, True]:
@@ -246,6 +246,6 @@ def _spread_over(frame: Frame, atom: Atom, shape: tuple[int, ...]) -> tuple[int,
     return tuple(axis for axis in range(len(shape)) if axis not in kept or operand[kept.index(axis)] != shape[axis])
 
 
-def rounder(exponent: int, mantissa: int) -> Callable[[Any], Any]:
+def rounder(exponent: int, mantissa: int) -> Callable[[jax.Array], jax.Array]:
     """Rounding to the nearest number of a format, ties to even."""
     return lambda value: jax.lax.reduce_precision(value, exponent_bits=exponent, mantissa_bits=mantissa)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from parity._types import Array
 from parity.causes.alternatives import mark_alternatives, within
 from parity.causes.decimals import digits
 from parity.causes.evidence import Evidence
@@ -20,8 +21,9 @@ from parity.causes.optimizer.steps import Columns, columns, near
 from parity.judging.cause import Cause
 from parity.judging.finding import Finding
 from parity.optimizers.clipping import NORM_EPSILON
-from parity.optimizers.rule import OptimizerRule
+from parity.optimizers.rule import OptimizerRule, Setting, changed
 
+_logger = logging.getLogger(__name__)
 _EPSILONS = tuple(10.0**power for power in range(-12, 0))
 _SHARES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 _DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1)
@@ -32,10 +34,13 @@ def explain_optimizer(evidence: Evidence) -> list[Cause]:
     first = evidence.failing("optimizer state", "update")
     steps = None if first is None else columns(evidence.recording, evidence.replay, first.step or 0)
     if first is None or steps is None:
+        if first is not None:
+            _logger.debug("No hypothesis about the optimizer: its rule is not known, or no step was kept.")
         return []
     own = course(steps.rule, steps.fed)
     # The reference is PyTorch's rule only if it does what PyTorch did; and then it must not explain the port too.
     if not near(steps.torch, own.weights.value, own.weights.slack) or steps.explained(own):
+        _logger.debug("No hypothesis about the optimizer: PyTorch's rule gives not its steps, or gives the port's too.")
         return []
     for group in (_switches, _by_tensor, _rates_of, _numbers):
         found = mark_alternatives(list(group(steps, first, evidence)))
@@ -82,20 +87,19 @@ def _by_tensor(steps: Columns, first: Finding, evidence: Evidence) -> Iterator[C
         if name != "frozen parameter" and len(guilty) == len(steps.names) and not (decay == 0).any():
             continue
         named = ", ".join(steps.names[number] for number in guilty)
-        changed = np.isin(steps.owner, guilty)
-        mixed = _mixed(rule, faulty, changed)
+        mixed = _mixed(rule, faulty, np.isin(steps.owner, guilty))
         agreement = steps.agreement(course(mixed, steps.fed))
         sentence = f"{named} {what} in the port: with PyTorch's rule so changed, it gives the port's steps "
         sentence += within(agreement)
         yield Cause(name, sentence, fix, first.stage, first.tensor, first.step or 0, agreement)
 
 
-def _mixed(rule: OptimizerRule, faulty: OptimizerRule, changed: Any) -> OptimizerRule:
-    decay = np.where(changed, faulty.weight_decay, rule.weight_decay)
-    return dataclasses.replace(rule, weight_decay=decay, frozen=np.where(changed, faulty.frozen, rule.frozen))
+def _mixed(rule: OptimizerRule, faulty: OptimizerRule, where: Array) -> OptimizerRule:
+    decay = np.where(where, faulty.weight_decay, rule.weight_decay)
+    return dataclasses.replace(rule, weight_decay=decay, frozen=np.where(where, faulty.frozen, rule.frozen))
 
 
-def _explained_columns(steps: Columns, rule: OptimizerRule) -> Any:
+def _explained_columns(steps: Columns, rule: OptimizerRule) -> Array:
     made = course(rule, steps.fed).weights
     with np.errstate(invalid="ignore"):
         return (np.abs(steps.jax - made.value) <= made.slack).all(0)
@@ -117,7 +121,7 @@ class _Unknown:
     setting: str
     change: Change
     starts: tuple[float, ...]
-    own: Any
+    own: Setting
 
 
 def _unknowns(steps: Columns) -> Iterator[_Unknown]:
@@ -131,7 +135,7 @@ def _unknowns(steps: Columns) -> Iterator[_Unknown]:
         return _Unknown(
             name,
             said or field,
-            lambda value: dataclasses.replace(base, **{field: _in_place(own, value)}),
+            lambda value: changed(base, field, _in_place(own, value)),
             (*map(float, known), *(1.001 * float(v) for v in known), *starts),
             own,
         )
@@ -166,7 +170,7 @@ def _unknowns(steps: Columns) -> Iterator[_Unknown]:
     yield _Unknown("gradient clipping", "the largest value", of_value, (*values, 1.0, 0.5, 0.1), np.inf)
 
 
-def _in_place(own: Any, value: float) -> Any:
+def _in_place(own: Setting, value: float) -> Array:
     """The value in place of PyTorch's own; where that is off for some columns, they stay off."""
     array = np.asarray(own, np.float64)
     return np.where(array != 0, value, 0.0) if array.any() else np.full(array.shape, value)

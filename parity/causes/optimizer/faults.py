@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from parity.causes.optimizer.steps import Columns
-from parity.optimizers.rule import OptimizerRule
+from parity.optimizers.rule import OptimizerRule, Setting
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -338,6 +337,6 @@ def _decay(columns: Columns) -> Iterator[Variant]:
         )
 
 
-def shown(values: Any) -> str:
+def shown(values: Setting) -> str:
     some = np.unique(np.asarray(values))
     return f"{some[some != 0][0] if (some != 0).any() else 0.0:g}"

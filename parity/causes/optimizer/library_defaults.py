@@ -10,13 +10,16 @@ import numpy as np
 
 from parity.causes.optimizer.faults import Variant, epsilon_outside, shown
 from parity.causes.optimizer.steps import Columns
+from parity.optimizers.rule import OptimizerRule, Setting
+
+Settings = dict[str, Any]
 
 
 def library_defaults(columns: Columns) -> Iterator[Variant]:
     """The settings that a library has where the port says nothing, several of them at once."""
     rule, decoupled = columns.rule, columns.rule.decay_form == "decoupled"
     adam = {"beta1": 0.9, "beta2": 0.999}
-    known: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
+    known: dict[str, tuple[tuple[str, Settings], ...]] = {
         "Adam": (("optax.adam", {**adam, "eps": 1e-8}), ("Keras's Adam", {**adam, "eps": 1e-7})),
         "AdamW": (
             ("optax.adamw", {**adam, "eps": 1e-8, "weight_decay": 1e-4}),
@@ -56,7 +59,7 @@ _NAMED = {
 }
 
 
-def _fix(kind: str, rule: Any, changed: dict[str, Any]) -> str:
+def _fix(kind: str, rule: OptimizerRule, changed: Settings) -> str:
     """What to write, of settings that the library has: optax.adagrad has none for the place of epsilon."""
     apart = kind == "Adagrad" and "eps_place" in changed
     own = [
@@ -65,10 +68,10 @@ def _fix(kind: str, rule: Any, changed: dict[str, Any]) -> str:
     return f"set them to PyTorch's: {', '.join(own)}" + (f"; {epsilon_outside(kind)}" if apart else "")
 
 
-def _within(name: str, changed: dict[str, Any]) -> bool:
+def _within(name: str, changed: Settings) -> bool:
     """Whether the name of another change says this one too."""
     return name == "eps" and "eps_place" in changed
 
 
-def _own(value: Any) -> str:
+def _own(value: str | Setting) -> str:
     return str(value == "inside") if isinstance(value, str) else shown(value)

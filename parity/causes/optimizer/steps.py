@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -81,7 +80,7 @@ def columns(recording: Recording, replay: Replay, until: int = 0) -> Columns | N
     owner = np.concatenate([np.full(len(places[name]), number) for number, name in enumerate(names)])
     wide = np.array([recording.initial[name].ndim > 1 for name in names])[owner]
 
-    def row(tensors: Mapping[str, Any]) -> Array:
+    def row(tensors: Mapping[str, Array]) -> Array:
         parts = [np.asarray(tensors[name][:steps]).reshape(steps, -1)[:, places[name]] for name in names]
         return np.concatenate(parts, 1).astype(np.float64)
 
