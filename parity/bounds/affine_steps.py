@@ -14,7 +14,7 @@ from parity.replay.batches import Parts
 
 _logger = logging.getLogger(__name__)
 # Elements of the largest array of maps, and of the largest product behind one gradient's map.
-_MOST = 40_000_000
+_LARGEST_ARRAY_ELEMENTS = 40_000_000
 
 
 class FlatTree:
@@ -26,14 +26,14 @@ class FlatTree:
         self.size = sum(np.size(leaf) for leaf, is_float in zip(self._leaves, self._floats, strict=True) if is_float)
 
     def vector(self, tree: PyTree) -> jax.Array:
-        """The floating leaves of a tree of this structure, one after the other."""
+        """Return the floating leaves of a tree of this structure, one after the other."""
         parts = [
             jnp.ravel(leaf) for leaf, is_float in zip(jax.tree.leaves(tree), self._floats, strict=True) if is_float
         ]
         return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
     def tree(self, vector: jax.Array, others: PyTree) -> PyTree:
-        """The tree with these floating leaves, and the other leaves of ``others``."""
+        """Return the tree with these floating leaves, and the other leaves of ``others``."""
         made, start = [], 0
         for leaf, given, is_float in zip(self._leaves, jax.tree.leaves(others), self._floats, strict=True):
             if is_float:
@@ -56,7 +56,7 @@ def step_maps(
     batches: Sequence[tuple[PyTree, Parts]],
     order: Array,
 ) -> Array | None:
-    """What each step does to an error in (parameters, optimizer state); ``None`` where it is not affine, or too large.
+    """Return each step's map of errors in (parameters, optimizer state); ``None`` if not affine, or too large.
 
     Args:
         gradient: ``(params, batch, parts)`` to the gradients, a tree like the parameters.
@@ -72,7 +72,10 @@ def step_maps(
     first = jax.tree.map(lambda leaf: leaf[0], states)
     weights, kept = FlatTree(params), FlatTree(first)
     size = weights.size + kept.size
-    if size**2 * len(order) > _MOST or weights.size * max(map(_elements, batches)) * len(batches) > _MOST:
+    if (
+        size**2 * len(order) > _LARGEST_ARRAY_ELEMENTS
+        or weights.size * max(map(_elements, batches)) * len(batches) > _LARGEST_ARRAY_ELEMENTS
+    ):
         _logger.debug("No linear maps of the steps: they would have too many elements.")
         return None
 
@@ -104,7 +107,7 @@ def step_maps(
 
 
 def _elsewhere(point: jax.Array) -> jax.Array:
-    """Another point, near to nothing in particular: a map that is the same at both does not depend on the point."""
+    """Return another point: a map that is the same at both does not depend on the point."""
     random = np.random.default_rng(0)
     return jnp.asarray(1.5 * np.asarray(point) + random.normal(size=point.shape) * (1 + np.abs(point)))
 

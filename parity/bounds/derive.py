@@ -46,7 +46,7 @@ class Bounds:
 
 @np.errstate(all="ignore")  # a training that is not finite has no bound that is, and that is what comes out
 def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doubt: float = 0.0) -> Bounds:
-    """The bounds for a recorded training and its port.
+    """Return the bounds for a recorded training and its port.
 
     Every operation of the port's program is followed in float64 with what rounding can do to it, and so is PyTorch's
     own rule for the optimizer's step, which may round elsewhere; the larger bound is taken. Along a free training the
@@ -93,7 +93,7 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doub
 
 
 def _compact(trace: Trace, form: Format, like: Trace | None = None) -> Trace:
-    """The bounds in half the memory, where they are wide enough. An optimizer has no sums: ``like`` has its own."""
+    """Return the bounds in half the memory, where wide enough. An optimizer has no sums: ``like`` has its own."""
 
     def up(values: Array) -> Array:
         if form.tiny < np.finfo(np.float32).tiny:

@@ -23,13 +23,13 @@ from parity.rounding import jaxprs
 
 _logger = logging.getLogger(__name__)
 # What makes each element of its result from the elements at that place alone.
-_ELEMENTWISE = {
+_ELEMENTWISE_PRIMITIVES = {
     "add", "sub", "mul", "div", "neg", "abs", "sign", "sqrt", "rsqrt", "cbrt", "square", "integer_pow", "pow", "exp",
     "exp2", "expm1", "log", "log1p", "tanh", "logistic", "max", "min", "clamp", "select_n", "eq", "ne", "lt", "le",
     "gt", "ge", "and", "or", "not", "xor", "is_finite", "convert_element_type", "broadcast_in_dim", "copy", "add_any",
     "stop_gradient", "floor", "ceil", "round", "rem", "nextafter", "real", "pvary",
 }  # fmt: skip
-_CALLS = ("jit", "pjit", "custom_jvp_call", "closed_call", "core_call")
+_CALL_PRIMITIVES = ("jit", "pjit", "custom_jvp_call", "closed_call", "core_call")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class VectorOptimizer:
     optimizer: optax.GradientTransformation
 
     def update(self, gradients: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
-        """The next parameters and state, as trees, by way of vectors."""
+        """Return the next parameters and state, as trees, by way of vectors."""
         whole, tree = parts(state, params)
         joined, apart = ravel_pytree(params)
         inner: Any = jax.tree.structure(jax.eval_shape(self.optimizer.init, joined))
@@ -52,7 +52,7 @@ class VectorOptimizer:
 
 
 def of(optimizer: optax.GradientTransformation, params: PyTree) -> VectorOptimizer | None:
-    """The optimizer on a vector, where that is the same: ``None`` where it is not, or is not known to be.
+    """Return the optimizer on a vector, where that is the same: ``None`` where it is not, or is not known to be.
 
     Every operation of its update must be elementwise, so that no element can matter to another, and three steps on
     numbers drawn at random must come out the same, so that no parameter is treated unlike the others.
@@ -79,13 +79,13 @@ def of(optimizer: optax.GradientTransformation, params: PyTree) -> VectorOptimiz
 def _is_elementwise(jaxpr: jaxprs.Jaxpr) -> bool:
     for eqn in jaxpr.eqns:
         inner = jaxprs.called(eqn)
-        if inner is not None and eqn.primitive.name in _CALLS:
+        if inner is not None and eqn.primitive.name in _CALL_PRIMITIVES:
             if not _is_elementwise(jaxprs.opened(inner)[0]):
                 return False
             continue
         shapes = {shape for atom in [*eqn.invars, *eqn.outvars] if (shape := jaxprs.shape_of(atom))}
         # Among scalars alone anything goes but chance.
-        known = eqn.primitive.name in _ELEMENTWISE or (not shapes and "random" not in eqn.primitive.name)
+        known = eqn.primitive.name in _ELEMENTWISE_PRIMITIVES or (not shapes and "random" not in eqn.primitive.name)
         if not known or len(shapes) > 1:
             return False
     return True

@@ -29,22 +29,22 @@ from parity.replay.step import forward_backward, model_state, named_buffers
 from parity.rounding import drawn
 
 # Relative to a tensor's largest element at any step: a worst case beyond this would let a wrong constant pass.
-LOOSE = 2.0**-30
-_SAMPLES = 3
+LOOSE_RELATIVE_BOUND = 2.0**-30
+_SAMPLE_COUNT = 3
 # Errors are drawn this large, so that float64's own do not blur them, and scaled down to its unit roundoff: a step's
 # response to them is linear.
-_DRAWN, _UNIT = 2.0**-40, 2.0**-53
-# A normal number is beyond 6.7 deviations once in 5e10, and three are all within 6.7 / _TIMES of zero, where they would
-# say too little, once in 5e8: even a single number, such as the loss, raises a false alarm no more often.
-_TIMES = 4096.0
-_FIELDS = ("predictions", "losses", "gradients", "buffers")
+_DRAWN_UNIT_ROUNDOFF, _FLOAT64_UNIT_ROUNDOFF = 2.0**-40, 2.0**-53
+# A normal number is beyond 6.7 deviations once in 5e10, and three are all within 6.7 / _SAFETY_FACTOR of zero, where
+# they would say too little, once in 5e8: even a single number, such as the loss, raises a false alarm no more often.
+_SAFETY_FACTOR = 4096.0
+_TRACE_FIELDS = ("predictions", "losses", "gradients", "buffers")
 
 Arguments = Iterator[tuple[PyTree, PyTree, PyTree, Parts]]
 
 
 def loose(bounds: Trace, recording: Recording) -> tuple[str, ...]:
-    """The fields of a locked trace some of whose worst cases say too little."""
-    return tuple(field for field in _FIELDS if _is_loose(getattr(bounds, field), _exact(recording, field)))
+    """Return the fields of a locked trace some of whose worst cases say too little."""
+    return tuple(field for field in _TRACE_FIELDS if _is_loose(getattr(bounds, field), _exact(recording, field)))
 
 
 def _exact(recording: Recording, field: str) -> PyTree:
@@ -53,13 +53,13 @@ def _exact(recording: Recording, field: str) -> PyTree:
 
 
 def _is_loose(bounds: PyTree, exact: PyTree) -> bool:
-    """Whether a worst case is large beside what its tensor ever is: where a training has converged, it is rounding."""
+    """Return whether a worst case is large beside what its tensor ever is, not only once it has converged."""
     pairs = zip(_by_tensor(bounds), _by_tensor(exact), strict=True)
-    return any(max(map(_largest, worst)) > LOOSE * max(map(_largest, values)) for worst, values in pairs)
+    return any(max(map(_largest, worst)) > LOOSE_RELATIVE_BOUND * max(map(_largest, values)) for worst, values in pairs)
 
 
 def _by_tensor(values: PyTree) -> list[list[Array]]:
-    """Each tensor with its values at all steps; predictions are a tree a step, all else has an axis for them."""
+    """Return each tensor with its values at all steps; predictions are a tree a step, all else has an axis for them."""
     if isinstance(values, tuple):
         return [list(leaves) for leaves in zip(*map(jax.tree.leaves, values), strict=True)]
     return [[np.asarray(leaf)] for leaf in jax.tree.leaves(values)]
@@ -70,7 +70,7 @@ def _largest(values: Array) -> float:
 
 
 def cap_by_samples(bounds: Trace, port: Port, names: Names, arguments: Arguments, *, quick: bool) -> Trace:
-    """The bounds on locked float64 steps, none larger than what samples show.
+    """Return the bounds on locked float64 steps, none larger than what samples show.
 
     Args:
         bounds: the worst case.
@@ -104,10 +104,10 @@ def cap_by_samples(bounds: Trace, port: Port, names: Names, arguments: Arguments
 
 
 def _spread(run: Callable[[float, int], PyTree]) -> PyTree:
-    """The most that samples move any element of each tensor, times what makes that a bound."""
+    """Return the most that samples move any element of each tensor, times what makes that a bound."""
     exact = run(0.0, 0)
-    samples = [run(_DRAWN, seed) for seed in range(1, 1 + _SAMPLES)]
-    share = _TIMES * _UNIT / _DRAWN
+    samples = [run(_DRAWN_UNIT_ROUNDOFF, seed) for seed in range(1, 1 + _SAMPLE_COUNT)]
+    share = _SAFETY_FACTOR * _FLOAT64_UNIT_ROUNDOFF / _DRAWN_UNIT_ROUNDOFF
 
     def most(value: jax.Array, *others: jax.Array) -> float:
         gaps = [float(jnp.abs(other - value).max(initial=0.0)) for other in others]
@@ -125,7 +125,7 @@ def _capped(bounds: Array, limits: PyTree) -> Array:
 def cap_by_perturbed_run(
     bounds: Trace, locked: Trace, exact: Trace, port: Port, names: Names, recording: Recording
 ) -> Trace:
-    """The bounds on a float64 training on its own, none larger than what a shadow of it shows.
+    """Return the bounds on a float64 training on its own, none larger than what a shadow of it shows.
 
     Args:
         bounds: the worst case.
@@ -140,12 +140,12 @@ def cap_by_perturbed_run(
     def moved(name: str, values: PyTree) -> Array:
         first = np.asarray(values, np.float64)
         size = max(_largest(first), _largest(exact.weights[name]))
-        return first + _DRAWN * size * rng.choice([-1.0, 1.0], first.shape)
+        return first + _DRAWN_UNIT_ROUNDOFF * size * rng.choice([-1.0, 1.0], first.shape)
 
     weights = {name: moved(name, values) for name, values in names.from_port(port.params).items()}
     noise = {name: _largest(values) for name, values in locked.gradients.items()}
     # In the shadow errors are as many times larger as what comes of them is made smaller again.
-    times = _TIMES * _UNIT / _DRAWN
+    times = _SAFETY_FACTOR * _FLOAT64_UNIT_ROUNDOFF / _DRAWN_UNIT_ROUNDOFF
     sizes = {name: np.full(values.shape, noise[name] / times) for name, values in weights.items()}
     shadow = dataclasses.replace(
         port, params=names.to_port(weights), optimizer=_noisy(port.optimizer, names.to_port(sizes))
@@ -172,7 +172,7 @@ def cap_by_perturbed_run(
 
 
 def _noisy(optimizer: optax.GradientTransformation, sizes: PyTree) -> optax.GradientTransformation:
-    """The optimizer, fed gradients that are off by ``sizes``, up or down as it falls at each step."""
+    """Return the optimizer, fed gradients that are off by ``sizes``, up or down as it falls at each step."""
 
     def update(gradients: PyTree, state: PyTree, params: PyTree = None) -> PyTree:
         inner, step = state

@@ -25,13 +25,13 @@ from parity.replay.step import forward_backward, free_start, model_state, named_
 from parity.rounding import Format, bound
 
 _logger = logging.getLogger(__name__)
-_WIDE = np.dtype(np.float64)
+_FLOAT64 = np.dtype(np.float64)
 # Numbers that all steps together are fed and hold, below which compiling takes longer than computing.
-_LITTLE = 20_000_000
+_QUICK_COMPILE_NUMBERS = 20_000_000
 # Numbers that all steps of a training make, below which they are laid out at once.
-_AT_ONCE = 5_000_000
+_SINGLE_SCAN_NUMBERS = 5_000_000
 # How many more roundings than the port an optimizer makes at a step whose rule is not written down here.
-_UNKNOWN = 4.0
+_UNKNOWN_RULE_ROUNDINGS = 4.0
 
 
 class BoundPropagation:
@@ -42,8 +42,8 @@ class BoundPropagation:
 
     def __init__(self, port: Port, names: parameter_names.Names, recording: Recording, doubt: float = 0.0) -> None:
         self._port, self._names, self._recording, self._doubt = port, names, recording, doubt
-        self._recorded, self._own = _batches.recorded(recording, _WIDE), _batches.own(port, recording, _WIDE)
-        self._start = free_start(port, _WIDE)
+        self._recorded, self._own = _batches.recorded(recording, _FLOAT64), _batches.own(port, recording, _FLOAT64)
+        self._start = free_start(port, _FLOAT64)
         self._torch_optimizer = torch_optimizers.of(recording)
         flat = elementwise_optimizer.of(port.optimizer, self._start[0])
         self._update = functools.partial(update, port) if flat is None else flat.update
@@ -54,9 +54,9 @@ class BoundPropagation:
             self._recorded.uniform
             and self._own.uniform
             and recording.thinned is None
-            and recording.steps * (size + self._made()) < _AT_ONCE
+            and recording.steps * (size + self._made()) < _SINGLE_SCAN_NUMBERS
         )
-        self.quick = recording.steps * (size + fed) < _LITTLE
+        self.quick = recording.steps * (size + fed) < _QUICK_COMPILE_NUMBERS
         self._run = Run(self._bounded, quick=self.quick)
         self._maps = self._linear_maps() if self._at_once else None
 
@@ -103,7 +103,7 @@ class BoundPropagation:
         constants: PyTree,
         first: PyTree,
     ) -> PyTree:
-        """One step, fed its own gradients or the recorded ones; what it makes is by PyTorch's names.
+        """Make one step, fed its own gradients or the recorded ones; what it makes is by PyTorch's names.
 
         The last of its three results are weights and optimizer state by PyTorch's own rule, if that is known.
         """
@@ -123,7 +123,7 @@ class BoundPropagation:
     def _with_torch(
         self, form: Format, off: PyTree, errors: PyTree, theirs: PyTree, before: PyTree, after: PyTree
     ) -> PyTree:
-        """The errors of weights and optimizer state, at least those that PyTorch's own rule may make."""
+        """Return the errors of weights and optimizer state, at least those that PyTorch's own rule may make."""
         names, keys = self._names, tuple(self._recording.observed.state)
         *others, state, weights = errors
         if theirs is None:
@@ -142,13 +142,13 @@ class BoundPropagation:
         return (moved, kept, off[2]), (*others, state, weights)
 
     def _doubtful(self, error: PyTree, state: PyTree) -> PyTree:
-        """The optimizer's errors and what its state is in doubt by."""
+        """Return the optimizer's errors and what its state is in doubt by."""
         if not self._doubt:
             return error
         return jax.tree.map(lambda off, leaf: off + self._doubt * jnp.abs(leaf), error, state)
 
     def _constants(self, steps: Array) -> PyTree:
-        """What PyTorch's rule needs beside tensors, a row for each of these steps."""
+        """Return what PyTorch's rule needs beside tensors, a row for each of these steps."""
         values, errors = ([], []) if self._torch_optimizer is None else self._torch_optimizer.constants(steps)
         return values, errors, steps == 0
 
@@ -157,7 +157,7 @@ class BoundPropagation:
         return (_plain(form), *flags), _plain(start), self._stored(form, start)
 
     def _stored(self, form: Format, start: PyTree) -> PyTree:
-        """The error of what a step starts with: of the optimizer's own numbers that the format cannot hold.
+        """Return the error of what a step starts with: of the optimizer's own numbers that the format cannot hold.
 
         A learning rate or beta that ``optax.inject_hyperparams`` keeps in the state is rounded before the first step;
         weights and the model's state come from the recording, or are in its dtype already.
@@ -175,12 +175,12 @@ class BoundPropagation:
     # -- locked
 
     def locked(self, form: Format, *, likely: bool = False) -> Trace:
-        """For all kept steps from what was recorded; the error of the optimizer's state is carried along."""
+        """Bound all kept steps from what was recorded; the error of the optimizer's state is carried along."""
         recording, kept, gathered = self._recording, self._recording.kept, Gathered(len(self._recording.kept))
         if self._at_once:
             rows = slice(0, len(kept))
             xs = (
-                locked_inputs.recorded_rows(recording, _WIDE, rows),
+                locked_inputs.recorded_rows(recording, _FLOAT64, rows),
                 self._no_limits(),
                 self._constants(recording.kept),
             )
@@ -188,7 +188,7 @@ class BoundPropagation:
             self._run.over(carry, xs, self._recorded, gathered, rows)
             return gathered.trace()
         carry = self._carry(form, self._from_initial(), likely=likely, locked=True)
-        sequence = locked_inputs.plan(self._port, self._names, recording, _WIDE).sequence
+        sequence = locked_inputs.plan(self._port, self._names, recording, _FLOAT64).sequence
         for row, (state, recorded, batch, parts) in enumerate(self.arguments()):
             # A state that was recorded is exact; one that recorded gradients led to brings its error along.
             if row >= sequence:
@@ -199,17 +199,17 @@ class BoundPropagation:
         return gathered.trace()
 
     def arguments(self) -> Iterator[PyTree]:
-        """Of every kept step, from what was recorded."""
-        return locked_inputs.arguments(self._port, self._names, self._recording, _WIDE)
+        """Yield the arguments of every kept step, from what was recorded."""
+        return locked_inputs.arguments(self._port, self._names, self._recording, _FLOAT64)
 
     def _from_initial(self) -> PyTree:
-        params = self._names.to_port(_batches.cast(dict(self._recording.initial), _WIDE))
+        params = self._names.to_port(_batches.cast(dict(self._recording.initial), _FLOAT64))
         return params, self._port.optimizer.init(params), self._start[2]
 
     # -- free
 
     def free(self, form: Format) -> tuple[Trace, int | None]:
-        """For all steps of the port on its own, from its own start, and the first one at which the loss is open."""
+        """Bound all steps of the port on its own, and return the first one too at which the loss is open."""
         if not self._at_once:
             return self._one_by_one(form)
         limits, after = self._no_limits(), None
@@ -226,7 +226,11 @@ class BoundPropagation:
     def _whole(self, form: Format, limits: Array | None, *, alone: bool = False) -> Gathered:
         recording, rows = self._recording, slice(0, self._recording.steps)
         gathered = Gathered(recording.steps)
-        xs = (locked_inputs.recorded_rows(recording, _WIDE, rows), limits, self._constants(np.arange(recording.steps)))
+        xs = (
+            locked_inputs.recorded_rows(recording, _FLOAT64, rows),
+            limits,
+            self._constants(np.arange(recording.steps)),
+        )
         self._run.over(self._carry(form, self._start, locked=False, alone=alone), xs, self._own, gathered, rows)
         return gathered
 
@@ -234,12 +238,12 @@ class BoundPropagation:
         return None if self._maps is None else np.full((self._recording.steps, self._flat_tree.size), np.inf)
 
     def _one_by_one(self, form: Format) -> tuple[Trace, int | None]:
-        """Step by step, up to the point from which on rounding decides."""
+        """Bound the port on its own step by step, up to where rounding decides."""
         recording = self._recording
         row_of = {int(step): row for row, step in enumerate(recording.kept)}
         losses, gathered, reached = np.full(recording.steps, np.inf), Gathered(len(recording.kept)), 0
         carry = self._carry(form, self._start, locked=False)
-        unused = jax.tree.map(jnp.asarray, locked_inputs.recorded_rows(recording, _WIDE, slice(0, 1)))
+        unused = jax.tree.map(jnp.asarray, locked_inputs.recorded_rows(recording, _FLOAT64, slice(0, 1)))
         unused = jax.tree.map(lambda leaf: leaf[0], unused)
         for step, place in enumerate(self._own.order):
             x = (unused, None, self._constants(np.asarray(step)))
@@ -254,7 +258,7 @@ class BoundPropagation:
         return dataclasses.replace(gathered.trace(), losses=losses), None
 
     def _cap_by_maps(self, trace: Trace, after: Array) -> Trace:
-        """Weights and optimizer state with what is known from the maps."""
+        """Return weights and optimizer state with what is known from the maps."""
         keys = tuple(self._recording.observed.state)
 
         def named(row: jax.Array) -> PyTree:
@@ -269,7 +273,7 @@ class BoundPropagation:
         )
 
     def _linear_maps(self) -> Array | None:
-        """The linear map of each step, where the step is affine in parameters and optimizer state."""
+        """Return the linear map of each step, where the step is affine in parameters and optimizer state."""
         params, kept, state = self._start
         port, order = self._port, self._own.order
         if state is not None:
@@ -288,10 +292,10 @@ class BoundPropagation:
 
 
 def _more(form: Format, error: PyTree, before: PyTree, after: PyTree) -> PyTree:
-    """An error and some roundings more; what is counted in whole numbers is not rounded."""
+    """Return an error and some roundings more; what is counted in whole numbers is not rounded."""
     if not jnp.issubdtype(jnp.result_type(after), jnp.floating):
         return error
-    return error + _UNKNOWN * form.unit * (jnp.abs(before) + jnp.abs(after))
+    return error + _UNKNOWN_RULE_ROUNDINGS * form.unit * (jnp.abs(before) + jnp.abs(after))
 
 
 def _either(flag: bool | jax.Array, first: PyTree, second: PyTree) -> PyTree:
@@ -299,7 +303,7 @@ def _either(flag: bool | jax.Array, first: PyTree, second: PyTree) -> PyTree:
 
 
 def _plain(tree: PyTree) -> PyTree:
-    """The same in types that do not change from step to step, so that nothing is compiled twice."""
+    """Return the same in types that do not change from step to step, so that nothing is compiled twice."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf).name), tree)
 
 
@@ -308,7 +312,7 @@ def _no_error(tree: PyTree) -> PyTree:
 
 
 def _open(recording: Recording, losses: Array, gathered: Gathered, reached: int) -> Trace:
-    """What was gathered of the first ``reached`` kept steps, and infinity for the others."""
+    """Return what was gathered of the first ``reached`` kept steps, and infinity for the others."""
 
     def filled(like: Array, values: Array | None) -> Array:
         rest = np.broadcast_to(np.inf, (len(like) - reached, *like.shape[1:]))

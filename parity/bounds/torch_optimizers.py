@@ -27,9 +27,9 @@ _logger = logging.getLogger(__name__)
 Named = Mapping[str, jax.Array]
 Numbers = dict[str, Array]
 # The kinds whose operations stand in :mod:`parity.optimizers.updates` in the order in which PyTorch rounds them.
-_KINDS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")
+_EXACT_ORDER_KINDS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")
 # PyTorch computes its constants in double precision, and the values here are computed so too.
-_COMPUTATIONS = 2.0
+_COMPARED_COMPUTATIONS = 2.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class TorchOptimizer:
 def of(recording: Recording) -> TorchOptimizer | None:
     """Return the recorded optimizer; ``None`` where the order of its roundings is not written down."""
     kind = recording.optimizer.type.rpartition(".")[2]
-    if kind not in _KINDS or not recording.optimizer.type.startswith("torch.optim."):
+    if kind not in _EXACT_ORDER_KINDS or not recording.optimizer.type.startswith("torch.optim."):
         _logger.debug("No rule of PyTorch's rounding for %s: its step is bounded by the port's.", kind)
         return None
     members: dict[tuple[str, bytes], list[str]] = {}
@@ -125,7 +125,7 @@ def of(recording: Recording) -> TorchOptimizer | None:
             constants = step_constants(rule, rates, np.arange(len(rates)), python_power)
         values = {name: np.broadcast_to(number.value, rates.shape) for name, number in constants.items()}
         errors = {
-            name: np.broadcast_to(_COMPUTATIONS * UNIT_ROUNDOFF * number.error, rates.shape)
+            name: np.broadcast_to(_COMPARED_COMPUTATIONS * UNIT_ROUNDOFF * number.error, rates.shape)
             for name, number in constants.items()
         }
         groups.append(Group(tuple(names), rule, values, errors))

@@ -17,7 +17,7 @@ _logger = logging.getLogger(__name__)
 
 
 def explain_batch_order(evidence: Evidence) -> list[Cause]:
-    """What the port fed itself, held against what was recorded, batch by batch and row by row."""
+    """Compare what the port fed itself with what was recorded, batch by batch and row by row."""
     first = next((f for f in evidence.findings if f.stage == "data" and not f.holds), None)
     if first is None or evidence.port.batches is None:
         return []
@@ -45,15 +45,17 @@ def explain_batch_order(evidence: Evidence) -> list[Cause]:
     if -1 not in port:
         sentence = f"every batch of the port was recorded, but at another step: at step {step} it is that of step "
         sentence += str(recorded.index(port[step]) if port[step] in recorded else "?")
-        return cause("batch order", sentence, _ORDER)
+        return cause("batch order", sentence, _ORDER_FIX)
     some = min(len(recorded), len(port))
     rows = [sum((_row_counts(batch) for batch in side), Counter()) for side in _sides(pool, recorded, given, some)]
     if rows[0] == rows[1]:
-        return cause("batch order", "the port's rows are the recorded ones, in other batches or another order", _ORDER)
+        return cause(
+            "batch order", "the port's rows are the recorded ones, in other batches or another order", _ORDER_FIX
+        )
     return []
 
 
-_ORDER = (
+_ORDER_FIX = (
     "feed the recorded order: recording.batches and .batch_of_step, or jaxreg.torch_random.Generator(seed).randperm"
 )
 
@@ -66,7 +68,7 @@ def _sides(
 
 
 def _alike(batch: PyTree, like: PyTree) -> PyTree:
-    """The batch's arrays in the recorded dtypes."""
+    """Return the batch's arrays in the recorded dtypes."""
     return jax.tree.map(lambda leaf, other: np.asarray(leaf).astype(np.asarray(other).dtype), batch, tuple(like))
 
 

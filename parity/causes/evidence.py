@@ -24,9 +24,9 @@ from parity.rounding import bound
 
 _logger = logging.getLogger(__name__)
 # Steps that a hypothesis about one step is tested on.
-_PROBED = 3
+_MOST_PROBED_STEPS = 3
 # How near, relative to the largest element, two sides are for it to be worth while to derive a bound of their own.
-_NEAR = 1e-9
+_NEAR_RELATIVE_GAP = 1e-9
 
 # How far rounding can move predictions, loss and gradients.
 Limits = tuple[Array, float, dict[str, Array]]
@@ -72,7 +72,7 @@ class Evidence:
     def of(
         cls, recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]
     ) -> Evidence:
-        """The evidence, with the steps to look at: where it first parts, the first, and others with other batches."""
+        """Gather the evidence: the steps are where the sides first part, the first, and others with other batches."""
         names, port = parameter_names.of(port, recording), of_arrays(port)
         kept = recording.kept
         starts = sorted(f.step or 0 for f in findings if f.step is not None and not f.same_program)
@@ -81,25 +81,25 @@ class Evidence:
         rows: list[int] = []
         for row in [*first, *range(len(kept))]:
             shape = _shapes(recording, row)
-            if shape not in seen and len(rows) < _PROBED:
+            if shape not in seen and len(rows) < _MOST_PROBED_STEPS:
                 seen.add(shape)
                 rows.append(row)
         more = [row for row in (0, 1, len(kept) - 1) if row < len(kept) and row not in rows]
-        rows = (rows + more)[:_PROBED]
+        rows = (rows + more)[:_MOST_PROBED_STEPS]
         return cls(recording, port, replay, bounds, findings, names, tuple(dict.fromkeys(rows)))
 
     @property
     def judged(self) -> Array:
-        """Which kept steps' optimizer was replayed."""
+        """Return which kept steps' optimizer was replayed."""
         return self.replay.judged if len(self.replay.judged) else np.ones(len(self.recording.kept), bool)
 
     def failing(self, *stages: str) -> Finding | None:
-        """The first finding of these stages where the two float64 sides differ, by step and then by stage."""
+        """Return the first finding of these stages where the two float64 sides differ, by step and then by stage."""
         bad = [f for f in self.findings if f.stage in stages and not f.holds and not f.same_program]
         return min(bad, key=lambda f: (f.step or 0, STAGES.index(f.stage)), default=None)
 
     def probe(self, port: Port | None = None, names: parameter_names.Names | None = None) -> list[Probe] | None:
-        """The port's steps at :attr:`rows`; ``None`` where it does not run that way."""
+        """Return the port's steps at :attr:`rows`; ``None`` where it does not run that way."""
         try:
             return run(port or self.port, names or self.names, self.recording, self.rows)
         except Exception:  # A hypothesis that does not fit the port raises whatever JAX raises of it.
@@ -107,7 +107,7 @@ class Evidence:
             return None
 
     def agreement(self, probes: Sequence[Probe] | None, *, factor: float = 1.0) -> float | None:
-        """How near the probes come to PyTorch's float64 values, relative; ``None`` where rounding does not explain it.
+        """Return how near the probes come to PyTorch's float64 values, relative; ``None`` if further than rounding.
 
         Args:
             probes: of a port that was changed.
@@ -136,10 +136,12 @@ class Evidence:
         return worst
 
     def _is_near(self, row: int, probe: Probe) -> bool:
-        """Whether it is worth while to derive bounds: all is far nearer than a fault leaves it."""
+        """Return whether it is worth while to derive bounds: all is far nearer than a fault leaves it."""
         # What is zero to rounding, such as the gradient of a bias before a BatchNorm, has no size to be near to.
         pairs = self._pairs(row, probe, None)
-        return all(_gap(value, exact, limit + _NEAR * _size(exact)) is not None for value, exact, limit in pairs)
+        return all(
+            _gap(value, exact, limit + _NEAR_RELATIVE_GAP * _size(exact)) is not None for value, exact, limit in pairs
+        )
 
     def _pairs(self, row: int, probe: Probe, limits: Limits | None) -> Iterable[tuple[Array, Array, Array]]:
         exact, judged = self.recording.arbiter_locked, self.bounds.locked64
@@ -156,7 +158,7 @@ class Evidence:
 
 
 def joined(tree: PyTree) -> Array:
-    """All floating numbers of a tree in one row, float64."""
+    """Return all floating numbers of a tree in one row, float64."""
     leaves = [np.asarray(leaf, np.float64).reshape(-1) for leaf in jax.tree.leaves(tree)]
     return np.concatenate(leaves) if leaves else np.zeros(0)
 
@@ -183,12 +185,12 @@ def _shapes(recording: Recording, row: int) -> Shapes:
 
 
 def loss_of(trace: Trace, recording: Recording, row: int) -> float:
-    """A kept step's loss in a trace that has those of all steps, or of the kept ones."""
+    """Return a kept step's loss in a trace that has those of all steps, or of the kept ones."""
     return float(trace.losses[row if len(trace.losses) == len(recording.kept) else int(recording.kept[row])])
 
 
 def objective(port: Port, names: parameter_names.Names, parts: Parts) -> Compute:
-    """``(weights, buffers, batch)``, by PyTorch's names, to predictions, loss and gradients."""
+    """Return the function from weights, buffers and a batch to predictions, loss and gradients."""
 
     def compute(weights: PyTree, buffers: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array, dict[str, jax.Array]]:
         state = model_state(port, names, buffers, weights)
@@ -205,7 +207,7 @@ def run(
     rows: Sequence[int],
     wrap: Callable[[Compute], Compute] = lambda compute: compute,
 ) -> list[Probe]:
-    """Single steps of a port, in float64 and on the CPU; ``wrap`` may change the whole computation of a step."""
+    """Run single steps of a port, in float64 and on the CPU; ``wrap`` may change the whole computation of a step."""
     wide, probes = np.dtype(np.float64), []
     before, buffers = recording.weights_before(), recording.buffers_before()
     compiled: dict[Parts, Compute] = {}

@@ -39,7 +39,7 @@ _GROUPS: tuple[tuple[_Hypothesis, ...], ...] = (
 def find(
     recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]
 ) -> tuple[Cause, ...]:
-    """The causes of a divergence that replaying with them confirms, the earliest first.
+    """Return the causes of a divergence that replaying with them confirms, the earliest first.
 
     Args:
         recording, port, replay, bounds, findings: what was judged.

@@ -17,10 +17,11 @@ from parity.causes.evidence import Evidence, Probe, loss_of
 from parity.causes.loss_as_recorded import Factor, constant, first, told_by_the_loss
 from parity.causes.loss_size import Law, laws
 from parity.judging.cause import Cause
+from parity.judging.finding import Finding
 from parity.porting.port import Port
 from parity.recording.recording import MSE
 
-_AXES = (
+_AXES_FIX = (
     "take the mean over the axes that PyTorch takes it over: over all elements for MSELoss, over the rows for "
     "CrossEntropyLoss"
 )
@@ -52,7 +53,7 @@ def _rows(predictions: PyTree, targets: PyTree) -> int:
 
 
 def _terms(predictions: PyTree, targets: PyTree) -> int:
-    """How many numbers a loss averages: one an element of its target."""
+    """Return how many numbers a loss averages: one an element of its target."""
     return int(np.size(first(targets))) if jax.tree.leaves(targets) else int(np.size(first(predictions)))
 
 
@@ -98,7 +99,7 @@ def _scalings() -> Iterator[_Scaling]:
             lambda p, t, size=size: 1 / size(p, t),  # type: ignore[misc]
             f"divided by the number of {of.removeprefix('the ')}",
             f"PyTorch takes a mean over {of} too, and the loss here a sum",
-            _AXES,
+            _AXES_FIX,
             law="sum",
             axis=axis,
             reduction="mean",
@@ -108,7 +109,7 @@ def _scalings() -> Iterator[_Scaling]:
             lambda p, t, size=size: float(size(p, t)),  # type: ignore[misc]
             f"multiplied by the number of {of.removeprefix('the ')}",
             f"the loss here takes a mean over {of} where PyTorch takes none",
-            _AXES,
+            _AXES_FIX,
             law="mean",
             axis=axis,
             reduction="sum",
@@ -116,13 +117,15 @@ def _scalings() -> Iterator[_Scaling]:
 
 
 def explain_loss(evidence: Evidence) -> list[Cause]:
-    """What explains a loss that differs where the predictions agree, or a gradient where the loss agrees too."""
+    """Return what explains a loss that differs where the predictions agree, or a gradient where the loss agrees too."""
     at = evidence.failing("forward", "loss", "gradient")
     if at is None or at.stage == "forward":
         return []
-    if at.stage == "gradient":
-        return _gradient_factor(evidence)
-    return _recorded_factors(evidence) or _factors(evidence) or _broadcast(evidence) or _any_factor(evidence)
+    groups = (_recorded_factors, _factors, _broadcast, _any_factor)
+    for group in (_gradient_factor,) if at.stage == "gradient" else groups:
+        if found := group(evidence, at):
+            return found
+    return []
 
 
 def _scaled(evidence: Evidence, factor: Factor) -> Port:
@@ -132,14 +135,11 @@ def _scaled(evidence: Evidence, factor: Factor) -> Port:
     return dataclasses.replace(evidence.port, loss=loss)
 
 
-def _at(evidence: Evidence, name: str, sentence: str, fix: str, agreement: float) -> Cause:
-    at = evidence.failing("forward", "loss", "gradient")
-    if at is None:
-        raise AssertionError("a cause is looked for where something differs")
+def _cause(at: Finding, name: str, sentence: str, fix: str, agreement: float) -> Cause:
     return Cause(name, sentence, fix, at.stage, at.tensor, at.step or 0, agreement)
 
 
-def _factors(evidence: Evidence) -> list[Cause]:
+def _factors(evidence: Evidence, at: Finding) -> list[Cause]:
     probes = evidence.probe()
     if probes is None:
         return []
@@ -168,8 +168,8 @@ def _factors(evidence: Evidence) -> list[Cause]:
                 times = " and ".join(part.times for part in group)
                 found.append(
                     [
-                        _at(
-                            evidence,
+                        _cause(
+                            at,
                             part.name,
                             f"with the loss {times} the two agree {within(agreement)}: {part.what}",
                             part.fix,
@@ -179,14 +179,14 @@ def _factors(evidence: Evidence) -> list[Cause]:
                     ]
                 )
                 if length == 1:
-                    found.append(_mean_of_passes(evidence, ratios[0], agreement))
+                    found.append(_mean_of_passes(evidence, at, ratios[0], agreement))
         if found:
             return mark_alternatives([one for causes in found for one in causes]) if length == 1 else found[0]
     return []
 
 
 def _may_be(evidence: Evidence, scaling: _Scaling) -> bool:
-    """Whether what is recorded of PyTorch's loss, and what the port's makes of parts of a batch, speak for it."""
+    """Return whether PyTorch's recorded loss, and what the port's makes of parts of a batch, speak for it."""
     loss = evidence.recording.loss
     reduction = loss.settings.get("reduction")
     if scaling.kind is not None and (loss.type != scaling.kind or "scale" in loss.settings):
@@ -215,7 +215,7 @@ def _factor_values(evidence: Evidence, group: tuple[_Scaling, ...]) -> list[floa
 
 
 def _predictions_and_targets(evidence: Evidence, row: int) -> tuple[PyTree, PyTree]:
-    """Those of a step's first backward pass."""
+    """Return predictions and targets of a step's first backward pass."""
     batch = evidence.recording.batches[evidence.recording.batch_of_step[int(evidence.recording.kept[row])]]
     predictions = evidence.recording.observed.predictions[row]
     if len(batch.passes()) > 1:
@@ -224,7 +224,7 @@ def _predictions_and_targets(evidence: Evidence, row: int) -> tuple[PyTree, PyTr
 
 
 def _plausible(evidence: Evidence, probes: list[Probe], ratios: list[float]) -> bool:
-    """Whether the losses' quotient is near enough to try: a replay costs more."""
+    """Return whether the losses' quotient is near enough to try: a replay costs more."""
     for row, probe, ratio in zip(evidence.rows, probes, ratios, strict=True):
         exact = loss_of(evidence.recording.arbiter_locked, evidence.recording, row)
         if not abs(probe.loss * ratio - exact) <= 1e-3 * max(abs(exact), abs(probe.loss * ratio)):
@@ -232,8 +232,8 @@ def _plausible(evidence: Evidence, probes: list[Probe], ratios: list[float]) -> 
     return True
 
 
-def _recorded_factors(evidence: Evidence) -> list[Cause]:
-    """Factors that PyTorch's own loss tells of: targets left out, weights of classes, beta, a factor written out."""
+def _recorded_factors(evidence: Evidence, at: Finding) -> list[Cause]:
+    """Try the factors that PyTorch's own loss tells of, such as targets left out and weights of classes."""
     probes = evidence.probe()
     if probes is None:
         return []
@@ -243,12 +243,12 @@ def _recorded_factors(evidence: Evidence) -> list[Cause]:
             continue
         agreement = evidence.agreement(evidence.probe(_scaled(evidence, factor)), factor=max(map(abs, ratios)))
         if agreement is not None:
-            return [_at(evidence, name, f"{what}; so scaled, the two agree {within(agreement)}", fix, agreement)]
+            return [_cause(at, name, f"{what}; so scaled, the two agree {within(agreement)}", fix, agreement)]
     return []
 
 
-def _any_factor(evidence: Evidence) -> list[Cause]:
-    """A factor that is none of the usual ones; it is said, since it may be one of the program's own."""
+def _any_factor(evidence: Evidence, at: Finding) -> list[Cause]:
+    """Look for a factor that is none of the usual ones; it may be one of the program's own."""
     probes = evidence.probe()
     if probes is None or not probes[0].loss:
         return []
@@ -261,24 +261,24 @@ def _any_factor(evidence: Evidence) -> list[Cause]:
         if agreement is None:
             continue
         sentence = f"with the loss multiplied by {ratio:.12g} the two agree {within(agreement)}: it is scaled"
-        known = _mean_of_passes(evidence, ratio, agreement)
-        return known or [_at(evidence, "scaled loss", sentence, f"multiply the loss by {ratio:.12g}", agreement)]
+        known = _mean_of_passes(evidence, at, ratio, agreement)
+        return known or [_cause(at, "scaled loss", sentence, f"multiply the loss by {ratio:.12g}", agreement)]
     return []
 
 
-def _mean_of_passes(evidence: Evidence, ratio: float, agreement: float) -> list[Cause]:
-    """The cause, if the factor is the number of backward passes that each step adds up."""
+def _mean_of_passes(evidence: Evidence, at: Finding, ratio: float, agreement: float) -> list[Cause]:
+    """Return the cause, if the factor is the number of backward passes that each step adds up."""
     if {len(batch.parts) for batch in evidence.recording.batches} != {ratio} or ratio == 1:
         return []
     sentence = (
         f"with the loss multiplied by {ratio:g} the two agree {within(agreement)}: PyTorch adds up the gradients "
     )
     sentence += f"of {ratio:g} backward passes a step, and the port takes their mean"
-    return [_at(evidence, "scaled loss", sentence, f"multiply the loss by {ratio:g}", agreement)]
+    return [_cause(at, "scaled loss", sentence, f"multiply the loss by {ratio:g}", agreement)]
 
 
-def _gradient_factor(evidence: Evidence) -> list[Cause]:
-    """The loss has its right value, and a multiple of its gradient."""
+def _gradient_factor(evidence: Evidence, at: Finding) -> list[Cause]:
+    """Look for a factor of the gradient alone, where the loss has its right value."""
     probes = evidence.probe()
     if probes is None:
         return []
@@ -305,12 +305,12 @@ def _gradient_factor(evidence: Evidence) -> list[Cause]:
         squares = ratio == 2 and evidence.recording.loss.type == MSE
         sentence += "half of PyTorch's, as that of ½·MSE is" if squares else "scaled"
         name = "half loss" if squares else "scaled gradient"
-        return [_at(evidence, name, sentence, "differentiate the very loss that is reported", agreement)]
+        return [_cause(at, name, sentence, "differentiate the very loss that is reported", agreement)]
     return []
 
 
-def _broadcast(evidence: Evidence) -> list[Cause]:
-    """(n, 1) against (n,): the difference becomes n by n, on either side."""
+def _broadcast(evidence: Evidence, at: Finding) -> list[Cause]:
+    """Look for (n, 1) against (n,), whose difference becomes n by n, on either side."""
 
     def flat(predictions: PyTree, targets: PyTree) -> jax.Array:
         return evidence.port.loss(jnp.reshape(predictions, -1), jnp.reshape(targets, -1))
@@ -338,5 +338,5 @@ def _broadcast(evidence: Evidence) -> list[Cause]:
             sentence = f"with every prediction held against every target the two agree {within(agreement)}: "
             sentence += "PyTorch's loss broadcasts, and the one here does not"
             fix = "in the PyTorch program, give the loss equal shapes: loss_fn(model(x), y.reshape(-1, 1))"
-        return [_at(evidence, "broadcast loss", sentence, fix, agreement)]
+        return [_cause(at, "broadcast loss", sentence, fix, agreement)]
     return []

@@ -26,7 +26,7 @@ def constant(ratio: float) -> Factor:
 
 
 def told_by_the_loss(recording: Recording) -> Iterator[tuple[str, Factor, str, str]]:
-    """Name, factor, what it says and the fix of each that this recording's loss could have."""
+    """Yield name, factor, what it says and the fix of each that this recording's loss could have."""
     kind, settings = recording.loss.type.rpartition(".")[2], recording.loss.settings
     mean = settings.get("reduction") == "mean"
     ignored = settings.get("ignore_index")

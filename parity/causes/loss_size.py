@@ -53,7 +53,7 @@ def laws(evidence: Evidence, axis: int) -> frozenset[Law] | None:
 
 
 def _batch(evidence: Evidence) -> tuple[PyTree, PyTree]:
-    """Targets and predictions of the first row's first pass, in float64."""
+    """Return targets and predictions of the first row's first pass, in float64."""
     recording, row = evidence.recording, evidence.rows[0]
     batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
     predictions, targets = recording.arbiter_locked.predictions[row], batch.passes()[0][1]

@@ -13,7 +13,7 @@ from parity.recording.recording import Array, Recording, Trace
 
 
 def explain_non_finite(evidence: Evidence) -> list[Cause]:
-    """The first stage of the first step that does not hold, with one side finite there and the other not."""
+    """Find the first stage of the first step that does not hold, with one side finite there and the other not."""
     failing = {(finding.stage, finding.step) for finding in evidence.findings if not finding.holds}
     if not failing:
         return []
@@ -42,12 +42,12 @@ def explain_non_finite(evidence: Evidence) -> list[Cause]:
                 what = "NaN" if np.isnan(values).any() else "an infinite number"
                 sentence = f"at step {step:,}, in {dtype}, {side} has {what} in {values.size:,} of {bad[0].size:,} "
                 sentence += f"places of {tensor} where {other} is finite; all before it is finite on both sides"
-                fix = _FIX.get(stage, "look at what makes it, with jax.debug_nans(True)")
+                fix = _FIXES.get(stage, "look at what makes it, with jax.debug_nans(True)")
                 return [Cause("not finite", sentence, fix, stage, tensor, step, float("inf"))]
     return []
 
 
-_FIX = {
+_FIXES = {
     "loss": "look at where the loss divides or takes a logarithm; jax.debug_nans(True) shows the line",
     "gradient": "guard roots, logarithms and quotients before they are taken: jnp.where around their argument too",
     "update": "look at the learning rate and the optimizer's divisions at that step",

@@ -67,7 +67,7 @@ class Arithmetic(NamedTuple, Generic[T]):
 
 
 def _torch_lerp(start: jax.Array, end: jax.Array, weight: float | Array) -> jax.Array:
-    """``torch.lerp``, whose form depends on the weight, a single number here."""
+    """Compute ``torch.lerp``, whose form depends on the weight, a single number here."""
     return start + weight * (end - start) if weight < 0.5 else end - (end - start) * (1 - weight)
 
 

@@ -26,7 +26,7 @@ class Rounded:
 
     @property
     def slack(self) -> Array:
-        """How far another float64 computation of the same formula may be from this one."""
+        """Return how far another float64 computation of the same formula may be from this one."""
         return np.asarray(_COMPARED_FACTOR * UNIT_ROUNDOFF * self.error)
 
     def __neg__(self) -> Rounded:

@@ -71,7 +71,7 @@ class OptimizerRule:
 
     @property
     def state_keys(self) -> tuple[str, ...]:
-        """PyTorch's keys of the state that it keeps."""
+        """Return PyTorch's keys of the state that it keeps."""
         if self.kind == "SGD":
             return ("momentum_buffer",) if np.any(self.momentum) else ()
         if self.kind == "RMSprop":

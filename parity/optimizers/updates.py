@@ -150,7 +150,7 @@ def _adam(step: Step[T]) -> tuple[T, dict[str, T]]:
 
 
 def _radam(step: Step[T]) -> tuple[T, dict[str, T]]:
-    """Adam whose step is rectified, and which has no denominator while the variance has no bound.
+    """Make Adam's step rectified, and without a denominator while the variance has no bound.
 
     Liu et al., 2020, arXiv 1908.03265, algorithm 2; PyTorch adds epsilon before the bias is corrected.
     """

@@ -28,7 +28,7 @@ def bound(
     narrow: bool = True,
     probabilistic: bool | jax.Array = False,
 ) -> Callable[..., tuple[PyTree, PyTree]]:
-    """A function of the same arguments that returns ``(values, bounds)``, both of the shape of ``function``'s result.
+    """Return a function of the same arguments to ``(values, bounds)``, both of the shape of ``function``'s result.
 
     ``values`` is the result in float64. ``bounds`` is, element by element, the most by which the result computed in
     ``precision`` can differ from the exact one: for any order of summation, with or without fused multiply-add, and
@@ -95,7 +95,7 @@ def bound(
 
 
 def drawn(function: Callable[..., PyTree], *, unit: Scalar, seed: Scalar) -> Callable[..., PyTree]:
-    """A function of the same arguments whose every operation is off by an error drawn at random, in float64.
+    """Return a function of the same arguments whose every operation is off by an error drawn at random, in float64.
 
     Where :func:`bound` carries the worst case of each rounding to the next operation, which for deep compositions of
     long sums soon exceeds everything, this shows what independent roundings do: errors of the size that each operation
@@ -137,7 +137,7 @@ def drawn(function: Callable[..., PyTree], *, unit: Scalar, seed: Scalar) -> Cal
 
 
 def _traced(function: Callable[..., PyTree], arguments: tuple[PyTree, ...]) -> tuple[ClosedJaxpr, PyTree]:
-    """The function as it will be compiled, and the shape of its result.
+    """Return the function as it will be compiled, and the shape of its result.
 
     Where a caller has jit disabled, a scan would be traced as a Python loop, which is differentiated into another
     function: one that leaves out a product of zero with what may be no number.
@@ -152,7 +152,7 @@ def _exact(argument: ArrayLike) -> Array:
 
 
 def _paired(arguments: tuple[PyTree, ...], off: PyTree) -> list[Value]:
-    """The arguments with their bounds, which may stop at any depth of the tree."""
+    """Return the arguments with their bounds, which may stop at any depth of the tree."""
     leaves: list[Any]
     tree: Any
     leaves, tree = jax.tree.flatten(arguments)

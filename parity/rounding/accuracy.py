@@ -83,11 +83,11 @@ SIZES: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def accuracy(name: str, unit: Scalar) -> Scalar:
-    """The count of unit roundoffs for a function in a format of this unit roundoff, which may be traced."""
+    """Return the count of unit roundoffs for a function in a format of this unit roundoff, which may be traced."""
     single, double = ACCURACY[name]
     return single if single == double else jnp.where(unit < 2.0**-40, double, single)
 
 
 def size(name: str, x: Array, value: Array) -> Array:
-    """What that many unit roundoffs are to be taken of."""
+    """Return what that many unit roundoffs are to be taken of."""
     return SIZES[name](x, value) if name in SIZES else jnp.abs(value)

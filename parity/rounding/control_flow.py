@@ -45,7 +45,7 @@ def _unpack(packed: Packed) -> Value:
 
 
 def _stable(step: Callable[[list[Value]], list[Value]], start: list[Value]) -> list[bool]:
-    """Which of a loop's carried values stay exact: those that are at the start and that no turn makes otherwise."""
+    """Return which of a loop's carried values stay exact: those exact at the start that no turn makes otherwise."""
     exact = [x.error is None for x in start]
     seen: list[bool] = []
 
@@ -93,7 +93,7 @@ def _scan(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
 
 
 def _while(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """The turns the exact values take; if rounding could make it another number of turns, nothing can be said."""
+    """Follow the turns that the exact values take; if rounding could change their number, nothing can be said."""
     params = eqn.params
     n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
     cond_consts, body_consts, carry = inputs[:n_cond], inputs[n_cond : n_cond + n_body], inputs[n_cond + n_body :]

@@ -16,7 +16,7 @@ from parity.rounding.values import Array, BoundRule, Context, Value, ends, gap, 
 
 
 def _both(a: Value, b: Value, combine: Callable[[Array, Array], Array]) -> Callable[[], Array]:
-    """The floor of a sum or product of two numbers that are not negative; nothing where one may be."""
+    """Return the floor of a sum or product of two numbers that are not negative; nothing where one may be."""
 
     def floor() -> Array:
         first, second = a.floor(), b.floor()
@@ -76,12 +76,12 @@ def _product(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value
 
 
 def _times(size: Array, off: Array) -> Array:
-    """size * off, nothing where ``off`` is nothing, even of an infinite size."""
+    """Return size * off, nothing where ``off`` is nothing, even of an infinite size."""
     return jnp.where((off == 0) | (size == 0), 0.0, size * off)
 
 
 def _open(carried: Array, *offs: Array) -> Array:
-    """Infinite where an argument's error is: it may be no number, of which even tanh and sin are none."""
+    """Return the error, infinite where an argument's is: it may be no number, of which even tanh and sin are none."""
     for off in offs:
         carried = jnp.where(off < jnp.inf, carried, jnp.inf)
     return carried
@@ -189,7 +189,7 @@ def _magnitude(context: Context, eqn: Equation, inputs: list[Value]) -> list[Val
 
 
 def _monotone(name: str, *, valley: tuple[float, float] | None = None, least: Any = None) -> BoundRule:
-    """An elementary function that rises or falls throughout, or about one ``valley`` (where, what it is there)."""
+    """Return the rule of a function that rises or falls throughout, or about one ``valley`` (where, value there)."""
 
     def rule(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
         (x,) = inputs
@@ -234,7 +234,7 @@ def _monotone(name: str, *, valley: tuple[float, float] | None = None, least: An
 
 
 def _ratio(of: Array, value: Array) -> Array:
-    """How much larger than the result it is what the error is measured in."""
+    """Return how much larger than the result it is what the error is measured in."""
     return jnp.maximum(1.0, jnp.where(value == 0, 1.0, of / jnp.abs(value)))
 
 
@@ -243,7 +243,7 @@ _OVERFLOWS_EARLY = ("sinh", "cosh", "lgamma")
 
 
 def _wave(name: str) -> BoundRule:
-    """sin and cos: as far off as their argument, and never further than 2."""
+    """Bound sin and cos: as far off as their argument, and never further than 2."""
 
     def rule(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
         (x,) = inputs
@@ -287,7 +287,7 @@ def _angle(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
 
 
 def _square_root_below(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """1 / sqrt(x), which falls: infinite at zero."""
+    """Bound 1 / sqrt(x), which falls: infinite at zero."""
     (x,) = inputs
     value = lax.rsqrt(x.value)
     form = context.format_of(eqn)

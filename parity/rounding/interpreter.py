@@ -23,7 +23,7 @@ RULES: dict[str, BoundRule] = {
 
 
 def walk(context: Context, jaxpr: Jaxpr, constants: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
-    """The outputs of an open jaxpr as pairs.
+    """Run an open jaxpr on pairs of value and bound.
 
     Raises:
         UnsupportedError: a primitive has no rule.
@@ -72,7 +72,7 @@ def _has_numbers(eqn: Equation) -> bool:
 
 
 def _flagged(eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """Integers worked out exactly from integers that rounding could change: element by element, or all of them."""
+    """Flag integers worked out exactly from integers that rounding could change."""
     results = bind(eqn, *(x.value for x in inputs), **eqn.params)
     results = results if eqn.primitive.multiple_results else [results]
     outputs = []

@@ -17,7 +17,7 @@ Equation: TypeAlias = core.JaxprEqn
 Jaxpr: TypeAlias = core.Jaxpr
 ClosedJaxpr: TypeAlias = core.ClosedJaxpr
 # Parameters under which a call's equation has what it calls.
-_CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+_CALLED_PARAMETERS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
 def dtype_of(atom: Atom) -> np.dtype[Any]:
@@ -39,7 +39,7 @@ def opened(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:
 
 def called(equation: Equation) -> Jaxpr | ClosedJaxpr | None:
     """Return what an equation calls once; ``None`` where it is no call."""
-    return next((found for key in _CALLED if (found := equation.params.get(key)) is not None), None)
+    return next((found for key in _CALLED_PARAMETERS if (found := equation.params.get(key)) is not None), None)
 
 
 def inner(equation: Equation) -> Iterator[Jaxpr]:

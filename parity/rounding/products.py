@@ -17,7 +17,7 @@ from parity.rounding.values import Array, BoundRule, Context, Value, floating, u
 def _bilinear(
     context: Context, eqn: Equation, a: Value, b: Value, multiply: Callable[[Array, Array], Array], length: int
 ) -> list[Value]:
-    """|A| e_B + e_A |B| + e_A e_B + gamma_k (|A| + e_A)(|B| + e_B), for products summed over ``length`` terms."""
+    """Return |A| e_B + e_A |B| + e_A e_B + gamma_k (|A| + e_A)(|B| + e_B), for sums of ``length`` products."""
     form = context.format_of(eqn)
     value = multiply(a.value, b.value)
     size_a, size_b = jnp.abs(a.value), jnp.abs(b.value)
@@ -37,7 +37,7 @@ def _bilinear(
 
 
 def _narrowed(x: Value, size: Array, unit: Scalar, tiny: Scalar) -> Array:
-    """The error of an operand as the product takes it: rounded once more, flushed to zero if below normal."""
+    """Return the error of an operand as the product takes it: rounded once more, flushed to zero if below normal."""
     off = jnp.where(size < tiny, size, 0.0) if x.error is None else x.error
     return off + unit * (size + off)
 

@@ -23,7 +23,7 @@ def summed(
     adds: Scalar,
     terms: Scalar | None = None,
 ) -> Array:
-    """The error of sums of sizes ``reach``, in each of which a term passes at most ``adds`` additions."""
+    """Return the error of sums of sizes ``reach``, in each of which a term passes at most ``adds`` additions."""
     size = reach + carried
     own = context.gamma(adds, form, terms) * size + jnp.where(adds > 0, adds * jnp.minimum(form.tiny, size), 0.0)
     error = jnp.where(size * (1 + adds * form.unit) < form.largest, carried + own, jnp.inf)
@@ -45,7 +45,7 @@ def _sum(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
 
 
 def _sum_floor(x: Value, add: Callable[[Array], Array]) -> Callable[[], Array]:
-    """No number is negative, then no sum of them is."""
+    """Return the floor of sums: where no number is negative, no sum of them is."""
     return lambda: jnp.where(add(jnp.where(x.floor() >= 0, 0.0, 1.0)) == 0, 0.0, -jnp.inf)
 
 
@@ -54,7 +54,7 @@ def _any_flag(x: Value, axes: tuple[int, ...]) -> Array | None:
 
 
 def _multiplied(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """reduce_prod and cumprod."""
+    """Bound reduce_prod and cumprod."""
     (x,) = inputs
 
     def multiply(array: Array) -> Array:
@@ -84,7 +84,7 @@ def _all_flagged(x: Value, value: Array) -> Array:
 
 
 def _extreme(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """reduce_max, reduce_min, cummax, cummin: the same of the intervals' ends."""
+    """Bound reduce_max, reduce_min, cummax, cummin: the same of the intervals' ends."""
     (x,) = inputs
 
     def pick(array: Array) -> Array:
@@ -104,7 +104,7 @@ def _extreme(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value
 
 
 def _rivals(largest: bool, x: Value, low: Array, high: Array, axes: tuple[int, ...]) -> Array:
-    """Where, in the shape of the numbers, it is not certain whether a number is the extreme one."""
+    """Return where, in the shape of the numbers, it is not certain whether a number is the extreme one."""
     if largest:
         candidate = high >= jnp.max(low, axes, keepdims=True, initial=-jnp.inf)
     else:
@@ -113,7 +113,7 @@ def _rivals(largest: bool, x: Value, low: Array, high: Array, axes: tuple[int, .
 
 
 def _place(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """argmax and argmin: not certain where a second number could be the extreme one."""
+    """Bound argmax and argmin: not certain where a second number could be the extreme one."""
     (x,) = inputs
     value = bind(eqn, x.value, **eqn.params)
     axes = tuple(eqn.params["axes"])
@@ -145,7 +145,7 @@ def _running_sum(context: Context, eqn: Equation, inputs: list[Value]) -> list[V
 
 
 def _running_logsumexp(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """log(sum(exp(x))): 1-Lipschitz, then the rounding of sums of positive numbers in the logarithm."""
+    """Bound log(sum(exp(x))): 1-Lipschitz, then the rounding of sums of positive numbers in the logarithm."""
     (x,) = inputs
     value = bind(eqn, x.value, **eqn.params)
     form = context.format_of(eqn)
@@ -159,7 +159,7 @@ def _running_logsumexp(context: Context, eqn: Equation, inputs: list[Value]) -> 
 
 
 def _sorted(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """Keys in order; what goes along with them is not certain where their order is not."""
+    """Bound keys in order; what goes along with them is not certain where their order is not."""
     axis, keys = eqn.params["dimension"], eqn.params["num_keys"]
     results = bind(eqn, *(x.value for x in inputs), **eqn.params)
     if all(x.error is None for x in inputs):
@@ -213,7 +213,7 @@ def _scattered_sum(context: Context, eqn: Equation, inputs: list[Value]) -> list
 
 
 def _scattered(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """scatter, scatter-max and scatter-min: the error goes where the number goes."""
+    """Bound scatter, scatter-max and scatter-min: the error goes where the number goes."""
     x, where, update = inputs
     value = _scatter(eqn, x.value, where.value, update.value)
     if not x.floating:
@@ -245,7 +245,7 @@ _SCATTERS = {
 
 
 def _scatter(eqn: Equation, into: Array, where: Array, what: Array) -> Array:
-    """The program's scatter, built anew: its own parameters hold a jaxpr of the program's dtype."""
+    """Build the program's scatter anew: its own parameters hold a jaxpr of the program's dtype."""
     kept = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
     named = {name: eqn.params[name] for name in kept}
     return _SCATTERS[eqn.primitive.name](into, where, what, **named)

@@ -78,7 +78,7 @@ def _raised(x: Value) -> Array:
 
 
 def _extreme(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """max, min and clamp: the same of the intervals' ends."""
+    """Bound max, min and clamp: the same of the intervals' ends."""
 
     def function(*arrays: Array) -> Array:
         if eqn.primitive.name == "clamp":
@@ -104,7 +104,7 @@ def _extreme(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value
 
 
 def _logic(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """and, or: decided where one side alone decides."""
+    """Bound and, or: decided where one side alone decides."""
     a, b = inputs
     value = bind(eqn, a.value, b.value)
     error = context.flags(inputs, value.shape)

@@ -15,7 +15,7 @@ from parity.rounding.values import Array, BoundRule, Context, Value, ends, float
 
 
 def _moved(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """The same move for the value and for its error."""
+    """Make the same move with the value and with its error."""
     params = {**eqn.params}
     if "sharding" in params:
         params["sharding"] = None
@@ -36,7 +36,7 @@ def _moved(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
 
 
 def _origin(inputs: list[Value]) -> Any:
-    """A maximum that is only spread out is still the maximum of the same numbers."""
+    """Return the origin that moving keeps: a maximum that is spread out is one of the same numbers."""
     origin = inputs[0].origin if len(inputs) == 1 else None
     return origin if origin and origin[0] == "extreme" else None
 
@@ -55,7 +55,7 @@ def _same(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
 
 
 def _made(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """Arrays made from nothing: in float64 whatever the program calls them."""
+    """Make arrays from nothing: in float64 whatever the program calls them."""
     params = dict(eqn.params)
     if floating(params["dtype"]):
         params["dtype"] = np.dtype(np.float64)
@@ -98,7 +98,7 @@ def _extended(eqn: Equation) -> bool:
 
 
 def _narrowed(context: Context, x: Value, source: DTypeLike, target: DTypeLike) -> Value:
-    """A conversion between floating formats rounds once where the target is the narrower one."""
+    """Bound a conversion between floating formats, which rounds once where the target is the narrower one."""
     if not context.narrow or np.dtype(target).itemsize >= np.dtype(source).itemsize or np.dtype(target).itemsize == 8:
         return x
     form = context.at(target)
@@ -125,7 +125,7 @@ def _reduced_precision(context: Context, eqn: Equation, inputs: list[Value]) -> 
 
 
 def _gathered(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """gather and dynamic_slice: the error from the same places; infinite where the places are not certain."""
+    """Bound gather and dynamic_slice: the error from the same places; infinite where those are not certain."""
     x, *places = inputs
     where = [place.value for place in places]
     value = bind(eqn, x.value, *where, **eqn.params)
@@ -154,7 +154,7 @@ def _misplaced(error: Array | None, places: list[Value], value: Array) -> Array 
 
 
 def _placed(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """dynamic_update_slice: the error is put where the update is put."""
+    """Bound dynamic_update_slice: the error is put where the update is put."""
     x, update, *places = inputs
     where = [place.value for place in places]
     value = bind(eqn, x.value, update.value, *where, **eqn.params)
@@ -169,7 +169,7 @@ def _placed(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]
 
 
 def _bits(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """Bits taken for a number or a number for its bits: exact from certain bits, anything otherwise."""
+    """Bound bits taken for a number or a number for its bits: exact from certain bits, anything otherwise."""
     (x,) = inputs
     value = bind(eqn, x.value, **eqn.params)
     if x.floating:
@@ -177,14 +177,16 @@ def _bits(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     return [Value(value, _misplaced(None, inputs, value))]
 
 
-_MOVES = "reshape transpose broadcast_in_dim rev squeeze expand_dims slice split concatenate unstack stack real"
-_NOTHING = (
+_MOVING_PRIMITIVES = (
+    "reshape transpose broadcast_in_dim rev squeeze expand_dims slice split concatenate unstack stack real"
+)
+_PRIMITIVES_OF_NOTHING = (
     "copy copy_p stop_gradient optimization_barrier sharding_constraint name layout_constraint pvary pcast reshard "
     "mesh_cast"
 )
 RULES: dict[str, BoundRule] = {
-    **dict.fromkeys(_MOVES.split(), _moved),
-    **dict.fromkeys(_NOTHING.split(), _same),
+    **dict.fromkeys(_MOVING_PRIMITIVES.split(), _moved),
+    **dict.fromkeys(_PRIMITIVES_OF_NOTHING.split(), _same),
     **dict.fromkeys(("gather", "dynamic_slice"), _gathered),
     **dict.fromkeys(("iota", "empty", "empty2"), _made),
     "pad": _padded,

@@ -35,7 +35,7 @@ def _extreme(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value
 
 
 def _pieces(x: Array, filler: float, params: dict[str, Any]) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """The numbers that stand at one place of each window, place by place."""
+    """Yield the numbers that stand at one place of each window, place by place."""
     window, strides = params["window_dimensions"], params["window_strides"]
     padded = lax.pad(x, jnp.asarray(filler, x.dtype), [(low, high, 0) for low, high in params["padding"]])
     counts = [(size - w) // s + 1 for size, w, s in zip(padded.shape, window, strides, strict=True)]
@@ -45,7 +45,7 @@ def _pieces(x: Array, filler: float, params: dict[str, Any]) -> Iterator[tuple[t
 
 
 def _spread_back(piece: Array, place: tuple[int, ...], shape: tuple[int, ...], params: dict[str, Any]) -> Array:
-    """Numbers of windows put where they stand in the array: the reverse of :func:`_pieces`."""
+    """Put numbers of windows where they stand in the array: the reverse of :func:`_pieces`."""
     config = []
     for p, n, s, size, (low, high) in zip(
         place, piece.shape, params["window_strides"], shape, params["padding"], strict=True
@@ -57,7 +57,7 @@ def _spread_back(piece: Array, place: tuple[int, ...], shape: tuple[int, ...], p
 def _candidates(
     context: Context, x: Value, params: dict[str, Any]
 ) -> tuple[Array, list[tuple[tuple[int, ...], Array]]]:
-    """Where it is not certain which number of a window is chosen, and at each place whether it may be that one."""
+    """Return where the number chosen of a window is not certain, and at each place whether it may be that one."""
     sign = 1.0 if params["select_prim"].name == "ge" else -1.0
     low, high = ends(sign * x.value, context.error(x))
     lows = [piece for _, piece in _pieces(low, -jnp.inf, params)]
@@ -75,7 +75,7 @@ def _candidates(
 
 
 def _scattered(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """select_and_scatter_add: where several numbers of a window may be chosen, each may get its share or lose it."""
+    """Bound select_and_scatter_add: any number of a window that may be chosen may get its share or lose it."""
     source, x = inputs
     params = eqn.params
 
@@ -95,7 +95,7 @@ def _scattered(context: Context, eqn: Equation, inputs: list[Value]) -> list[Val
 
 
 def _chosen(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
-    """select_and_gather_add: of one array the number at the place chosen in another."""
+    """Bound select_and_gather_add: of one array the number at the place chosen in another."""
     x, chooser = inputs
     params = eqn.params
     value = bind(eqn, x.value, chooser.value, **params)

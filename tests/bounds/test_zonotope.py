@@ -46,7 +46,7 @@ def test_where_old_errors_are_enclosed_it_still_holds(size: int, momentum: float
     maps = np.repeat((heavy if momentum else plain)[None], steps, axis=0)
     local = np.abs(random.normal(size=maps.shape[:2]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zonotope, "_BUDGET", 0)
+        patch.setattr(zonotope, "_STEP_MULTIPLICATIONS", 0)
         bound = propagate_linear(maps, local)
     error = np.zeros(local.shape[1])
     for step in range(steps):

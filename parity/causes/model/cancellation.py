@@ -17,7 +17,7 @@ from parity.replay.step import forward_backward, model_state
 from parity.rounding.jaxprs import Atom, Equation
 
 _logger = logging.getLogger(__name__)
-_FAST = "take the variance in two passes, mean((x - mean(x))**2); in Flax, use_fast_variance=False"
+_FAST_VARIANCE_FIX = "take the variance in two passes, mean((x - mean(x))**2); in Flax, use_fast_variance=False"
 
 
 class _Differences(Substitution):
@@ -56,7 +56,7 @@ def _is_square(frame: Frame, atom: Atom) -> bool:
 
 
 def explain_cancellation(evidence: Evidence) -> list[Cause]:
-    """The cancelling difference of a port that loses accuracy, where it magnifies rounding by as much as was lost."""
+    """Find the cancelling difference of a port that loses accuracy, if it magnifies rounding by as much."""
     at = next((finding for finding in evidence.findings if finding.inaccurate and finding.off == "jax"), None)
     if at is None or at.jax_error is None:
         return []
@@ -78,12 +78,12 @@ def explain_cancellation(evidence: Evidence) -> list[Cause]:
     what = "mean(x²) − mean(x)²" if rule.fast else "two nearly equal numbers"
     sentence = f"the port takes the difference of {what}: {lost:.1f} decimal digits cancel there, and rounding grows "
     sentence += f"{rule.worst:.2g} times"
-    fix = _FAST if rule.fast else "write it so that nearly equal numbers are not subtracted"
+    fix = _FAST_VARIANCE_FIX if rule.fast else "write it so that nearly equal numbers are not subtracted"
     return [Cause(name, sentence, fix, at.stage, at.tensor, at.step or 0, at.jax_error)]
 
 
 def _run(evidence: Evidence, rule: Substitution, *, whole: bool) -> None:
-    """The port's forward pass at the first step looked at, or the whole step, operation by operation in float64."""
+    """Run the port's forward pass at the first step looked at, or the whole step, operation by operation in float64."""
     wide, row, recording = np.dtype(np.float64), evidence.rows[0], evidence.recording
     batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):

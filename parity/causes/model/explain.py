@@ -22,8 +22,8 @@ from parity.porting.port import Port
 
 _USUAL_EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4)
 # Places at which a gradient is stopped that are tried one by one.
-_STOPPED = 8
-_CUT = {
+_MOST_STOPPED_PLACES = 8
+_CAUSE_NAMES = {
     "float32": "float64 cut to float32",
     "bfloat16": "bfloat16 products",
     "float16": "float16 products",
@@ -32,7 +32,7 @@ _CUT = {
 
 
 def explain_model(evidence: Evidence) -> list[Cause]:
-    """What explains a forward pass that differs, or a gradient that does where the loss agrees."""
+    """Return what explains a forward pass that differs, or a gradient that does where the loss agrees."""
     first = evidence.failing("forward", "loss", "gradient")
     if first is None:
         return []
@@ -57,7 +57,7 @@ class _NothingToReplaceError(Exception):
 
 
 def _with(port: Port, rule: Substitution) -> Port:
-    """The port with the rule in both its model and its loss."""
+    """Return the port with the rule in both its model and its loss."""
     loss = rewritten(port.loss, rule)
 
     def applied(predictions: PyTree, targets: PyTree) -> jax.Array:
@@ -70,7 +70,7 @@ def _with(port: Port, rule: Substitution) -> Port:
 
 
 def _transposed(evidence: Evidence) -> Iterator[Cause]:
-    """One square weight, or all of them together."""
+    """Try one square weight transposed, or all of them together."""
     square = [
         name for name, values in evidence.recording.initial.items() if values.ndim == 2 and len(set(values.shape)) == 1
     ]
@@ -88,13 +88,13 @@ def _transposed(evidence: Evidence) -> Iterator[Cause]:
 
 
 def values_matter(evidence: Evidence, name: str) -> bool:
-    """Whether a weight is other than its own transpose."""
+    """Return whether a weight is other than its own transpose."""
     values = evidence.recording.initial[name]
     return not np.array_equal(values, values.T)
 
 
 def turned(names: parameter_names.Names, chosen: tuple[str, ...]) -> Any:
-    """The same mapping with some weights the other way round."""
+    """Return the same mapping with some weights the other way round."""
 
     class Turned:
         buffers = names.buffers
@@ -141,7 +141,7 @@ def _epsilons(evidence: Evidence) -> Iterator[Cause]:
 
 
 def _normalization(evidence: Evidence) -> str:
-    """The one kind of normalization that PyTorch's model has, by Flax's name; no kind where there are several."""
+    """Return the one kind of normalization that PyTorch's model has, by Flax's name, if there is just one."""
     layers = str(evidence.recording.environment.get("layers", "")).split(", ")
     kinds = {re.sub(r"\d+d$", "", layer) for layer in layers if "Norm" in layer}
     kinds |= {"LayerNorm"} if any("Transformer" in layer for layer in layers) else set()
@@ -166,7 +166,7 @@ def _casts(evidence: Evidence) -> Iterator[Cause]:
     narrowest = next(name for name in ("bfloat16", "float16", "tensorfloat32", "float32") if name in rule.found)
     sentence = f"without the port's casts to {narrowest} the two agree {within(agreement)}: it computes in "
     sentence += f"{narrowest} even where it is given float64"
-    yield _cause(_CUT[narrowest], sentence, "let dtypes follow the inputs: no astype, no dtype=...", agreement)
+    yield _cause(_CAUSE_NAMES[narrowest], sentence, "let dtypes follow the inputs: no astype, no dtype=...", agreement)
 
 
 def _statistics(evidence: Evidence) -> Iterator[Cause]:
@@ -183,7 +183,7 @@ def _statistics(evidence: Evidence) -> Iterator[Cause]:
 
 
 def _stopped(evidence: Evidence) -> Iterator[Cause]:
-    """All stopped gradients, or one of them: those that a library stops for good reason change nothing."""
+    """Try all stopped gradients, or one of them: those that a library stops for good reason change nothing."""
     probes, fixed = evidence.probe(), evidence.probe(_with(evidence.port, rules.Differentiated()))
     agreement = evidence.agreement(fixed)
     if agreement is None:
@@ -201,7 +201,7 @@ def _stopped(evidence: Evidence) -> Iterator[Cause]:
 
 
 def _stopped_once(evidence: Evidence) -> tuple[list[Probe] | None, float | None]:
-    """The probes with one place of the model differentiated, at which the two agree."""
+    """Return the probes with one place of the model differentiated, at which the two agree."""
 
     def without(place: int | None) -> tuple[list[Probe] | None, int]:
         rule = rules.Differentiated(place)
@@ -209,7 +209,7 @@ def _stopped_once(evidence: Evidence) -> tuple[list[Probe] | None, float | None]
         return evidence.probe(dataclasses.replace(evidence.port, apply=apply)), rule.found
 
     found = without(None)[1]
-    for place in range(min(found, _STOPPED) if found > 1 else 0):
+    for place in range(min(found, _MOST_STOPPED_PLACES) if found > 1 else 0):
         fixed = without(place)[0]
         agreement = evidence.agreement(fixed)
         if agreement is not None:

@@ -12,10 +12,18 @@ from parity._types import PyTree
 from parity.rounding import jaxprs
 from parity.rounding.jaxprs import Atom, ClosedJaxpr, Equation, Jaxpr, Literal
 
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "remat2")
-_CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+_CALL_PRIMITIVES = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "remat2")
+_CUSTOM_CALL_PRIMITIVES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 # Operations that place values elsewhere and change none.
-_PLACING = ("broadcast_in_dim", "reshape", "convert_element_type", "squeeze", "expand_dims", "copy", "transpose")
+_PLACING_PRIMITIVES = (
+    "broadcast_in_dim",
+    "reshape",
+    "convert_element_type",
+    "squeeze",
+    "expand_dims",
+    "copy",
+    "transpose",
+)
 
 
 class Frame:
@@ -28,37 +36,37 @@ class Frame:
         self.same: dict[Atom, tuple[Frame, Atom]] = {}
 
     def read(self, atom: Atom) -> jax.Array:
-        """The value of a variable or a literal."""
+        """Return the value of a variable or a literal."""
         return atom.val if isinstance(atom, Literal) else self.values[atom]
 
     def marked(self, atom: Atom) -> frozenset[str]:
-        """The marks on it."""
+        """Return the marks on it."""
         return frozenset() if isinstance(atom, Literal) else self.marks.get(atom, frozenset())
 
     def origin(self, atom: Atom) -> tuple[Frame, Atom]:
-        """Where it came from: itself, or what was handed in from outside or out from inside a call."""
+        """Return where it came from: itself, or what was handed in from outside or out from inside a call."""
         frame = self
         while not isinstance(atom, Literal) and atom in frame.same:
             frame, atom = frame.same[atom]
         return frame, atom
 
     def equation(self, atom: Atom, *, placed: bool = False) -> tuple[Frame, Equation] | None:
-        """The equation that made it; with ``placed``, before it was reshaped, broadcast or cast."""
+        """Return the equation that made it; with ``placed``, before it was reshaped, broadcast or cast."""
         frame, atom = self.origin(atom)
         if isinstance(atom, Literal) or atom not in frame.made:
             return None
         equation = frame.made[atom]
-        if placed and equation.primitive.name in _PLACING:
+        if placed and equation.primitive.name in _PLACING_PRIMITIVES:
             return frame.equation(equation.invars[0], placed=True)
         return frame, equation
 
     def literal(self, atom: Atom) -> float | None:
-        """The number that it is everywhere, if that is written in the program."""
+        """Return the number that it is everywhere, if that is written in the program."""
         frame, atom = self.origin(atom)
         if isinstance(atom, Literal):
             return float(atom.val) if getattr(atom.val, "shape", ()) == () and not isinstance(atom.val, str) else None
         equation = frame.made.get(atom)
-        if equation is not None and equation.primitive.name in _PLACING:
+        if equation is not None and equation.primitive.name in _PLACING_PRIMITIVES:
             return frame.literal(equation.invars[0])
         return None
 
@@ -71,23 +79,23 @@ class Substitution:
     count: int = 0
 
     def begin(self) -> None:
-        """Called before each run through a function: it is traced as often as it is compiled."""
+        """Begin another run through a function: it is traced as often as it is compiled."""
 
     def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
-        """Values in place of the equation's own, or ``None``."""
+        """Return values in place of the equation's own, or ``None``."""
         return None
 
     def marks(self, equation: Equation, marked: frozenset[str]) -> frozenset[str]:
-        """The marks on what the equation made, from those on what it was given."""
+        """Return the marks on what the equation made, from those on what it was given."""
         return marked
 
     def given(self, place: int) -> frozenset[str]:
-        """The marks on the function's argument at this place among the leaves."""
+        """Return the marks on the function's argument at this place among the leaves."""
         return frozenset()
 
 
 def rewritten(function: Callable[..., PyTree], rule: Substitution) -> Callable[..., PyTree]:
-    """``function`` with ``rule`` applied; it can be traced, compiled and differentiated."""
+    """Return ``function`` with ``rule`` applied; it can be traced, compiled and differentiated."""
 
     def call(*arguments: PyTree) -> PyTree:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
@@ -124,7 +132,7 @@ def _run(
 
 def _ordinary(rule: Substitution, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array]:
     name, params, inner = equation.primitive.name, equation.params, jaxprs.called(equation)
-    if inner is not None and (name in _CALLS or (name in _CUSTOM and _concerns(rule, inner))):
+    if inner is not None and (name in _CALL_PRIMITIVES or (name in _CUSTOM_CALL_PRIMITIVES and _concerns(rule, inner))):
         within = Frame()
         jaxpr, consts = jaxprs.opened(inner)
         for variable, atom in zip(jaxpr.invars, equation.invars, strict=True):
@@ -158,7 +166,7 @@ def _scan(rule: Substitution, params: dict[str, Any], values: list[jax.Array]) -
 
 
 def bind(equation: Equation, values: Sequence[jax.Array], **changed: Any) -> list[jax.Array]:
-    """The equation's own operation, with other parameters where given."""
+    """Run the equation's own operation, with other parameters where given."""
     primitive: Any = equation.primitive
     made = primitive.bind(*values, **primitive.get_bind_params({**equation.params, **changed}))
     return list(made) if primitive.multiple_results else [made]

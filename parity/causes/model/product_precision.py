@@ -23,13 +23,13 @@ from parity.recording.recording import Array, Trace
 
 _logger = logging.getLogger(__name__)
 # The chance of an honest error that points the same way as the predicted one, at which it is named.
-_CHANCE = 1e-9
-_ROWS = 3
-_STEPS_LOOKED_AT = ("forward", "loss", "gradient")
+_LARGEST_CHANCE = 1e-9
+_MOST_STEPS = 3
+_STAGES = ("forward", "loss", "gradient")
 
 
 def _cut(value: jax.Array) -> jax.Array:
-    """TF32 by leaving bits away, as hardware that is fed float32 does."""
+    """Round to TF32 by leaving bits away, as hardware that is fed float32 does."""
     bits = jax.lax.bitcast_convert_type(value.astype(np.float32), np.uint32)
     kept = jax.lax.bitcast_convert_type(bits & np.uint32(0xFFFFE000), np.float32)
     return kept.astype(value.dtype)
@@ -45,11 +45,11 @@ class _Format:
 
 
 # The ways that are tried first, and others where none of those explains it.
-_FORMATS = (
+_FIRST_FORMATS = (
     _Format("TF32 products", "TF32 (10 bits)", rules.rounder(8, 10)),
     _Format("bfloat16 products", "bfloat16 (7 bits)", rules.rounder(8, 7)),
 )
-_OTHERS = (
+_OTHER_FORMATS = (
     _Format("TF32 products", "TF32 (10 bits, cut)", _cut),
     _Format("bfloat16 products", "bfloat16 (7 bits), and its results,", rules.rounder(8, 7), True),
     _Format("float16 products", "float16 (10 bits), and its results,", rules.rounder(5, 10), True),
@@ -57,15 +57,15 @@ _OTHERS = (
     _Format("bfloat16 products", "bfloat16 (7 bits) in the forward pass", rules.rounder(8, 7), forward_only=True),
 )
 # What a format may leave unexplained for the other ways not to be tried.
-_CLEAR = 0.1
+_CLEAR_SHARE_LEFT = 0.1
 
 
 def explain_product_precision(evidence: Evidence) -> list[Cause]:
-    """Coarse products on either side, also where the worst-case bound is too loose to show them."""
-    different = evidence.failing(*_STEPS_LOOKED_AT) is not None
+    """Find coarse products on either side, also where the worst-case bound is too loose to show them."""
+    different = evidence.failing(*_STAGES) is not None
     if evidence.recording.dtype != np.float32 or different:
         return []
-    rows = tuple(range(min(_ROWS, len(evidence.recording.kept))))
+    rows = tuple(range(min(_MOST_STEPS, len(evidence.recording.kept))))
     sides = {"JAX": evidence.replay.locked, "PyTorch": evidence.recording.observed}
     errors = {side: _errors(evidence, trace, rows) for side, trace in sides.items()}
     if not all(errors.values()):
@@ -81,7 +81,7 @@ Errors = list[dict[str, Array]]
 
 
 def _errors(evidence: Evidence, trace: Trace, rows: tuple[int, ...]) -> Errors:
-    """What a side's values are away from the exact ones, one dict of tensors a step; none where they are not finite."""
+    """Return how far a side's values are from the exact ones, a dict a step; none where they are not finite."""
     exact, kept = evidence.recording.arbiter_locked, []
     for row in rows:
         pair = joined(trace.predictions[row]), joined(exact.predictions[row])
@@ -98,9 +98,9 @@ def _errors(evidence: Evidence, trace: Trace, rows: tuple[int, ...]) -> Errors:
 
 
 def _looks_coarse(evidence: Evidence, side: str, own: Errors, other: Errors, rows: tuple[int, ...]) -> bool:
-    """A cheap sign that makes the dearer test worth while: it decides nothing else."""
+    """Return a cheap sign of coarse products, which only decides whether the dearer test is run."""
     at_fault = ("jax", "both") if side == "JAX" else ("torch", "both")
-    if any(f.off in at_fault and f.stage in _STEPS_LOOKED_AT for f in evidence.findings):
+    if any(f.off in at_fault and f.stage in _STAGES for f in evidence.findings):
         return True
     for row, mine, theirs in zip(rows, own, other, strict=True):
         sizes = {name: _norm(theirs[name]) or 1.0 for name in mine}
@@ -118,17 +118,19 @@ def _norm(values: Array) -> float:
 def _named(evidence: Evidence, side: str, errors: Errors, rows: tuple[int, ...]) -> Iterator[Cause]:
     try:
         exact = _evaluated(evidence, None, rows)
-        tried = [(form, _explained(errors, _gaps(_evaluated(evidence, form, rows), exact))) for form in _FORMATS]
-        if min(left for _, (left, *_) in tried) > _CLEAR:
-            tried += [(form, _explained(errors, _gaps(_evaluated(evidence, form, rows), exact))) for form in _OTHERS]
+        tried = [(form, _explained(errors, _gaps(_evaluated(evidence, form, rows), exact))) for form in _FIRST_FORMATS]
+        if min(left for _, (left, *_) in tried) > _CLEAR_SHARE_LEFT:
+            tried += [
+                (form, _explained(errors, _gaps(_evaluated(evidence, form, rows), exact))) for form in _OTHER_FORMATS
+            ]
     except Exception:  # a model that this walk cannot follow is not explained
         _logger.debug("The port does not run with coarse products: %s's are not looked at.", side, exc_info=True)
         return
     form, (left, chance, tensor) = min(tried, key=lambda one: one[1][0])
-    if left > 0.5 or chance > _CHANCE:
+    if left > 0.5 or chance > _LARGEST_CHANCE:
         return
     rivals = {other.name for other, (rest, *_) in tried if rest <= 4 * left and rest < 0.5} - {form.name}
-    first = next((f for f in evidence.findings if not f.holds and f.stage in _STEPS_LOOKED_AT), None)
+    first = next((f for f in evidence.findings if not f.holds and f.stage in _STAGES), None)
     sentence = (
         f"rounding the operands of every product to {form.words} explains {1 - left:.4%} of {side}'s float32 error"
     )
@@ -137,10 +139,10 @@ def _named(evidence: Evidence, side: str, errors: Errors, rows: tuple[int, ...])
     step = int(evidence.recording.kept[rows[0]])
     if first is not None:
         stage, tensor, step = first.stage, first.tensor, first.step or 0
-    yield Cause(form.name, sentence, _FIX[side], stage, tensor, step, left, tuple(sorted(rivals)))
+    yield Cause(form.name, sentence, _FIXES[side], stage, tensor, step, left, tuple(sorted(rivals)))
 
 
-_FIX = {
+_FIXES = {
     "JAX": 'ask for float32 products: jax.config.update("jax_default_matmul_precision", "highest")',
     "PyTorch": 'ask PyTorch for float32 products: torch.set_float32_matmul_precision("highest"), and '
     "torch.backends.cudnn.allow_tf32 = False",
@@ -148,7 +150,7 @@ _FIX = {
 
 
 def _evaluated(evidence: Evidence, form: _Format | None, rows: tuple[int, ...]) -> Errors:
-    """Predictions and gradients in float64, with every product's operands rounded to a format."""
+    """Return predictions and gradients in float64, with every product's operands rounded to a format."""
     port, wrap = evidence.port, lambda compute: compute
     if form is not None:
         rule = rules.Coarse(form.rounding, form.results)
@@ -171,7 +173,7 @@ def _gaps(coarse: Errors, exact: Errors) -> Errors:
 
 
 def _explained(errors: Errors, predicted: Errors) -> tuple[float, float, str]:
-    """The share of the error left unexplained, the chance of that under an honest error, and the clearest tensor.
+    """Return the share of the error not explained, the chance of that if honest, and the clearest tensor.
 
     An honest error is taken to point anywhere in as many directions as there are independent numbers: the chance that
     it lies as near to a given direction is a share of a sphere's surface.
@@ -197,7 +199,7 @@ def _explained(errors: Errors, predicted: Errors) -> tuple[float, float, str]:
 
 
 def _independent(rows: Array) -> float:
-    """How many steps' worth of independent errors: one where all steps have the same error, all where none is alike."""
+    """Return how many steps' worth of independent errors: one where all are the same, all where none is alike."""
     sizes = np.linalg.norm(rows, axis=1, keepdims=True)
     unit = rows / np.where(sizes > 0, sizes, 1.0)
     gram = unit @ unit.T

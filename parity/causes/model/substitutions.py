@@ -14,22 +14,29 @@ from parity._types import DTypeLike
 from parity.causes.model.jaxpr_rewrite import Frame, Substitution, bind
 from parity.rounding.jaxprs import Atom, Equation, shape_of
 
-_ROOTS = ("rsqrt", "sqrt")
-_RANDOM = ("random_bits", "threefry2x32", "rng_bit_generator", "random_seed", "random_fold_in", "random_split")
-_PRODUCTS = ("dot_general", "conv_general_dilated")
+_ROOT_PRIMITIVES = ("rsqrt", "sqrt")
+_RANDOM_PRIMITIVES = (
+    "random_bits",
+    "threefry2x32",
+    "rng_bit_generator",
+    "random_seed",
+    "random_fold_in",
+    "random_split",
+)
+_PRODUCT_PRIMITIVES = ("dot_general", "conv_general_dilated")
 
 
 class Epsilon(Substitution):
     """Another number under the roots of normalisations; ``found`` are those that are there, and their sizes."""
 
-    touches = _ROOTS
+    touches = _ROOT_PRIMITIVES
 
     def __init__(self, old: float | None = None, new: float = 0.0) -> None:
         self.old, self.new = old, new
         self.found: dict[float, set[int]] = {}
 
     def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
-        if equation.primitive.name not in _ROOTS:
+        if equation.primitive.name not in _ROOT_PRIMITIVES:
             return None
         source = frame.equation(equation.invars[0], placed=True)
         if source is None or source[1].primitive.name != "add":
@@ -61,7 +68,7 @@ class ExactGelu(Substitution):
         return None if x is None else [lax.erf(x / jnp.asarray(math.sqrt(2), x.dtype))]
 
     def _argument(self, frame: Frame, equation: Equation) -> jax.Array | None:
-        """The x of tanh(√(2/π) (x + 0.044715 x³)), if it is that."""
+        """Return the x of tanh(√(2/π) (x + 0.044715 x³)), if it is that."""
         product = _operands(frame, equation.invars[0], "mul", math.sqrt(2 / math.pi))
         if product is None:
             return None
@@ -77,7 +84,7 @@ class ExactGelu(Substitution):
 
 
 def _operands(frame: Frame, atom: Atom, name: str, number: float) -> tuple[Frame, Atom] | None:
-    """The other operand, where ``atom`` is made of a given number and that."""
+    """Return the other operand, where ``atom`` is made of a given number and that."""
     source = frame.equation(atom)
     if source is None or source[1].primitive.name != name:
         return None
@@ -106,13 +113,13 @@ class TanhGelu(Substitution):
 class NoDropout(Substitution):
     """What was dropped at random is kept, and what was kept is not made larger; ``found`` counts the places."""
 
-    touches = ("select_n", *_RANDOM)
+    touches = ("select_n", *_RANDOM_PRIMITIVES)
 
     def __init__(self) -> None:
         self.found = 0
 
     def marks(self, equation: Equation, marked: frozenset[str]) -> frozenset[str]:
-        return marked | {"random"} if equation.primitive.name in _RANDOM else marked
+        return marked | {"random"} if equation.primitive.name in _RANDOM_PRIMITIVES else marked
 
     def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name != "select_n" or "random" not in frame.marked(equation.invars[0]):
@@ -182,13 +189,13 @@ def _narrow(dtype: DTypeLike | None) -> bool:
 class Coarse(Substitution):
     """The operands of all products rounded to a format, and their results too if ``results``."""
 
-    touches = _PRODUCTS
+    touches = _PRODUCT_PRIMITIVES
 
     def __init__(self, rounding: Callable[[jax.Array], jax.Array], results: bool = False) -> None:
         self._round, self._results = rounding, results
 
     def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
-        if equation.primitive.name not in _PRODUCTS:
+        if equation.primitive.name not in _PRODUCT_PRIMITIVES:
             return None
         out = bind(equation, [self._round(value) for value in values])
         return [self._round(value) for value in out] if self._results else out
@@ -197,7 +204,7 @@ class Coarse(Substitution):
 class BatchStatistics(Substitution):
     """The batch's own mean and variance in the place of running ones: leaves ``first`` to ``last`` are the state."""
 
-    touches = ("sub", *_ROOTS)
+    touches = ("sub", *_ROOT_PRIMITIVES)
 
     def __init__(self, first: int, last: int) -> None:
         self._leaves = range(first, last)
@@ -220,7 +227,7 @@ class BatchStatistics(Substitution):
             self._variance = ((values[0] - mean) ** 2).mean(axes, keepdims=True)
             self.found += 1
             return [values[0] - jnp.broadcast_to(mean, values[0].shape)]
-        if name in _ROOTS and any(marked) and self._variance is not None:
+        if name in _ROOT_PRIMITIVES and any(marked) and self._variance is not None:
             source = frame.equation(equation.invars[0], placed=True)
             if source is None or source[1].primitive.name != "add":
                 return None
@@ -234,7 +241,7 @@ class BatchStatistics(Substitution):
 
 
 def _spread_over(frame: Frame, atom: Atom, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes over which a statistic is the same everywhere."""
+    """Return the axes over which a statistic is the same everywhere."""
     own = shape_of(atom)
     if own != shape:
         return tuple(axis for axis in range(len(shape)) if own[axis] != shape[axis])
@@ -247,5 +254,5 @@ def _spread_over(frame: Frame, atom: Atom, shape: tuple[int, ...]) -> tuple[int,
 
 
 def rounder(exponent: int, mantissa: int) -> Callable[[jax.Array], jax.Array]:
-    """Rounding to the nearest number of a format, ties to even."""
+    """Return rounding to the nearest number of a format, ties to even."""
     return lambda value: jax.lax.reduce_precision(value, exponent_bits=exponent, mantissa_bits=mantissa)

@@ -13,7 +13,7 @@ from parity.optimizers.rule import OptimizerRule
 from parity.optimizers.updates import Step, step_constants, update
 
 # Keys of state that starts from the initial accumulator, and not from zero.
-_SQUARES = ("exp_avg_sq", "square_avg", "sum")
+_SQUARES_KEYS = ("exp_avg_sq", "square_avg", "sum")
 # Roundings of a norm beside those of its sum.
 _NORM_ROUNDINGS = 4.0
 
@@ -34,7 +34,7 @@ class Fed:
     count: int
 
     def first(self, steps: int) -> Fed:
-        """The first steps alone."""
+        """Return the first steps alone."""
         return Fed(self.gradients[:steps], self.weights[:steps], self.norms[:steps], self.count)
 
 
@@ -62,7 +62,7 @@ def course(rule: OptimizerRule, fed: Fed) -> Course:
 
 def _initial_state(rule: OptimizerRule, size: int) -> dict[str, Rounded]:
     start = rule.initial_accumulator
-    return {key: of(np.zeros(size) + (start if key in _SQUARES else 0.0)) for key in rule.state_keys}
+    return {key: of(np.zeros(size) + (start if key in _SQUARES_KEYS else 0.0)) for key in rule.state_keys}
 
 
 def _stack(rows: list[Rounded]) -> Rounded:

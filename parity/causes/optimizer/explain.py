@@ -24,13 +24,13 @@ from parity.optimizers.clipping import NORM_EPSILON
 from parity.optimizers.rule import OptimizerRule, Setting, changed
 
 _logger = logging.getLogger(__name__)
-_EPSILONS = tuple(10.0**power for power in range(-12, 0))
-_SHARES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
-_DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1)
+_USUAL_EPSILONS = tuple(10.0**power for power in range(-12, 0))
+_USUAL_SHARES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
+_USUAL_DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1)
 
 
 def explain_optimizer(evidence: Evidence) -> list[Cause]:
-    """What explains an update or an optimizer state that differs where the gradients are the same."""
+    """Return what explains an update or an optimizer state that differs where the gradients are the same."""
     first = evidence.failing("optimizer state", "update")
     steps = None if first is None else columns(evidence.recording, evidence.replay, first.step or 0)
     if first is None or steps is None:
@@ -62,7 +62,7 @@ def _switches(steps: Columns, first: Finding, evidence: Evidence) -> Iterator[Ca
 
 
 def _by_tensor(steps: Columns, first: Finding, evidence: Evidence) -> Iterator[Cause]:
-    """Faults of some parameters alone: each is PyTorch's, or the faulty one."""
+    """Try faults of some parameters alone: each is PyTorch's, or the faulty one."""
     rule = steps.rule
     decay = np.asarray(rule.weight_decay)
     faults = {
@@ -140,21 +140,21 @@ def _unknowns(steps: Columns) -> Iterator[_Unknown]:
             own,
         )
 
-    yield setting("decay", "weight_decay", _DECAYS)
+    yield setting("decay", "weight_decay", _USUAL_DECAYS)
     if steps.kind == "SGD":
-        yield setting("momentum", "momentum", _SHARES)
+        yield setting("momentum", "momentum", _USUAL_SHARES)
         if np.any(rule.momentum):
-            yield setting("dampening", "dampening", _SHARES)
+            yield setting("dampening", "dampening", _USUAL_SHARES)
     elif steps.kind in ("Adam", "AdamW", "RAdam"):
-        yield setting("beta1", "beta1", _SHARES)
-        yield setting("beta2", "beta2", _SHARES)
+        yield setting("beta1", "beta1", _USUAL_SHARES)
+        yield setting("beta2", "beta2", _USUAL_SHARES)
     elif steps.kind == "RMSprop":
-        yield setting("alpha", "alpha", _SHARES)
-        yield setting("momentum", "momentum", _SHARES)
+        yield setting("alpha", "alpha", _USUAL_SHARES)
+        yield setting("momentum", "momentum", _USUAL_SHARES)
     if steps.kind != "SGD":
-        yield setting("epsilon", "eps", _EPSILONS)
+        yield setting("epsilon", "eps", _USUAL_EPSILONS)
         inside = dataclasses.replace(rule, eps_place="inside")
-        yield setting("epsilon inside the root", "eps", _EPSILONS, inside, "eps under the root")
+        yield setting("epsilon inside the root", "eps", _USUAL_EPSILONS, inside, "eps under the root")
         if steps.kind in ("RMSprop", "Adagrad"):
             yield setting("initial accumulator", "initial_accumulator", (0.1, 1.0), said="the initial accumulator")
         if steps.kind == "Adagrad":
@@ -171,13 +171,13 @@ def _unknowns(steps: Columns) -> Iterator[_Unknown]:
 
 
 def _in_place(own: Setting, value: float) -> Array:
-    """The value in place of PyTorch's own; where that is off for some columns, they stay off."""
+    """Return the value in place of PyTorch's own; where that is off for some columns, they stay off."""
     array = np.asarray(own, np.float64)
     return np.where(array != 0, value, 0.0) if array.any() else np.full(array.shape, value)
 
 
 def _fix(setting: str, own: str, decay_form: str) -> str:
-    """What to write in the port, by Optax's names: only some of its optimizers have a decay, and none has dampening."""
+    """Say what to write in the port, by Optax's names: few of its optimizers have a decay, and none dampening."""
     if setting == "weight_decay" and decay_form == "l2":
         return f"put optax.add_decayed_weights({own}) first in the chain, or use jaxreg.sgd(..., weight_decay={own})"
     if setting == "dampening":

@@ -22,14 +22,14 @@ class Variant:
 
 
 # What PyTorch does, which no transformation of Optax's does.
-_BY_NORM = "scale the gradients by min(1, {:g} / (norm + 1e-6)): optax.clip_by_global_norm has no epsilon"
+_CLIP_BY_NORM_FIX = "scale the gradients by min(1, {:g} / (norm + 1e-6)): optax.clip_by_global_norm has no epsilon"
 
 
 def variants(columns: Columns) -> Iterator[Variant]:
-    """All faults without a number in them, the simplest first."""
+    """Yield all faults without a number in them, the simplest first."""
     yield from _gradients(columns)
     yield from _clips(columns)
-    yield from _KINDS.get(columns.kind, _adam)(columns)
+    yield from _FAULTS_BY_KIND.get(columns.kind, _adam)(columns)
     yield from _decay(columns)
 
 
@@ -65,10 +65,10 @@ def _clips(columns: Columns) -> Iterator[Variant]:
             "epsilon of the clipped norm",
             dataclasses.replace(rule, clip_epsilon=0.0),
             "gradients are divided by their norm, to which PyTorch adds 1e-6",
-            _BY_NORM.format(rule.clip_norm),
+            _CLIP_BY_NORM_FIX.format(rule.clip_norm),
         )
     for own, other, has, wanted in (
-        ("clip_norm", "clip_value", "each number by itself", _BY_NORM),
+        ("clip_norm", "clip_value", "each number by itself", _CLIP_BY_NORM_FIX),
         ("clip_value", "clip_norm", "by their norm", "use optax.clip({:g})"),
     ):
         limit = getattr(rule, own)
@@ -84,7 +84,7 @@ def _clips(columns: Columns) -> Iterator[Variant]:
             "gradient clipping missing",
             dataclasses.replace(rule, clip_norm=np.inf, clip_value=np.inf),
             "the gradients are not clipped",
-            _BY_NORM.format(rule.clip_norm)
+            _CLIP_BY_NORM_FIX.format(rule.clip_norm)
             if np.isfinite(rule.clip_norm)
             else f"put optax.clip({rule.clip_value:g}) first in the chain",
         )
@@ -184,15 +184,15 @@ def _adam(columns: Columns) -> Iterator[Variant]:
 
 
 # How Optax is told to add epsilon after the root.
-_OUTSIDE = {
+_EPSILON_OUTSIDE_FIXES = {
     "RMSprop": "set eps_in_sqrt=False",
     "Adagrad": "optax.adagrad always has eps under the root: write the update out, with sqrt(sum) + eps below",
 }
 
 
 def epsilon_outside(kind: str) -> str:
-    """The fix for an epsilon under the root."""
-    return _OUTSIDE.get(kind, "use eps in place of eps_root")
+    """Return the fix for an epsilon under the root."""
+    return _EPSILON_OUTSIDE_FIXES.get(kind, "use eps in place of eps_root")
 
 
 def _epsilon_inside(columns: Columns) -> Variant:
@@ -274,7 +274,7 @@ def _adagrad(columns: Columns) -> Iterator[Variant]:
         )
 
 
-_KINDS = {"SGD": _sgd, "RAdam": _radam, "RMSprop": _rmsprop, "Adagrad": _adagrad}
+_FAULTS_BY_KIND = {"SGD": _sgd, "RAdam": _radam, "RMSprop": _rmsprop, "Adagrad": _adagrad}
 
 
 def _decay(columns: Columns) -> Iterator[Variant]:

@@ -16,7 +16,7 @@ Settings = dict[str, Any]
 
 
 def library_defaults(columns: Columns) -> Iterator[Variant]:
-    """The settings that a library has where the port says nothing, several of them at once."""
+    """Yield the settings that a library has where the port says nothing, several of them at once."""
     rule, decoupled = columns.rule, columns.rule.decay_form == "decoupled"
     adam = {"beta1": 0.9, "beta2": 0.999}
     known: dict[str, tuple[tuple[str, Settings], ...]] = {
@@ -36,9 +36,11 @@ def library_defaults(columns: Columns) -> Iterator[Variant]:
     for whose, settings in known.get("AdamW" if columns.kind == "Adam" and decoupled else columns.kind, ()):
         changed = {name: value for name, value in settings.items() if np.any(np.asarray(getattr(rule, name)) != value)}
         if len(changed) > 1:
-            told = ", ".join(f"{_TOLD.get(name, name)}={_own(value)}" for name, value in changed.items())
+            told = ", ".join(f"{_OPTAX_WORDS.get(name, name)}={_own(value)}" for name, value in changed.items())
             yield Variant(
-                ", ".join(dict.fromkeys(_NAMED.get(name, name) for name in changed if not _within(name, changed))),
+                ", ".join(
+                    dict.fromkeys(_CAUSE_NAMES.get(name, name) for name in changed if not _within(name, changed))
+                ),
                 dataclasses.replace(rule, **changed),
                 f"the port has the defaults of {whose}, {told}",
                 _fix(columns.kind, rule, changed),
@@ -47,11 +49,11 @@ def library_defaults(columns: Columns) -> Iterator[Variant]:
 
 # Settings by Optax's names.
 OPTAX_NAMES = {"beta1": "b1", "beta2": "b2", "alpha": "decay", "the initial accumulator": "initial_accumulator_value"}
-_TOLD = {**OPTAX_NAMES, "eps_place": "eps_in_sqrt", "initial_accumulator": "initial_accumulator_value"}
+_OPTAX_WORDS = {**OPTAX_NAMES, "eps_place": "eps_in_sqrt", "initial_accumulator": "initial_accumulator_value"}
 
 
 # The faults by the names that they have alone.
-_NAMED = {
+_CAUSE_NAMES = {
     "eps": "epsilon",
     "eps_place": "epsilon inside the root",
     "initial_accumulator": "initial accumulator",
@@ -60,16 +62,18 @@ _NAMED = {
 
 
 def _fix(kind: str, rule: OptimizerRule, changed: Settings) -> str:
-    """What to write, of settings that the library has: optax.adagrad has none for the place of epsilon."""
+    """Return what to write, of settings that the library has: optax.adagrad has none for the place of epsilon."""
     apart = kind == "Adagrad" and "eps_place" in changed
     own = [
-        f"{_TOLD.get(name, name)}={_own(getattr(rule, name))}" for name in changed if not apart or name != "eps_place"
+        f"{_OPTAX_WORDS.get(name, name)}={_own(getattr(rule, name))}"
+        for name in changed
+        if not apart or name != "eps_place"
     ]
     return f"set them to PyTorch's: {', '.join(own)}" + (f"; {epsilon_outside(kind)}" if apart else "")
 
 
 def _within(name: str, changed: Settings) -> bool:
-    """Whether the name of another change says this one too."""
+    """Return whether the name of another change says this one too."""
     return name == "eps" and "eps_place" in changed
 
 

@@ -13,10 +13,10 @@ from parity.recording.recording import Array, Recording, Trace
 from parity.replay.replay import Replay
 
 # Elements of a parameter that are looked at: the rules act on each alone, so that many more tell nothing more.
-_LOOKED_AT = 500
+_MOST_TENSOR_ELEMENTS = 500
 # Steps at the least, where there are as many, and numbers in all at the most.
-_STEPS = 60
-_NUMBERS = 1_000_000
+_LEAST_STEPS = 60
+_MOST_NUMBERS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,11 +42,11 @@ class Columns:
 
     @property
     def kind(self) -> str:
-        """PyTorch's name of the optimizer's class."""
+        """Return PyTorch's name of the optimizer's class."""
         return self.rule.kind
 
     def explained(self, course: Course) -> bool:
-        """Whether the port's weights and state are those of ``course``, within rounding, at every step."""
+        """Return whether the port's weights and state are those of ``course``, within rounding, at every step."""
         if not near(self.jax, course.weights.value, course.weights.slack):
             return False
         for key, values in self.jax_state.items():
@@ -55,27 +55,27 @@ class Columns:
         return True
 
     def agreement(self, course: Course) -> float:
-        """Largest difference of the port's weights from those of ``course``, relative to the largest weight."""
+        """Return the largest gap of the port's weights from those of ``course``, relative to the largest weight."""
         size = float(np.abs(course.weights.value).max(initial=0.0)) or 1.0
         return float(np.abs(self.jax - course.weights.value).max(initial=0.0)) / size
 
 
 def near(values: Array, exact: Array, slack: Array) -> bool:
-    """Whether values are within rounding of exact ones, all of them finite."""
+    """Return whether values are within rounding of exact ones, all of them finite."""
     finite = np.isfinite(exact) & np.isfinite(slack)
     return bool((finite & (np.abs(values - exact) <= slack)).all())
 
 
 def columns(recording: Recording, replay: Replay, until: int = 0) -> Columns | None:
-    """The optimizer's steps, from the first one until some after ``until``; ``None`` where its rule is not known."""
+    """Return the optimizer's steps, from the first one until some after ``until``; ``None`` if its rule is unknown."""
     kind = recording.optimizer.type.rpartition(".")[2]
     names = tuple(name for name in recording.initial if name in recording.rules)
     # A step's state is that of all steps before it: only those kept without a gap can be followed.
     steps = int((recording.kept == np.arange(len(recording.kept))).cumprod().sum())
-    steps = min(steps, max(_STEPS, until + 8))
+    steps = min(steps, max(_LEAST_STEPS, until + 8))
     if kind not in KINDS or not names or not steps:
         return None
-    most = int(np.clip(_NUMBERS // (steps * len(names)), 8, _LOOKED_AT))
+    most = int(np.clip(_MOST_NUMBERS // (steps * len(names)), 8, _MOST_TENSOR_ELEMENTS))
     places = {name: _places(recording.initial[name].size, most) for name in names}
     owner = np.concatenate([np.full(len(places[name]), number) for number, name in enumerate(names)])
     wide = np.array([recording.initial[name].ndim > 1 for name in names])[owner]
