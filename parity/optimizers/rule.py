@@ -79,7 +79,7 @@ class OptimizerRule:
             return ("square_avg", *(key for key, wanted in more if wanted))
         if self.kind == "Adagrad":
             return ("sum",)
-        return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if self.amsgrad else ()))
+        return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if self.amsgrad and self.kind != "RAdam" else ()))
 
 
 def of_torch(kind: str, settings: Mapping[str, Any], rates: Array, clipping: Clipping | None = None) -> OptimizerRule:
