@@ -1,4 +1,4 @@
-"""Two figures of the README: what more epochs cost the spectral plan, and what the plans need besides the data.
+"""Two figures of docs/benchmark.md: what more epochs cost the spectral plan, and what the plans need besides the data.
 
 The second one is Linux's own count of the process's memory, taken after a first training has compiled everything and
 what that left behind was given back.

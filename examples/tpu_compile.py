@@ -163,9 +163,8 @@ def _replay(on: Shapes, rows: int) -> Iterator[Program]:
         print("the judge's replay is left out: it needs PyTorch (-e '.[parity,tpu]')", file=sys.stderr)
         return
     import parity
-    from parity.porting import parameter_names
     from parity.replay import batches, locked_inputs
-    from parity.replay import step as _step
+    from parity.replay.session import Session
 
     def program() -> None:
         model = torch.nn.Linear(COLUMNS, 1)
@@ -178,10 +177,9 @@ def _replay(on: Shapes, rows: int) -> Iterator[Program]:
             optimizer.step()
 
     recording = parity.record(program)
-    port = parity.port(recording)
-    names = parameter_names.of(port, recording)
-    step = _step.locked_step(port, names, tuple(recording.observed.state))
-    state, recorded, _, _ = next(locked_inputs.arguments(port, names, recording, np.dtype(np.float32), [1]))
+    session = Session(parity.port(recording), recording)
+    step = session.locked_step()
+    state, recorded, _, _ = next(locked_inputs.arguments(session, np.dtype(np.float32), [1]))
     batch = (on.spread(rows, COLUMNS), on.spread(rows, 1))
     first = on.like(jax.tree.map(jnp.asarray, (state, batches.cast(recorded, np.dtype(np.float32)))))
     yield Program("a locked step of the replay", jax.jit(step, static_argnums=3), (*first, batch, (rows,)), {}, False)

@@ -23,6 +23,7 @@ from parity.porting.linear_port import port as translate
 from parity.porting.port import Port, without_dropout
 from parity.recording.recording import Recording
 from parity.replay.replay import failures_as_port_errors, replay
+from parity.replay.session import Session
 from parity.report import document
 from parity.report.render import numbers
 
@@ -88,17 +89,18 @@ def check(
         recording = record(program_or_recording, seed=seed, argv=argv, dropout=dropout, memory_limit=limit)
         progress(f"recorded {numbers.count(recording.steps, 'step')} of PyTorch, and again in float64")
     made, costs = make_port(recording, port), {"training": recording.environment.get("seconds", 0.0)}
+    session = Session(made, recording)
     with _timed(costs, "replay"):
-        replayed = replay(made, recording)
+        replayed = replay(session)
     progress(f"replayed them in JAX on {replayed.device}, locked and free, in {recording.dtype} and float64")
     with _timed(costs, "bounds"):
-        bounds = derive.derive(recording, made, replayed.free64)
+        bounds = derive.derive(session, replayed.free64)
     progress("followed the rounding of every operation")
     findings = judge.judge(recording, replayed, bounds)
-    replayed, bounds, findings = optimizer_conventions.settled(recording, made, replayed, bounds, findings)
+    replayed, bounds, findings = optimizer_conventions.settled(session, replayed, bounds, findings)
     progress(f"made {numbers.count(len(findings), 'check')} of all stages against their rounding bounds")
     with _timed(costs, "causes"):
-        found = causes.find(recording, made, replayed, bounds, findings)
+        found = causes.find(session, replayed, bounds, findings)
     if found:
         progress(f"found {numbers.count(len(found), 'cause')} by replaying")
     name = document.slug(recording.name)
@@ -183,8 +185,7 @@ def _matrix_of(
     progress: Progress | None,
 ) -> Matrix:
     """The matrix of what a verdict was made from."""
-    made = optimizer_conventions.adapted(
-        make_port(verdict.recording, port), verdict.recording, verdict.replay.conventions
-    )
-    found = platforms.run(made, verdict.recording, verdict.replay, verdict.bounds, precisions, progress)
+    session = Session(make_port(verdict.recording, port), verdict.recording)
+    session = optimizer_conventions.adapted(session, verdict.replay.conventions)
+    found = platforms.run(session, verdict.replay, verdict.bounds, precisions, progress)
     return Matrix(found.cells)

@@ -1,5 +1,6 @@
 """Strict settings for every test: shapes checked at run time, no silent promotion, Hypothesis by profile."""
 
+import collections
 import os
 import pathlib
 
@@ -9,6 +10,13 @@ _cache = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax" / os.enviro
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_cache)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+# Few of these programs run for as long as they take to compile, so XLA is told to spend little on each: that halves the
+# time of all tests. `XLA_FLAGS= pytest` compiles as people do; the report and the benchmark in .ci/run do so too.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
@@ -20,11 +28,10 @@ pytest_plugins = ["pytester"]
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Compilations make single examples slow; the budget is the number of examples.
-hypothesis.settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+# Compilations make single examples slow; the budget is the number of examples. `--thorough` takes "ci".
+hypothesis.settings.register_profile("quick", max_examples=20, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("thorough", max_examples=2000, deadline=None)
-hypothesis.settings.register_profile("quick", max_examples=20, deadline=None)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # The rooms whose shapes are written out. Public functions check their arguments themselves, in words of their own.
 _SHAPED = [
@@ -41,14 +48,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--thorough",
         action="store_true",
-        help="also the tests that take minutes each: faults and honest trainings of deep models, every carried program",
+        help="also the tests that take long, every case of a test, and more random examples",
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    usual = "ci" if config.getoption("--thorough") else "quick"
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", usual))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long, unless it is asked for: tests marked so, and cases beyond the first few of a test."""
     if config.getoption("--thorough"):
         return
-    long = [item for item in items if item.get_closest_marker("thorough")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    seen: collections.Counter[str] = collections.Counter()
+    left_out = []
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        cases = item.get_closest_marker("cases")
+        seen[name] += 1
+        if item.get_closest_marker("thorough") or (cases and seen[name] > cases.args[0]):
+            left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]

@@ -137,17 +137,6 @@ def test_readme_names_the_two_commands_first() -> None:
     assert README.index(commands[1]) < 2500
 
 
-def test_readme_code_runs(tmp_path: Path) -> None:
-    """The Python blocks, one after the other, as one program in an empty folder with the line program in it."""
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert blocks
-    (tmp_path / "train.py").write_text((ROOT / "parity" / "programs" / "line.py").read_text())
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_constraints_pin_every_direct_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [

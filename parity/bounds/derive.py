@@ -10,10 +10,9 @@ import numpy as np
 
 from parity.bounds import monte_carlo
 from parity.bounds.propagation import BoundPropagation
-from parity.porting import parameter_names
-from parity.porting.port import Port, of_arrays
-from parity.recording.recording import Array, Recording, Trace
+from parity.recording.recording import Array, Trace
 from parity.replay.replay import types_of
+from parity.replay.session import Session
 from parity.rounding import Format
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class Bounds:
 
 
 @np.errstate(all="ignore")  # a training that is not finite has no bound that is, and that is what comes out
-def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doubt: float = 0.0) -> Bounds:
+def derive(session: Session, exact: Trace | None = None, *, doubt: float = 0.0) -> Bounds:
     """Return the bounds for a recorded training and its port.
 
     Every operation of the port's program is followed in float64 with what rounding can do to it, and so is PyTorch's
@@ -53,8 +52,7 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doub
     error is carried from step to step: by the step's own linear map where the step is affine, else entry by entry.
 
     Args:
-        recording: the recording.
-        port: the port.
+        session: the port and the recording.
         exact: the port's training on its own in float64, beside which one can be bounded by sampling where the worst
             case cannot be.
         doubt: how far the optimizer's state may be from exact before and after each step, relative.
@@ -62,10 +60,10 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doub
     Raises:
         UnsupportedError: the port's program has a primitive whose rounding is not known; it is named.
     """
+    recording = session.recording
     own, double = Format.of(recording.dtype.name), Format.of("float64")
     with types_of(np.dtype(np.float64)), jax.default_device(jax.devices("cpu")[0]):
-        port, names = of_arrays(port), parameter_names.of(port, recording)
-        propagation = BoundPropagation(port, names, recording, doubt)
+        propagation = BoundPropagation(session, doubt)
         free, open_from = propagation.free(own)
         free, (free64, open_from64) = _compact(free, own), propagation.free(double)
         locked = _compact(propagation.locked(own), own)
@@ -74,11 +72,10 @@ def derive(recording: Recording, port: Port, exact: Trace | None = None, *, doub
         sampled = monte_carlo.loose(locked64, recording)
         if sampled:
             _logger.debug("Float64's worst case says too little of %s: capped by samples.", ", ".join(sampled))
-            arguments, quick = propagation.arguments(), propagation.quick
-            locked64 = monte_carlo.cap_by_samples(locked64, port, names, arguments, quick=quick)
+            locked64 = monte_carlo.cap_by_samples(locked64, session, propagation.arguments(), quick=propagation.quick)
         if exact is not None and open_from64 is not None:
             _logger.debug("Float64's worst case ends at step %d: capped by a perturbed run.", open_from64)
-            free64 = monte_carlo.cap_by_perturbed_run(free64, locked64, exact, port, names, recording)
+            free64 = monte_carlo.cap_by_perturbed_run(free64, locked64, exact, session)
             sampled = (*sampled, "trajectory")
         return Bounds(
             locked=locked,

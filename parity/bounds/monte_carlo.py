@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -20,12 +20,11 @@ import numpy as np
 import optax
 
 from parity._types import PyTree, Scalar
-from parity.porting.parameter_names import Names
-from parity.porting.port import Port
 from parity.recording.recording import Array, Recording, Trace
 from parity.replay import scan_loop
 from parity.replay.batches import Parts
-from parity.replay.step import forward_backward, model_state, named_buffers
+from parity.replay.locked_inputs import StepArguments
+from parity.replay.session import Session
 from parity.rounding import drawn
 
 # Relative to a tensor's largest element at any step: a worst case beyond this would let a wrong constant pass.
@@ -38,8 +37,6 @@ _DRAWN_UNIT_ROUNDOFF, _FLOAT64_UNIT_ROUNDOFF = 2.0**-40, 2.0**-53
 # they would say too little, once in 5e8: even a single number, such as the loss, raises a false alarm no more often.
 _SAFETY_FACTOR = 4096.0
 _TRACE_FIELDS = ("predictions", "losses", "gradients", "buffers")
-
-Arguments = Iterator[tuple[PyTree, PyTree, PyTree, Parts]]
 
 
 def loose(bounds: Trace, recording: Recording) -> tuple[str, ...]:
@@ -69,29 +66,29 @@ def _largest(values: Array) -> float:
     return float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))
 
 
-def cap_by_samples(bounds: Trace, port: Port, names: Names, arguments: Arguments, *, quick: bool) -> Trace:
+def cap_by_samples(bounds: Trace, session: Session, arguments: Iterable[StepArguments], *, quick: bool) -> Trace:
     """Return the bounds on locked float64 steps, none larger than what samples show.
 
     Args:
         bounds: the worst case.
-        port: the port.
-        names: the mapping of its leaves.
+        session: the port and the recording.
         arguments: of every kept step, as :func:`parity.replay.locked_inputs.arguments` gives them.
         quick: whether there is so little to compute that it is compiled to slower code in less time.
     """
 
     def step(parts: Parts, weights: PyTree, buffers: PyTree, batch: PyTree) -> PyTree:
-        state = model_state(port, names, buffers, weights)
-        predictions, value, own, after = forward_backward(port, names.to_port(weights), state, batch, parts)
-        return predictions, value, names.from_port(own), named_buffers(names, after)
+        state = session.model_state(buffers, weights)
+        made = session.step.forward_backward(session.names.to_port(weights), state, batch, parts)
+        named = session.names.from_port(made.gradients), session.named_buffers(made.model)
+        return made.predictions, made.loss, *named
 
     def once(unit: Scalar, seed: Scalar, given: PyTree, parts: Parts) -> PyTree:
         return drawn(functools.partial(step, parts), unit=unit, seed=seed)(*given)
 
     compiled = jax.jit(once, static_argnums=3, compiler_options=scan_loop.quick_options() if quick else None)
     rows = [
-        _spread(lambda unit, seed: compiled(unit, seed, (weights, buffers, batch), parts))  # noqa: B023
-        for _, (weights, _, buffers), batch, parts in arguments
+        _spread(lambda unit, seed: compiled(unit, seed, (start.weights, start.buffers, batch), parts))  # noqa: B023
+        for _, start, batch, parts in arguments
     ]
     predictions, losses, gradients, model = zip(*rows, strict=True)
     return dataclasses.replace(
@@ -122,19 +119,16 @@ def _capped(bounds: Array, limits: PyTree) -> Array:
     return np.minimum(bounds, limit.reshape(limit.shape + (1,) * (bounds.ndim - limit.ndim)))
 
 
-def cap_by_perturbed_run(
-    bounds: Trace, locked: Trace, exact: Trace, port: Port, names: Names, recording: Recording
-) -> Trace:
+def cap_by_perturbed_run(bounds: Trace, locked: Trace, exact: Trace, session: Session) -> Trace:
     """Return the bounds on a float64 training on its own, none larger than what a shadow of it shows.
 
     Args:
         bounds: the worst case.
         locked: the bounds on locked float64 steps, by which the shadow's gradients are moved.
         exact: the training.
-        port: the port.
-        names: the mapping of its leaves.
-        recording: the recording.
+        session: the port and the recording.
     """
+    port, names = session.port, session.names
     rng = np.random.default_rng(0)
 
     def moved(name: str, values: PyTree) -> Array:
@@ -150,7 +144,7 @@ def cap_by_perturbed_run(
     shadow = dataclasses.replace(
         port, params=names.to_port(weights), optimizer=_noisy(port.optimizer, names.to_port(sizes))
     )
-    other, _ = scan_loop.free(shadow, names, recording, np.dtype(float))
+    other, _ = scan_loop.free(session.with_port(shadow), np.dtype(float))
 
     def reach(one: Array, two: Array, worst: Array, own: float = 0.0) -> Array:
         with np.errstate(invalid="ignore"):
@@ -177,7 +171,7 @@ def _noisy(optimizer: optax.GradientTransformation, sizes: PyTree) -> optax.Grad
     def update(gradients: PyTree, state: PyTree, params: PyTree = None) -> PyTree:
         inner, step = state
         leaves: list[Any]
-        tree: Any
+        tree: PyTree
         leaves, tree = jax.tree.flatten(gradients)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), len(leaves))
         off = [

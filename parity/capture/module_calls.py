@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from parity._errors import UnsupportedError
+from parity.capture import source_places
 from parity.capture.loss_recognition import RESHAPING
 from parity.capture.observed_run import Call
 from parity.capture.operation_tape import Tape
@@ -52,6 +53,7 @@ class Stack:
         self._before: tuple[str, ...] = ()
         self._last: dict[str, Array] = {}
 
+    @source_places.hook
     def enter(self, module: torch.nn.Module, args: Any) -> None:
         """A module is about to be called."""
         self._modules.append(module)
@@ -77,6 +79,7 @@ class Stack:
             self._tape.before[type(module).__name__] = None
             self._tape.inside = True
 
+    @source_places.hook
     def leave(self, module: torch.nn.Module, args: Any, kwargs: Any, *returned: Any) -> None:
         """A module has returned, or raised: then PyTorch leaves the keywords out and gives ``None`` as the output."""
         output = returned[0] if returned else None

@@ -141,6 +141,7 @@ class Observer:
             owned = self._differentiated[-1].call.module.parameters()
             self._made = {id(p): (p.grad, p.grad._version) for p in owned if p.grad is not None}
 
+    @source_places.hook
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._tape.off = True
         if self._problem is None and not self.stopped:
@@ -150,6 +151,7 @@ class Observer:
             except UnsupportedError as error:
                 self._problem_is(error)
 
+    @source_places.hook
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._ends = [*self._ends[:1], time.perf_counter()]
         self._tape.off = False

@@ -200,7 +200,7 @@ def run(
             if leave.code not in (None, 0):
                 raise ProgramError(f"{name} exited with status {leave.code!r}") from None
         except BaseException as error:
-            if source_places.is_ours(error):
+            if source_places.is_of_a_hook(error):
                 raise UnsupportedError(
                     f"{name} does something that cannot be followed while it is recorded, though it may run by itself "
                     f"({type(error).__name__}: {str(error).partition(chr(10))[0]}){source_places.told_of(error)}"

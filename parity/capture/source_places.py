@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import functools
 import linecache
+import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
+from typing import Any, TypeVar
 
 _PATHS = sysconfig.get_paths()
-_HERE = str(Path(__file__).parent.parent)
-_LIBRARIES = (*(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")), _HERE)
+# With the separator: a folder beside them may begin with the same letters.
+_OURS = tuple(str(Path(__file__).parents[2] / package) + os.sep for package in ("parity", "jaxreg"))
+_LIBRARIES = (*(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")), *_OURS)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_HOOKS: set[CodeType] = set()
 
 
 @functools.cache
@@ -43,14 +49,24 @@ def passed(error: BaseException) -> Iterator[tuple[FrameType, int]]:
             yield frame, line
 
 
-def is_ours(error: BaseException) -> bool:
-    """Whether an error came out of a hook of parity's.
+def hook(function: Function) -> Function:
+    """Mark a function that PyTorch calls while the program runs: what it raises is a fault of ours.
 
     What stands in the place of PyTorch's own functions, and calls them, is not meant: they raise what they would.
     """
-    hooks = {f"{_HERE}/_stack.py": ("enter", "leave"), f"{_HERE}/_hooks.py": ("_before_step", "_after_step")}
-    frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(code.co_name in hooks.get(code.co_filename, ()) for code in frames)
+    _HOOKS.add(function.__code__)
+    return function
+
+
+def is_of_a_hook(error: BaseException) -> bool:
+    """Whether an error came out of a function that :func:`hook` marks."""
+    return any(frame.f_code in _HOOKS for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an error was raised in parity's own code or jaxreg's, with no code of a user's on the way there."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].startswith(_OURS) and not any(map(is_own, frames))
 
 
 def told_of(error: BaseException) -> str:

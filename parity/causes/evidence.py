@@ -13,13 +13,13 @@ import numpy as np
 from parity._types import Array, PyTree
 from parity.bounds.derive import Bounds
 from parity.judging.finding import STAGES, Finding
-from parity.porting import parameter_names
-from parity.porting.port import Port, of_arrays
-from parity.recording.recording import Recording, Trace
+from parity.porting.parameter_names import Names
+from parity.porting.port import Port
+from parity.recording.recording import Batch, Recording, Trace
 from parity.replay import batches
 from parity.replay.batches import Parts
 from parity.replay.replay import Replay
-from parity.replay.step import forward_backward, model_state
+from parity.replay.session import Session
 from parity.rounding import bound
 
 _logger = logging.getLogger(__name__)
@@ -55,38 +55,50 @@ class Evidence:
     """A divergence to be explained.
 
     Attributes:
-        recording, port, replay, bounds, findings: what was judged.
-        names: how PyTorch's names map onto the port's parameters.
+        session: the port and the recording.
+        replay, bounds, findings: what was judged.
         rows: places of the kept steps that hypotheses about single steps are tested on.
     """
 
-    recording: Recording
-    port: Port
+    session: Session
     replay: Replay
     bounds: Bounds
     findings: Sequence[Finding]
-    names: parameter_names.Names
     rows: tuple[int, ...]
 
     @classmethod
-    def of(
-        cls, recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]
-    ) -> Evidence:
+    def of(cls, session: Session, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> Evidence:
         """Gather the evidence: the steps are where the sides first part, the first, and others with other batches."""
-        names, port = parameter_names.of(port, recording), of_arrays(port)
+        recording = session.recording
         kept = recording.kept
         starts = sorted(f.step or 0 for f in findings if f.step is not None and not f.same_program)
         first = [min(int(np.searchsorted(kept, step)), len(kept) - 1) for step in starts[:1]]
         seen: set[Shapes] = set()
         rows: list[int] = []
+        shapes = [_shapes(batch) for batch in recording.batches]
         for row in [*first, *range(len(kept))]:
-            shape = _shapes(recording, row)
+            shape = shapes[recording.batch_of_step[int(kept[row])]]
             if shape not in seen and len(rows) < _MOST_PROBED_STEPS:
                 seen.add(shape)
                 rows.append(row)
         more = [row for row in (0, 1, len(kept) - 1) if row < len(kept) and row not in rows]
         rows = (rows + more)[:_MOST_PROBED_STEPS]
-        return cls(recording, port, replay, bounds, findings, names, tuple(dict.fromkeys(rows)))
+        return cls(session, replay, bounds, findings, tuple(dict.fromkeys(rows)))
+
+    @property
+    def recording(self) -> Recording:
+        """Return the recording."""
+        return self.session.recording
+
+    @property
+    def port(self) -> Port:
+        """Return the port, with nothing but arrays in its trees."""
+        return self.session.port
+
+    @property
+    def names(self) -> Names:
+        """Return how PyTorch's names map onto the port's leaves."""
+        return self.session.names
 
     @property
     def judged(self) -> Array:
@@ -98,10 +110,10 @@ class Evidence:
         bad = [f for f in self.findings if f.stage in stages and not f.holds and not f.same_program]
         return min(bad, key=lambda f: (f.step or 0, STAGES.index(f.stage)), default=None)
 
-    def probe(self, port: Port | None = None, names: parameter_names.Names | None = None) -> list[Probe] | None:
+    def probe(self, port: Port | None = None, names: Names | None = None) -> list[Probe] | None:
         """Return the port's steps at :attr:`rows`; ``None`` where it does not run that way."""
         try:
-            return run(port or self.port, names or self.names, self.recording, self.rows)
+            return run(Session(port or self.port, self.recording, names or self.names), self.rows)
         except Exception:  # A hypothesis that does not fit the port raises whatever JAX raises of it.
             _logger.debug("The port does not run with this hypothesis.", exc_info=True)
             return None
@@ -179,8 +191,7 @@ def _gap(value: Array, exact: Array, bound: Array) -> float | None:
     return float(gap.max(initial=0.0) / np.abs(exact).max(initial=0.0))
 
 
-def _shapes(recording: Recording, row: int) -> Shapes:
-    batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
+def _shapes(batch: Batch) -> Shapes:
     return tuple(np.shape(leaf) for leaf in jax.tree.leaves((batch.inputs, batch.targets))), batch.parts
 
 
@@ -189,40 +200,38 @@ def loss_of(trace: Trace, recording: Recording, row: int) -> float:
     return float(trace.losses[row if len(trace.losses) == len(recording.kept) else int(recording.kept[row])])
 
 
-def objective(port: Port, names: parameter_names.Names, parts: Parts) -> Compute:
+def objective(session: Session, parts: Parts) -> Compute:
     """Return the function from weights, buffers and a batch to predictions, loss and gradients."""
 
     def compute(weights: PyTree, buffers: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array, dict[str, jax.Array]]:
-        state = model_state(port, names, buffers, weights)
-        made, value, gradients, _ = forward_backward(port, names.to_port(weights), state, batch, parts)
-        return made, value, names.from_port(gradients)
+        state, names = session.model_state(buffers, weights), session.names
+        made = session.step.forward_backward(names.to_port(weights), state, batch, parts)
+        return made.predictions, made.loss, names.from_port(made.gradients)
 
     return compute
 
 
 def run(
-    port: Port,
-    names: parameter_names.Names,
-    recording: Recording,
+    session: Session,
     rows: Sequence[int],
     wrap: Callable[[Compute], Compute] = lambda compute: compute,
 ) -> list[Probe]:
     """Run single steps of a port, in float64 and on the CPU; ``wrap`` may change the whole computation of a step."""
-    wide, probes = np.dtype(np.float64), []
+    wide, recording, probes = np.dtype(np.float64), session.recording, []
     before, buffers = recording.weights_before(), recording.buffers_before()
     compiled: dict[Parts, Compute] = {}
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
         for row in rows:
             batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
             if batch.parts not in compiled:
-                compiled[batch.parts] = jax.jit(wrap(objective(port, names, batch.parts)))
+                compiled[batch.parts] = jax.jit(wrap(objective(session, batch.parts)))
             given = [
                 batches.cast({name: values[row] for name, values in side.items()}, wide) for side in (before, buffers)
             ]
             arguments = (*given, batches.cast((batch.inputs, batch.targets), wide))
             made, value, gradients = compiled[batch.parts](*arguments)
             named = {name: np.asarray(leaf) for name, leaf in gradients.items()}
-            limits = functools.partial(_limits, objective(port, names, batch.parts), arguments)
+            limits = functools.partial(_limits, objective(session, batch.parts), arguments)
             probes.append(Probe([joined(made)], float(value), named, limits))
     return probes
 

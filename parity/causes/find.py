@@ -18,9 +18,8 @@ from parity.causes.optimizer.explain import explain_optimizer
 from parity.causes.running_statistics import explain_running_statistics
 from parity.judging.cause import Cause
 from parity.judging.finding import Finding
-from parity.porting.port import Port
-from parity.recording.recording import Recording
 from parity.replay.replay import Replay
+from parity.replay.session import Session
 
 _logger = logging.getLogger(__name__)
 _Hypothesis = Callable[[Evidence], list[Cause]]
@@ -36,19 +35,17 @@ _GROUPS: tuple[tuple[_Hypothesis, ...], ...] = (
 )
 
 
-def find(
-    recording: Recording, port: Port, replay: Replay, bounds: Bounds, findings: Sequence[Finding]
-) -> tuple[Cause, ...]:
+def find(session: Session, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> tuple[Cause, ...]:
     """Return the causes of a divergence that replaying with them confirms, the earliest first.
 
     Args:
-        recording, port, replay, bounds, findings: what was judged.
+        session, replay, bounds, findings: what was judged.
 
     Returns:
         No more than what is confirmed; none where everything holds and no product looks coarse. Causes that this
         recording cannot tell apart are marked as alternatives of one another.
     """
-    evidence = Evidence.of(recording, port, replay, bounds, findings)
+    evidence = Evidence.of(session, replay, bounds, findings)
     causes: list[Cause] = []
     for group in _GROUPS:
         for hypothesis in group:

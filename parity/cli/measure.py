@@ -15,6 +15,7 @@ from parity.judging.judgement import Timing
 from parity.porting.port import Port
 from parity.recording.recording import Recording
 from parity.replay.replay import training
+from parity.replay.session import Session
 
 # The JAX side is run this often each time: it takes under a millisecond, and PyTorch has just had the caches.
 _INNER = 5
@@ -34,7 +35,7 @@ def measure(
     if recording.steps < 2 or repeats < 1:
         return None
     begin = time.perf_counter()
-    train = training(port, recording)
+    train = training(Session(port, recording))
     compile_seconds = time.perf_counter() - begin
     train()
     torch_times, jax_times = [], []

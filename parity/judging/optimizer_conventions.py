@@ -13,10 +13,10 @@ from parity.bounds import derive
 from parity.bounds.derive import Bounds
 from parity.judging import judge
 from parity.judging.finding import Finding
-from parity.porting import optax_state, parameter_names
-from parity.porting.port import Port, of_arrays
+from parity.porting import optax_state
 from parity.recording.recording import Array, Recording
 from parity.replay.replay import Replay, relocked
+from parity.replay.session import Session
 
 Factors = Mapping[str, Mapping[str, float]]
 # A factor is the ratio of two float64 states, each made by a few roundings: so many units in the last place.
@@ -24,7 +24,7 @@ _UNITS = 16 * float(np.finfo(np.float64).eps)
 
 
 def settled(
-    recording: Recording, port: Port, replayed: Replay, bounds: Bounds, findings: Sequence[Finding]
+    session: Session, replayed: Replay, bounds: Bounds, findings: Sequence[Finding]
 ) -> tuple[Replay, Bounds, tuple[Finding, ...]]:
     """The replay, bounds and findings, with the port's optimizer state in PyTorch's convention if all holds then.
 
@@ -32,6 +32,7 @@ def settled(
     PyTorch's times a number a tensor, its steps are replayed from PyTorch's state times that number. Where everything
     holds then, at every step, the two are the same training. Where anything does not, all stays as it was.
     """
+    recording = session.recording
     failing = {finding.stage for finding in findings if not finding.holds}
     unchanged = replayed, bounds, tuple(findings)
     if not failing or not failing <= {"optimizer state", "update"} or len(recording.kept) < 2:
@@ -39,24 +40,25 @@ def settled(
     factors, spread = _factors(recording, replayed)
     if all(factor == 1 for some in factors.values() for factor in some.values()):
         return unchanged
-    scaled = adapted(port, recording, factors)
-    again = dataclasses.replace(relocked(scaled, recording, replayed), conventions=factors)
-    limits = derive.derive(recording, scaled, replayed.free64, doubt=2 * spread + _UNITS)
+    scaled = adapted(session, factors)
+    again = dataclasses.replace(relocked(scaled, replayed), conventions=factors)
+    limits = derive.derive(scaled, replayed.free64, doubt=2 * spread + _UNITS)
     found = judge.judge(recording, again, limits)
     return (again, limits, found) if all(finding.holds for finding in found) else unchanged
 
 
-def adapted(port: Port, recording: Recording, factors: Factors) -> Port:
-    """The same port, whose optimizer takes and gives its state as PyTorch keeps it."""
+def adapted(session: Session, factors: Factors) -> Session:
+    """Return a session of the same port, whose optimizer takes and gives its state as PyTorch keeps it."""
     if not factors:
-        return port
-    names, port = parameter_names.of(port, recording), of_arrays(port)
+        return session
+    port, names, initial = session.port, session.names, session.recording.initial
     trees = {
-        key: names.to_port({name: np.full(like.shape, some.get(name, 1.0)) for name, like in recording.initial.items()})
+        key: names.to_port({name: np.full(like.shape, some.get(name, 1.0)) for name, like in initial.items()})
         for key, some in factors.items()
     }
     optimizer = _Scaled(port.optimizer, trees)
-    return dataclasses.replace(port, optimizer=optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update))
+    chain = optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
+    return session.with_port(dataclasses.replace(port, optimizer=chain))
 
 
 def told(factors: Factors) -> list[str]:

@@ -12,10 +12,9 @@ from parity._errors import PortError
 from parity.bounds.derive import Bounds
 from parity.judging import judge
 from parity.judging.finding import Finding
-from parity.porting.port import Port
-from parity.recording.recording import Recording
 from parity.replay import replay
 from parity.replay.replay import Replay
+from parity.replay.session import Session
 
 # The precisions asked for where none are named, by the names of jax.default_matmul_precision, from the highest down:
 # float32; TF32 on a GPU, three bfloat16 passes on a TPU; what the platform takes by itself; bfloat16 products
@@ -94,17 +93,16 @@ def platforms() -> list[Any]:
 
 
 def run(
-    port: Port,
-    recording: Recording,
+    session: Session,
     replayed: Replay,
     bounds: Bounds,
     precisions: Sequence[str] = PRECISIONS,
     progress: Callable[[str], None] | None = None,
 ) -> PlatformJudgement:
-    """Replay ``recording`` with ``port`` on each platform and at each precision.
+    """Replay a session on each platform and at each precision.
 
     Args:
-        port, recording: what is replayed.
+        session: what is replayed.
         replayed, bounds: the replay that the verdict was made from, and its bounds: both hold wherever it runs.
         precisions: names that ``jax.default_matmul_precision`` takes.
         progress: called with a line after each cell.
@@ -113,7 +111,7 @@ def run(
     cells = []
     for device in platforms():
         for precision in precisions:
-            cells.append(_cell(port, recording, replayed, bounds, device, precision))
+            cells.append(_cell(session, replayed, bounds, device, precision))
             if progress is not None:
                 progress(f"replayed it on {device.platform} at {precision}")
     return PlatformJudgement(tuple(cells))
@@ -129,13 +127,13 @@ def _check(precisions: Sequence[str]) -> None:
             raise PortError(message) from error
 
 
-def _cell(port: Port, recording: Recording, replayed: Replay, bounds: Bounds, device: Any, precision: str) -> Cell:
+def _cell(session: Session, replayed: Replay, bounds: Bounds, device: Any, precision: str) -> Cell:
     where = (device.platform, device.device_kind, precision)
     try:
-        locked = replay.locked_run(port, recording, device=device, precision=precision)
+        locked = replay.locked_run(session, device=device, precision=precision)
     except PortError as error:  # a precision that this platform has not, or more memory than it has
         return Cell(*where, (), str(error.__cause__ or error).strip().partition("\n")[0])
-    findings = judge.judge(recording, dataclasses.replace(replayed, locked=locked), bounds)
+    findings = judge.judge(session.recording, dataclasses.replace(replayed, locked=locked), bounds)
     return Cell(*where, tuple(_stage(stage, findings) for stage in _STAGES))
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from parity._errors import PortError
 from parity._words import count
-from parity.porting.port import Port
 from parity.recording.recording import Array, Recording
 
 Parts = tuple[int, ...]
@@ -42,7 +41,7 @@ def cast(tree: Any, dtype: np.dtype[Any]) -> Any:
 def _narrowed(leaf: Any, dtype: np.dtype[Any]) -> Array:
     array = np.asarray(leaf)
     if jnp.issubdtype(array.dtype, jnp.floating):
-        return array.astype(dtype)
+        return array.astype(dtype, copy=False)
     narrow = _NARROWER.get(array.dtype)
     if narrow is None:
         return array
@@ -93,21 +92,18 @@ def recorded(recording: Recording, dtype: np.dtype[Any]) -> Feed:
     return Feed(batches, tuple(batch.parts for batch in recording.batches), np.asarray(recording.batch_of_step))
 
 
-def own(port: Port, recording: Recording, dtype: np.dtype[Any]) -> Feed:
-    """What the port feeds itself: its own batches, or else the recorded ones.
+def own(given: Sequence[Any], recording: Recording, dtype: np.dtype[Any]) -> Feed:
+    """What a port feeds itself that brings batches, one for each step.
 
     Raises:
         PortError: it has batches for more steps than PyTorch made, or fewer.
     """
-    if port.batches is None:
-        return recorded(recording, dtype)
-    given = _pairs(port.batches, recording.steps)
     # The same arrays for several steps are one batch.
     place_of: dict[tuple[int, ...], int] = {}
     batches: list[Any] = []
     parts: list[Parts] = []
     order: list[int] = []
-    for step, pair in enumerate(given):
+    for step, pair in enumerate(_pairs(given, recording.steps)):
         passes = recording.batches[recording.batch_of_step[step]].parts
         key = (*(id(leaf) for leaf in jax.tree.leaves(pair)), *passes)
         if key not in place_of:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,15 +12,15 @@ import optax
 
 from parity.porting import optax_state
 from parity.porting.parameter_names import Names
-from parity.porting.port import Port, of_arrays
-from parity.recording.recording import Array, Recording, Tensors
+from parity.recording.recording import Tensors
 from parity.replay import batches
-from parity.replay.step import update
+from parity.replay.session import Session
+from parity.replay.step import StepInput
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
-    """How the kept steps get the optimizer's state that they start with.
+class StateSource:
+    """Where the kept steps get the optimizer's state from that they start with.
 
     Attributes:
         sequence: so many of the first kept steps follow one another: the optimizer is fed the recorded gradients, one
@@ -35,13 +35,13 @@ class Plan:
     has: Mapping[str, Any]
 
 
-def plan(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any]) -> Plan:
-    """What can be done for this port."""
-    port = of_arrays(port)
+def state_source(session: Session, dtype: np.dtype[Any]) -> StateSource:
+    """Find where the kept steps of a session get their optimizer's state from."""
+    recording, names = session.recording, session.names
     gaps = np.flatnonzero(recording.kept != np.arange(len(recording.kept)))
     sequence = int(gaps[0]) if gaps.size else len(recording.kept)
     if sequence == len(recording.kept):
-        return Plan(sequence, (), {})
+        return StateSource(sequence, (), {})
     state = recording.starts.state if recording.starts is not None else {}
     still = set(recording.frozen)
     has = {
@@ -50,46 +50,8 @@ def plan(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any]) -
         for key, tensors in state.items()
     }  # fmt: skip
     has = {key: jax.tree.map(lambda leaf: bool(leaf.all()), tree) for key, tree in has.items()}
-    params = names.to_port(batches.cast(dict(recording.initial), dtype))
-    return Plan(sequence, tuple(optax_state.uncovered(port.optimizer, params, has)), has)
-
-
-def recorded_rows(recording: Recording, dtype: np.dtype[Any], rows: slice) -> tuple[Any, Any, Any]:
-    """Weights and buffers before some kept steps, and their gradients, by name; leading axis the rows."""
-    starts = recording.starts
-    after = recording.observed
-    weights = starts.weights if starts else None
-    buffers = starts.buffers if starts else None
-    gradients = {
-        name: after.gradients[name][rows] if name in after.gradients else np.zeros((_length(rows), *values.shape))
-        for name, values in recording.initial.items()
-    }
-    given = (
-        _before(recording.initial, after.weights, weights, rows),
-        gradients,
-        _before(recording.initial_buffers, after.buffers, buffers, rows),
-    )
-    made: tuple[Any, Any, Any] = batches.numbers(given, dtype)
-    return made
-
-
-def _length(rows: slice) -> int:
-    return int(rows.stop - rows.start)
-
-
-def _before(first: Tensors, after: Tensors, starts: Tensors | None, rows: slice) -> dict[str, Array]:
-    if starts is not None:
-        return {name: values[rows] for name, values in starts.items()}
-    if rows.start == 0:
-        return {n: np.concatenate([first[n][None], values[: rows.stop - 1]]) for n, values in after.items()}
-    return {name: values[rows.start - 1 : rows.stop - 1] for name, values in after.items()}
-
-
-def state_rows(recording: Recording, dtype: np.dtype[Any], rows: slice) -> Any:
-    """The optimizer's state that some kept steps started with, by PyTorch's key and name; leading axis the rows."""
-    starts = recording.starts
-    state = {} if starts is None else {key: {n: v[rows] for n, v in some.items()} for key, some in starts.state.items()}
-    return batches.numbers(state, dtype)
+    uncovered = optax_state.uncovered(session.port.optimizer, session.inputs(dtype).params, has)
+    return StateSource(sequence, tuple(uncovered), has)
 
 
 def put(names: Names, template: Any, params: Any, state: Mapping[str, Tensors], step: Any) -> Any:
@@ -99,35 +61,40 @@ def put(names: Names, template: Any, params: Any, state: Mapping[str, Tensors], 
     return optax_state.put(template, params, trees, step)
 
 
-def arguments(
-    port: Port, names: Names, recording: Recording, dtype: np.dtype[Any], rows: Iterable[int] | None = None
-) -> Iterator[tuple[Any, Any, Any, batches.Parts]]:
-    """The arguments of :func:`parity.replay.step.locked_step` for kept steps, in their order.
+class StepArguments(NamedTuple):
+    """What :meth:`parity.replay.session.Session.locked_step`'s step takes."""
+
+    state: Any
+    recorded: StepInput
+    batch: Any
+    parts: batches.Parts
+
+
+def arguments(session: Session, dtype: np.dtype[Any], rows: Iterable[int] | None = None) -> Iterator[StepArguments]:
+    """Give the arguments of the locked step for kept steps, in their order.
 
     Args:
-        port: the port.
-        names: the mapping of its leaves.
-        recording: the recording.
+        session: the session.
         dtype: float64, for which call it under ``jax.enable_x64``, or the recording's own.
         rows: which of the kept steps, ascending; all of them where left out.
     """
-    port, made = of_arrays(port), plan(port, names, recording, dtype)
-    feed = batches.recorded(recording, dtype)
-    params = names.to_port(batches.cast(dict(recording.initial), dtype))
-    template = state = port.optimizer.init(params)
-    advance = jax.jit(lambda state, params, gradients: update(port, gradients, state, params)[1])
+    recording, names, inputs = session.recording, session.names, session.inputs(dtype)
+    source, feed = state_source(session, dtype), inputs.recorded
+    template = state = inputs.optimizer_state
+    update = session.step.update
+    advance = jax.jit(lambda state, params, gradients: update(gradients, state, params)[1])
     wanted = list(range(len(recording.kept)) if rows is None else rows)
     for row in range(max(wanted, default=-1) + 1):
         step = int(recording.kept[row])
-        if row >= made.sequence and row not in wanted:
+        if row >= source.sequence and row not in wanted:
             continue
         here = slice(row, row + 1)
-        given = jax.tree.map(lambda leaf: batches.cast(leaf[0], dtype), recorded_rows(recording, dtype, here))
-        if row >= made.sequence:
-            kept = jax.tree.map(lambda leaf: leaf[0], state_rows(recording, dtype, here))
-            state = put(names, template, params, kept, step)
+        given = jax.tree.map(lambda leaf: batches.cast(leaf[0], dtype), inputs.step_inputs(here))
+        if row >= source.sequence:
+            kept = jax.tree.map(lambda leaf: leaf[0], inputs.optimizer_states(here))
+            state = put(names, template, inputs.params, kept, step)
         if row in wanted:
             place = feed.order[step]
-            yield state, given, batches.cast(feed.batches[place], dtype), feed.parts[place]
-        if row < made.sequence:
-            state = advance(state, names.to_port(given[0]), names.to_port(given[1]))
+            yield StepArguments(state, given, batches.cast(feed.batches[place], dtype), feed.parts[place])
+        if row < source.sequence:
+            state = advance(state, names.to_port(given.weights), names.to_port(given.gradients))

@@ -14,13 +14,10 @@ import numpy as np
 
 from parity._errors import ParityError, PortError
 from parity.capture import process_exit, source_places
-from parity.porting import parameter_names
-from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Tensors, Trace, Tree
 from parity.replay import batches, scan_loop, shape_checks
-from parity.replay.step import free_step, locked_step, model_state
-
-__all__ = ["Replay", "free_run", "free_step", "locked_run", "locked_step", "replay", "training"]
+from parity.replay.locked_inputs import StateSource
+from parity.replay.session import Session
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,24 +58,22 @@ class Replay:
     conventions: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
 
-def replay(port: Port, recording: Recording) -> Replay:
-    """Run ``port`` on ``recording``.
+def replay(session: Session) -> Replay:
+    """Run a session's port on its recording.
 
     Raises:
-        PortError: its parameters do not pair up with the recorded ones, its loss or predictions have another form, or
-            it fails when it is run.
+        PortError: its loss or predictions have another form than PyTorch's, or it fails when it is run.
     """
-    names = parameter_names.of(port, recording)
-    port = of_arrays(port)
+    recording, names, port = session.recording, session.names, session.port
     wide = np.dtype(np.float64)
     with failures_as_port_errors(recording):
         with types_of(recording.dtype):
-            shape_checks.check(port, names, recording)
-            locked, plan = scan_loop.locked(port, names, recording, recording.dtype)
-            free, after = scan_loop.free(port, names, recording, recording.dtype)
+            shape_checks.check(session)
+            locked, source = scan_loop.locked(session, recording.dtype)
+            free, after = scan_loop.free(session, recording.dtype)
         with _on_cpu(), types_of(wide):
-            locked64, _ = scan_loop.locked(port, names, recording, wide)
-            free64, _ = scan_loop.free(port, names, recording, wide)
+            locked64, _ = scan_loop.locked(session, wide)
+            free64, _ = scan_loop.free(session, wide)
         device = jax.devices()[0]
         own = None if names.buffers is None else names.buffers.from_port(port.state)
         return Replay(
@@ -87,30 +82,27 @@ def replay(port: Port, recording: Recording) -> Replay:
             free=free,
             locked64=locked64,
             free64=free64,
-            evaluations=_evaluate(port, names, recording, after),
+            evaluations=_evaluate(session, after),
             device=f"{device.platform}: {device.device_kind}",
             initial_buffers=jax.tree.map(np.asarray, own or {}),
-            judged=np.arange(len(recording.kept)) < (plan.sequence if plan.uncovered else len(recording.kept)),
-            data=_own_data(port, recording),
-            notes=_notes(plan, recording),
+            judged=np.arange(len(recording.kept)) < (source.sequence if source.uncovered else len(recording.kept)),
+            data=_own_data(session),
+            notes=_notes(source, recording),
         )
 
 
-def relocked(port: Port, recording: Recording, replayed: Replay) -> Replay:
-    """The replay with the locked steps of another port in place of its own."""
-    locked = locked_run(port, recording)
+def relocked(session: Session, replayed: Replay) -> Replay:
+    """Return a replay with the locked steps of another session of the recording in place of its own."""
+    locked = locked_run(session)
     with _on_cpu():
-        return dataclasses.replace(replayed, locked=locked, locked64=locked_run(port, recording, np.float64))
+        return dataclasses.replace(replayed, locked=locked, locked64=locked_run(session, np.float64))
 
 
-def locked_run(
-    port: Port, recording: Recording, dtype: Any = None, *, precision: str | None = None, device: Any = None
-) -> Trace:
-    """The locked replay alone, of the kept steps.
+def locked_run(session: Session, dtype: Any = None, *, precision: str | None = None, device: Any = None) -> Trace:
+    """Run the locked replay alone, of the kept steps.
 
     Args:
-        port: the port.
-        recording: the recording.
+        session: the port and the recording.
         dtype: what to compute in; the recording's dtype where left out.
         precision: of matrix products, as ``jax.default_matmul_precision`` takes it.
         device: a JAX device; the default one where left out.
@@ -118,36 +110,32 @@ def locked_run(
     Raises:
         PortError: as :func:`replay`.
     """
-    return _run(scan_loop.locked, port, recording, dtype, precision, device)
+    return _run(scan_loop.locked, session, dtype, precision, device)
 
 
-def free_run(
-    port: Port, recording: Recording, dtype: Any = None, *, precision: str | None = None, device: Any = None
-) -> Trace:
-    """The free replay alone; arguments as :func:`locked_run`'s."""
-    return _run(scan_loop.free, port, recording, dtype, precision, device)
+def free_run(session: Session, dtype: Any = None, *, precision: str | None = None, device: Any = None) -> Trace:
+    """Run the free replay alone; arguments as :func:`locked_run`'s."""
+    return _run(scan_loop.free, session, dtype, precision, device)
 
 
-def _run(
-    drive: Callable[..., Any], port: Port, recording: Recording, dtype: Any, precision: str | None, device: Any
-) -> Trace:
-    kind = recording.dtype if dtype is None else np.dtype(dtype)
-    names = parameter_names.of(port, recording)
+def _run(drive: Callable[..., Any], session: Session, dtype: Any, precision: str | None, device: Any) -> Trace:
+    kind = session.recording.dtype if dtype is None else np.dtype(dtype)
     where = contextlib.nullcontext() if device is None else jax.default_device(device)
     products = contextlib.nullcontext() if precision is None else jax.default_matmul_precision(precision)
-    with failures_as_port_errors(recording), where, products, types_of(kind):
-        shape_checks.check(of_arrays(port), names, recording)
-        trace: Trace = drive(of_arrays(port), names, recording, kind)[0]
+    with failures_as_port_errors(session.recording), where, products, types_of(kind):
+        shape_checks.check(session)
+        trace: Trace = drive(session, kind)[0]
         return trace
 
 
-def training(port: Port, recording: Recording) -> Callable[[], Any]:
-    """The free replay as one compiled program that keeps the losses only, ready to be timed."""
-    with types_of(recording.dtype):
-        compiled, arguments = scan_loop.losses_only(port, recording)
+def training(session: Session) -> Callable[[], Any]:
+    """Return the free replay as one compiled program that keeps the losses only, ready to be timed."""
+    dtype = session.recording.dtype
+    with types_of(dtype):
+        compiled, arguments = scan_loop.losses_only(session)
 
     def train() -> Any:
-        with types_of(recording.dtype):
+        with types_of(dtype):
             return jax.block_until_ready(compiled(*arguments))  # type: ignore[no-untyped-call]
 
     return train
@@ -164,13 +152,18 @@ def _on_cpu() -> Any:
 
 @contextlib.contextmanager
 def failures_as_port_errors(recording: Recording, when: str = "when it is run") -> Iterator[None]:
-    """Tell what a port's own code raises, with its file and line; a port that ends the process ends nothing."""
+    """Tell what a port's own code raises, with its file and line; a port that ends the process ends nothing.
+
+    What parity's or jaxreg's own code raises goes through as it is: it is no fault of the port.
+    """
     try:
         with process_exit.caught():
             yield
     except (ParityError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
+        if source_places.is_ours(error):
+            raise
         where = _place(error)
         first = str(error).strip().partition("\n")[0]
         message = f"the port fails {when}{where}: {type(error).__name__}: {first}{_fed(recording)}"
@@ -199,37 +192,34 @@ def _place(error: BaseException) -> str:
     return found
 
 
-def _notes(plan: Any, recording: Recording) -> tuple[str, ...]:
-    if not plan.uncovered:
+def _notes(source: StateSource, recording: Recording) -> tuple[str, ...]:
+    if not source.uncovered:
         return ()
-    step = int(recording.kept[plan.sequence])
-    listed = ", ".join(plan.uncovered)
+    step = int(recording.kept[source.sequence])
+    listed = ", ".join(source.uncovered)
     return (
         f"From step {step} on, the optimizer's own stages are not judged step by step: the steps before it were not "
         f"kept, and the recording has nothing for this part of the port's optimizer state: {listed}",
     )
 
 
-def _own_data(port: Port, recording: Recording) -> tuple[tuple[Tree, Tree], ...] | None:
-    if port.batches is None:
+def _own_data(session: Session) -> tuple[tuple[Tree, Tree], ...] | None:
+    if session.port.batches is None:
         return None
-    feed = batches.own(port, recording, recording.dtype)
+    feed = session.inputs(session.recording.dtype).own
     return tuple(feed.batches[place] for place in feed.order)
 
 
-def _evaluate(
-    port: Port, names: parameter_names.Names, recording: Recording, after: dict[int, Any]
-) -> tuple[Tree, ...]:
-    apply = jax.jit(lambda params, state, inputs: port.apply(params, state, inputs)[0])
+def _evaluate(session: Session, after: dict[int, Any]) -> tuple[Tree, ...]:
+    dtype, apply = session.recording.dtype, session.step.apply
+    compiled = jax.jit(lambda params, state, inputs: apply(params, state, inputs)[0])
     answers = []
-    with types_of(recording.dtype):
-        start = batches.cast(port.params, recording.dtype)
-        begin = None if port.state is None else batches.cast(port.state, recording.dtype)
-        for evaluation in recording.evaluations:
-            params, state = start, begin
+    with types_of(dtype):
+        start = session.inputs(dtype).start
+        for evaluation in session.recording.evaluations:
+            params, state = start.params, start.model
             if evaluation.step:
                 weights, buffers = after[evaluation.step]
-                params, state = names.to_port(weights), model_state(port, names, buffers, weights)
-            inputs = batches.cast(evaluation.inputs, recording.dtype)
-            answers.append(jax.tree.map(np.asarray, apply(params, state, inputs)))
+                params, state = session.names.to_port(weights), session.model_state(buffers, weights)
+            answers.append(jax.tree.map(np.asarray, compiled(params, state, batches.cast(evaluation.inputs, dtype))))
     return tuple(answers)

@@ -12,50 +12,45 @@ import numpy as np
 from jax import lax
 
 from jaxreg._plans.stepwise import laid_out
-from parity.porting.parameter_names import Names
-from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace
-from parity.replay import batches, locked_inputs
+from parity.replay import locked_inputs
 from parity.replay.batches import Feed
-from parity.replay.step import Step, forward_backward, free_start, free_step, locked_step, update
+from parity.replay.locked_inputs import StateSource
+from parity.replay.session import Session
+from parity.replay.step import Carry, Step
 
 # Bytes of recorded tensors that are laid out for JAX at once.
 _AT_ONCE = 2**28
 
 
-def locked(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any]) -> tuple[Trace, locked_inputs.Plan]:
-    """Each kept step from what was recorded. Optimizer stages that cannot be judged are NaN; see the plan."""
-    plan = locked_inputs.plan(port, names, recording, dtype)
-    step = locked_step(port, names, tuple(recording.observed.state))
-    feed = batches.recorded(recording, dtype)
-    params = names.to_port(batches.cast(dict(recording.initial), dtype))
-    template = port.optimizer.init(params)
+def locked(session: Session, dtype: np.dtype[Any]) -> tuple[Trace, StateSource]:
+    """Run each kept step from what was recorded. Optimizer stages that cannot be judged are NaN; see the source."""
+    recording, inputs = session.recording, session.inputs(dtype)
+    source = locked_inputs.state_source(session, dtype)
+    step, feed, template = session.locked_step(), inputs.recorded, inputs.optimizer_state
     kept = len(recording.kept)
-    gathered = Gathered(kept)
+    recorder = StepRecorder(kept)
 
     def injected(carry: Any, x: Any, batch: Any, parts: Any) -> tuple[Any, Any]:
         recorded, state, number = x
-        return carry, step(locked_inputs.put(names, template, params, state, number), recorded, batch, parts)[1]
+        return carry, step(
+            locked_inputs.put(session.names, template, inputs.params, state, number), recorded, batch, parts
+        )[1]
 
-    carry = template
-    run = Run(step)
-    for rows in slices(0, plan.sequence, recording, dtype):
-        xs = locked_inputs.recorded_rows(recording, dtype, rows)
-        carry = run.over(carry, xs, feed.of_steps(recording.kept[rows]), gathered, rows)
-    run = Run(injected)
-    for rows in slices(plan.sequence, kept, recording, dtype):
+    carry, loop = template, ScanLoop(step)
+    for rows in chunks(0, source.sequence, recording, dtype):
+        xs = inputs.step_inputs(rows)
+        carry = loop.run(carry, xs, feed.of_steps(recording.kept[rows]), recorder, rows)
+    loop = ScanLoop(injected)
+    for rows in chunks(source.sequence, kept, recording, dtype):
         number = recording.kept[rows].astype(np.int32)
-        xs = (
-            locked_inputs.recorded_rows(recording, dtype, rows),
-            locked_inputs.state_rows(recording, dtype, rows),
-            number,
-        )
-        run.over(0, xs, feed.of_steps(recording.kept[rows]), gathered, rows)
-    trace = gathered.trace()
-    return (_unjudged(trace, plan.sequence) if plan.uncovered else trace), plan
+        given = inputs.step_inputs(rows), inputs.optimizer_states(rows)
+        loop.run(0, (*given, number), feed.of_steps(recording.kept[rows]), recorder, rows)
+    trace = recorder.trace()
+    return (_unjudged(trace, source.sequence) if source.uncovered else trace), source
 
 
-def slices(start: int, stop: int, recording: Recording, dtype: np.dtype[Any]) -> list[slice]:
+def chunks(start: int, stop: int, recording: Recording, dtype: np.dtype[Any]) -> list[slice]:
     """Rows in pieces of about one size, none of them with more than a bounded number of bytes."""
     if start == stop:
         return []
@@ -88,7 +83,7 @@ def quick_options() -> dict[str, Any] | None:
     return options
 
 
-class Run:
+class ScanLoop:
     """A step, compiled once for each shape of what it is fed.
 
     Args:
@@ -109,18 +104,18 @@ class Run:
 
         self._whole = jax.jit(whole, static_argnums=(4, 5), compiler_options=options)
 
-    def over(self, carry: Any, xs: Any, feed: Feed, gathered: Gathered, rows: slice) -> Any:
-        """The steps of ``xs``, one after the other; what they make goes to ``rows`` of ``gathered``."""
+    def run(self, carry: Any, xs: Any, feed: Feed, recorder: StepRecorder, rows: slice) -> Any:
+        """The steps of ``xs``, one after the other; what they make goes to ``rows`` of ``recorder``."""
         if feed.uniform:
             order, single = jnp.asarray(feed.order, jnp.int32), len(feed.batches) == 1
             carry, made = self._whole(carry, xs, stacked(feed), order, feed.parts[0], single)
-            gathered.add(rows, made)
+            recorder.add(rows, made)
             return carry
         for row, place in enumerate(feed.order):
             x = jax.tree.map(lambda leaf: leaf[row], xs)  # noqa: B023
             carry, made = self.one(carry, x, feed.batches[place], feed.parts[place])
             at = rows.start + row
-            gathered.add(slice(at, at + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
+            recorder.add(slice(at, at + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
         return carry
 
 
@@ -136,19 +131,22 @@ def chosen(data: Any, place: Any, single: bool) -> Any:
     return data if single else jax.tree.map(lambda leaf: leaf[place], data)
 
 
-def free(port: Port, names: Names, recording: Recording, dtype: np.dtype[Any]) -> tuple[Trace, dict[int, Any]]:
-    """The port on its own: tensors of the kept steps, and weights and buffers after each step an evaluation follows."""
-    step = free_step(port, names, tuple(recording.observed.state))
-    feed = batches.own(port, recording, dtype)
+def free(session: Session, dtype: np.dtype[Any]) -> tuple[Trace, dict[int, Any]]:
+    """Run the port on its own.
+
+    Returns:
+        Tensors of the kept steps and losses of all; and weights and buffers after each step that an evaluation follows.
+    """
+    recording, inputs = session.recording, session.inputs(dtype)
+    step, feed, carry = session.free_step(), inputs.own, inputs.start
     asked = {evaluation.step - 1 for evaluation in recording.evaluations if evaluation.step}
     slots = np.array(sorted(set(recording.kept.tolist()) | asked))
-    carry = free_start(port, dtype)
-    gathered = Gathered(len(slots))
+    recorder = StepRecorder(len(slots))
     if feed.uniform:
-        losses = _free_at_once(step, carry, feed, slots, gathered)
+        losses = _free_at_once(step, carry, feed, slots, recorder)
     else:
-        losses = _free_one_by_one(step, carry, feed, slots, gathered)
-    trace = dataclasses.replace(gathered.trace(), losses=losses)
+        losses = _free_one_by_one(step, carry, feed, slots, recorder)
+    trace = dataclasses.replace(recorder.trace(), losses=losses)
     after = {
         int(slots[row]) + 1: jax.tree.map(lambda values: values[row], (trace.weights, trace.buffers))  # noqa: B023
         for row in np.flatnonzero(np.isin(slots, list(asked)))
@@ -174,7 +172,7 @@ def _rows(trace: Trace, rows: Array) -> Trace:
     )
 
 
-def _free_at_once(step: Step, carry: Any, feed: Feed, slots: Array, gathered: Gathered) -> Array:
+def _free_at_once(step: Step, carry: Any, feed: Feed, slots: Array, recorder: StepRecorder) -> Array:
     """One program. Every step writes to the slot of the next kept one, which comes last and stays."""
     # Steps after the last kept one, if any, write to a slot of their own.
     slot_of_step = np.searchsorted(slots, np.arange(len(feed.order)))
@@ -186,7 +184,7 @@ def _free_at_once(step: Step, carry: Any, feed: Feed, slots: Array, gathered: Ga
             at, slot = item
             inner, made = step(inner, None, chosen(data, at, single), parts)
             kept = jax.tree.map(lambda all_, new: lax.dynamic_update_index_in_dim(all_, new, slot, 0), kept, made)
-            return (inner, kept), made[1]
+            return (inner, kept), made.loss
 
         shapes = jax.eval_shape(lambda carry: step(carry, None, chosen(data, 0, single), parts)[1], carry)
         rows = int(slot_of_step.max()) + 1
@@ -196,23 +194,23 @@ def _free_at_once(step: Step, carry: Any, feed: Feed, slots: Array, gathered: Ga
 
     order, places = (jnp.asarray(values, jnp.int32) for values in (feed.order, slot_of_step))
     kept, losses = jax.jit(whole)(carry, stacked(feed), order, places)
-    gathered.add(slice(0, len(slots)), kept)
+    recorder.add(slice(0, len(slots)), kept)
     return np.asarray(losses)
 
 
-def _free_one_by_one(step: Step, carry: Any, feed: Feed, slots: Array, gathered: Gathered) -> Array:
+def _free_one_by_one(step: Step, carry: Any, feed: Feed, slots: Array, recorder: StepRecorder) -> Array:
     """A program for each shape of the batches."""
     compiled = jax.jit(step, static_argnums=3)
     losses, row_of = [], {int(step): row for row, step in enumerate(slots)}
     for number, place in enumerate(feed.order):
         carry, made = compiled(carry, None, feed.batches[place], feed.parts[place])
-        losses.append(made[1])
+        losses.append(made.loss)
         if (row := row_of.get(number)) is not None:
-            gathered.add(slice(row, row + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
+            recorder.add(slice(row, row + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], made))
     return np.array([np.asarray(loss) for loss in losses])
 
 
-class Gathered:
+class StepRecorder:
     """What steps made, row by row, on the host. Predictions stay apart: their shapes may differ from step to step."""
 
     def __init__(self, rows: int) -> None:
@@ -243,16 +241,15 @@ class Gathered:
         return Trace(tuple(self._predictions), losses, gradients, state, weights, buffers)
 
 
-def losses_only(port: Port, recording: Recording) -> tuple[Any, Any]:
-    """The training on the recorded batches as a function that keeps the losses, and its arguments."""
-    dtype = recording.dtype
-    port, feed = of_arrays(port), batches.recorded(recording, dtype)
-    start, single = free_start(port, dtype), len(feed.batches) == 1
+def losses_only(session: Session) -> tuple[Any, Any]:
+    """Return the training on the recorded batches as a function that keeps the losses, and its arguments."""
+    recording, inputs = session.recording, session.inputs(session.recording.dtype)
+    feed, start = inputs.recorded, inputs.start
+    single = len(feed.batches) == 1
 
-    def step(carry: Any, batch: Any, parts: Any) -> tuple[Any, Any]:
-        params, state, own = carry
-        _, value, gradients, own = forward_backward(port, params, own, batch, parts)
-        return (*update(port, gradients, state, params), own), value
+    def step(carry: Carry, batch: Any, parts: Any) -> tuple[Carry, Any]:
+        made = session.step.forward_backward(carry.params, carry.model, batch, parts)
+        return Carry(*session.step.update(made.gradients, carry.optimizer, carry.params), made.model), made.loss
 
     if not feed.uniform:
         compiled = jax.jit(step, static_argnums=2)

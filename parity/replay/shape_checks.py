@@ -10,21 +10,19 @@ import numpy as np
 
 from parity._errors import PortError
 from parity._words import count
-from parity.porting.parameter_names import Names
-from parity.porting.port import Port
-from parity.recording.recording import Recording
-from parity.replay import batches
-from parity.replay.step import free_start, pieces
+from parity.replay.session import Session
+from parity.replay.step import pieces
 
 
-def check(port: Port, names: Names, recording: Recording) -> None:
+def check(session: Session) -> None:
     """Look at one kept step for each shape of the batches.
 
     Raises:
         PortError: the loss is not a scalar, or predictions are not as many numbers as PyTorch's.
     """
-    feed = batches.recorded(recording, recording.dtype)
-    params, _, state = free_start(port, recording.dtype)
+    port, recording = session.port, session.recording
+    inputs = session.inputs(recording.dtype)
+    feed, start = inputs.recorded, inputs.start
     seen = set()
     for row, step in enumerate(recording.kept):
         place = feed.order[step]
@@ -34,13 +32,13 @@ def check(port: Port, names: Names, recording: Recording) -> None:
             continue
         seen.add(form)
         made = []
-        for inputs, targets in pieces(batch, parts):
-            predictions, _ = jax.eval_shape(port.apply, params, state, inputs)
+        for given, targets in pieces(batch, parts):
+            predictions, _ = jax.eval_shape(port.apply, start.params, start.model, given)
             made.append((predictions, targets))
         flat = [jax.tree_util.tree_flatten_with_path(predictions)[0] for predictions, _ in made]
         _check_predictions(flat, recording.observed.predictions[row], int(step))
-        for given in made:
-            _check_loss(jax.eval_shape(port.loss, *given), int(step))
+        for both in made:
+            _check_loss(jax.eval_shape(port.loss, *both), int(step))
 
 
 def _check_loss(loss: Any, step: int) -> None:

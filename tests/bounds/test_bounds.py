@@ -16,6 +16,7 @@ import jaxreg
 import parity
 from parity.bounds.derive import Bounds, derive
 from parity.judging import judge
+from parity.replay.session import Session
 from parity.rounding import bound
 from tests.helpers.strategies import Training, trainings
 from tests.helpers.torch_programs import minibatches, regression, small
@@ -88,7 +89,7 @@ def test_one_update_against_exact_arithmetic(values: list[float], rate: float) -
 
 def _of(program: Any) -> tuple[parity.Recording, Bounds]:
     recording = parity.record(program)
-    return recording, derive(recording, parity.port(recording))
+    return recording, derive(Session(parity.port(recording), recording))
 
 
 @given(trainings())

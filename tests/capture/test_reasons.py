@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -16,6 +17,7 @@ import torch
 
 import parity
 from parity import cli
+from tests.helpers.torch_programs import regression, small
 
 F = torch.nn.functional
 X = torch.linspace(-1, 1, 24).reshape(8, 3)
@@ -239,3 +241,24 @@ def test_a_recording_is_judged_by_the_command(tmp_path: Path, capsys: pytest.Cap
     parity.record(train(linear)).save(tmp_path / "run.npz")
     assert cli.main(["check", str(tmp_path / "run.npz"), "-q"]) == 0
     assert "Parity holds" in capsys.readouterr().out
+
+
+def test_a_fault_of_our_own_is_not_the_programs_nor_the_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a hook raises while the program runs, and what the replay itself raises."""
+    recording = parity.record(regression(small()))
+
+    def wrong(*_: object, **__: object) -> None:
+        raise KeyError("of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("parity.capture.module_calls.taken", wrong)
+        with pytest.raises(parity.UnsupportedError, match="cannot be followed while it is recorded"):
+            parity.record(regression(small()))
+    with monkeypatch.context() as patch:
+        patch.setattr("parity.replay.session.batches.numbers", None)
+        with pytest.raises(TypeError, match="not callable"):
+            parity.check(recording)
+    # The same, raised by the port's own code.
+    port = dataclasses.replace(parity.port(recording), loss=wrong)
+    with pytest.raises(parity.PortError, match=r"the port fails when it is run.*of ours"):
+        parity.check(recording, port)

@@ -15,6 +15,7 @@ from parity.causes import find
 from parity.judging.cause import Cause
 from parity.judging.finding import Finding
 from parity.replay.replay import replay
+from parity.replay.session import Session
 from tests.helpers.strategies import Training
 from tests.helpers.torch_programs import regression
 
@@ -57,9 +58,10 @@ def _coarse(port: Port, bits: int) -> Port:
 
 def _causes(recording: Recording, port: Port) -> tuple[Cause, ...]:
     """With bounds so loose that everything holds: what is coarse is to be seen without them."""
-    replayed = replay(port, recording)
+    session = Session(port, recording)
+    replayed = replay(session)
     findings: tuple[Finding, ...] = ()
-    return find(recording, port, replayed, None, findings)  # type: ignore[arg-type]
+    return find(session, replayed, None, findings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("bits", "name"), [(10, "TF32 products"), (7, "bfloat16 products")])

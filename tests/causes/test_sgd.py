@@ -123,9 +123,10 @@ def test_the_rates_factor_is_estimated(power: float, more: bool) -> None:
     recording = recorded()
     factor = 1 + (10.0**power if more else -(10.0**power))
     from parity.replay.replay import replay
+    from parity.replay.session import Session
 
     steps = columns(
-        recording, replay(_with(recording, learning_rate=(recording.learning_rate or 0.0) * factor), recording)
+        recording, replay(Session(_with(recording, learning_rate=(recording.learning_rate or 0.0) * factor), recording))
     )
     assert steps is not None
     [(variant, made)] = list(explanations(steps, recording))

@@ -11,15 +11,17 @@ from parity.causes import find
 from parity.judging import judge
 from parity.judging.cause import Cause
 from parity.replay.replay import replay
+from parity.replay.session import Session
 
 
 def causes(recording: Recording, port: Port) -> tuple[Cause, ...]:
     """The causes found. Faults are written as people write them, mixing dtypes and ranks."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        replayed = replay(port, recording)
-        bounds = derive.derive(recording, port)
+        session = Session(port, recording)
+        replayed = replay(session)
+        bounds = derive.derive(session)
         findings = judge.judge(recording, replayed, bounds)
-        return find(recording, port, replayed, bounds, findings)
+        return find(session, replayed, bounds, findings)
 
 
 def only(recording: Recording, port: Port) -> parity.Cause:

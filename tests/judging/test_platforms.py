@@ -17,6 +17,7 @@ import parity
 from parity import Matrix, Port, Recording
 from parity.judging import platforms
 from parity.replay import replay
+from parity.replay.session import Session
 from parity.report.render import numbers
 from tests.helpers.torch_programs import regression, small
 
@@ -103,9 +104,9 @@ def test_every_platform_there_has_a_row_for_each_precision(
     honest = replay.locked_run
     asked: list[tuple[str, str]] = []
 
-    def locked(port: Port, recording: Recording, *, device: Any, precision: str) -> Any:
+    def locked(session: Session, *, device: Any, precision: str) -> Any:
         asked.append((device.platform, precision))
-        return honest(port, recording, device=here, precision="default" if device is gpu else precision)
+        return honest(session, device=here, precision="default" if device is gpu else precision)
 
     monkeypatch.setattr(platforms, "platforms", lambda: [here, gpu])
     monkeypatch.setattr(replay, "locked_run", locked)

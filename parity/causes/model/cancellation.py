@@ -13,7 +13,6 @@ from parity.causes.evidence import Evidence
 from parity.causes.model.jaxpr_rewrite import Frame, Substitution, rewritten
 from parity.judging.cause import Cause
 from parity.replay import batches
-from parity.replay.step import forward_backward, model_state
 from parity.rounding.jaxprs import Atom, Equation
 
 _logger = logging.getLogger(__name__)
@@ -89,10 +88,10 @@ def _run(evidence: Evidence, rule: Substitution, *, whole: bool) -> None:
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
         sides = (recording.weights_before(), recording.buffers_before())
         weights, buffers = (batches.cast({name: values[row] for name, values in side.items()}, wide) for side in sides)
-        state = model_state(evidence.port, evidence.names, buffers, weights)
+        state = evidence.session.model_state(buffers, weights)
         params, fed = evidence.names.to_port(weights), batches.cast(batch.passes()[0], wide)
         if not whole:
             rewritten(evidence.port.apply, rule)(params, state, fed[0])
             return
-        step = functools.partial(forward_backward, evidence.port, parts=batch.parts[:1])
+        step = functools.partial(evidence.session.step.forward_backward, parts=batch.parts[:1])
         rewritten(lambda *given: step(*given), rule)(params, state, fed)

@@ -158,7 +158,7 @@ def _evaluated(evidence: Evidence, form: _Format | None, rows: tuple[int, ...]) 
             port = dataclasses.replace(port, apply=rewritten(port.apply, rule), loss=rewritten(port.loss, rule))
         else:
             wrap = lambda compute: rewritten(compute, rule)  # noqa: E731
-    probes = run(port, evidence.names, evidence.recording, rows, wrap)
+    probes = run(evidence.session.with_port(port), rows, wrap)
     return [
         {
             "predictions": probe.predictions[0],
