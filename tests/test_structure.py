@@ -25,8 +25,8 @@ ROOMS = {
         *("_statistics", "_plans", "_training", "_sweeps"),
     ],
     "parity": [
-        *("_errors", "_words", "_validation", "programs", "rounding"),
-        *("recording", "capture", "porting", "replay", "bounds", "judging", "causes", "report"),
+        *("_errors", "_types", "_words", "_validation", "programs", "rounding"),
+        *("recording", "optimizers", "capture", "porting", "replay", "bounds", "judging", "causes", "report"),
         *("_matrix", "_verdict", "_check", "pytest_plugin", "bench", "cli", "__main__"),
     ],
 }

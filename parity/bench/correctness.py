@@ -15,17 +15,15 @@ different weights are independent and add up as the root of their squares; that 
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from parity.bench.workloads import Data, Workload
+from parity.rounding.formats import likely_gamma
 
 Array = np.ndarray[Any, Any]
 _UNIT = 2.0**-24
-# One chance in 1e9 for a weight: Higham and Mary's constant for so many roundings.
-_FAILURE = 1e-9
 # Rows that are looked at together.
 _ROWS = 1 << 16
 
@@ -141,6 +139,5 @@ def _follow_batches(data: Data, start: Array, workload: Workload) -> Trajectorie
 
 
 def _likely(count: int) -> float:
-    """What ``count`` independent roundings add up to, relative, but for one chance in 1e9."""
-    constant = math.sqrt(2 * math.log(2 * count / _FAILURE))
-    return math.expm1(constant * math.sqrt(count) * _UNIT + count * _UNIT**2 / (1 - _UNIT))
+    """Return what ``count`` independent roundings add up to, relative, but for one chance in 1e9."""
+    return float(likely_gamma(count, _UNIT, count, np))

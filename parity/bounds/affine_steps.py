@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import logging
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity.recording.recording import Array
+from parity._types import Array, PyTree
+from parity.replay.batches import Parts
 
+_logger = logging.getLogger(__name__)
 # Elements of the largest array of maps, and of the largest product behind one gradient's map.
-_MOST = 40_000_000
+_LARGEST_ARRAY_ELEMENTS = 40_000_000
 
 
-class Flat:
+class FlatTree:
     """A tree's floating leaves as one vector, the others kept aside."""
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: PyTree) -> None:
         self._leaves, self._structure = jax.tree.flatten(tree)
         self._floats = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in self._leaves]
         self.size = sum(np.size(leaf) for leaf, is_float in zip(self._leaves, self._floats, strict=True) if is_float)
 
-    def vector(self, tree: Any) -> Any:
-        """The floating leaves of a tree of this structure, one after the other."""
+    def vector(self, tree: PyTree) -> jax.Array:
+        """Return the floating leaves of a tree of this structure, one after the other."""
         parts = [
             jnp.ravel(leaf) for leaf, is_float in zip(jax.tree.leaves(tree), self._floats, strict=True) if is_float
         ]
         return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
-    def tree(self, vector: Any, others: Any) -> Any:
-        """The tree with these floating leaves, and the other leaves of ``others``."""
+    def tree(self, vector: jax.Array, others: PyTree) -> PyTree:
+        """Return the tree with these floating leaves, and the other leaves of ``others``."""
         made, start = [], 0
         for leaf, given, is_float in zip(self._leaves, jax.tree.leaves(others), self._floats, strict=True):
             if is_float:
@@ -42,14 +44,19 @@ class Flat:
         return jax.tree.unflatten(self._structure, made)
 
 
-Gradient = Callable[[Any, Any, Any], Any]
-Update = Callable[[Any, Any, Any], tuple[Any, Any]]
+Gradient = Callable[[PyTree, PyTree, Parts], PyTree]
+Update = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
 def step_maps(
-    gradient: Gradient, update: Update, params: Any, states: Any, batches: list[Any], order: Array
+    gradient: Gradient,
+    update: Update,
+    params: PyTree,
+    states: PyTree,
+    batches: Sequence[tuple[PyTree, Parts]],
+    order: Array,
 ) -> Array | None:
-    """What each step does to an error in (parameters, optimizer state); ``None`` where it is not affine, or too large.
+    """Return each step's map of errors in (parameters, optimizer state); ``None`` if not affine, or too large.
 
     Args:
         gradient: ``(params, batch, parts)`` to the gradients, a tree like the parameters.
@@ -63,12 +70,16 @@ def step_maps(
         ``(steps, p, p)``, or ``(1, p, p)`` where all are the same.
     """
     first = jax.tree.map(lambda leaf: leaf[0], states)
-    weights, kept = Flat(params), Flat(first)
+    weights, kept = FlatTree(params), FlatTree(first)
     size = weights.size + kept.size
-    if size**2 * len(order) > _MOST or weights.size * max(map(_elements, batches)) * len(batches) > _MOST:
+    if (
+        size**2 * len(order) > _LARGEST_ARRAY_ELEMENTS
+        or weights.size * max(map(_elements, batches)) * len(batches) > _LARGEST_ARRAY_ELEMENTS
+    ):
+        _logger.debug("No linear maps of the steps: they would have too many elements.")
         return None
 
-    def flat_gradient(vector: Any, batch: Any, parts: Any) -> Any:
+    def flat_gradient(vector: jax.Array, batch: PyTree, parts: Parts) -> jax.Array:
         return weights.vector(gradient(weights.tree(vector, params), batch, parts))
 
     curvature = jax.jit(jax.jacfwd(flat_gradient), static_argnums=2)
@@ -76,9 +87,10 @@ def step_maps(
     curvatures = [np.asarray(curvature(at, batch, parts)) for batch, parts in batches]
     elsewhere = np.asarray(curvature(_elsewhere(at), *batches[0]))
     if not _same(curvatures[0], elsewhere) or not np.isfinite(curvatures).all():
+        _logger.debug("No linear maps of the steps: the gradient is not affine in the parameters.")
         return None
 
-    def one(joined: Any, state: Any) -> Any:
+    def one(joined: jax.Array, state: PyTree) -> jax.Array:
         w, s, g = jnp.split(joined, [weights.size, size])
         after, state = update(weights.tree(g, params), kept.tree(s, state), weights.tree(w, params))
         return jnp.concatenate([weights.vector(after), kept.vector(state)])
@@ -87,14 +99,15 @@ def step_maps(
     jacobians = jax.jit(jax.vmap(jax.jacfwd(one), (None, 0), axis_size=len(order)))
     steps = np.asarray(jacobians(point, states))
     if not _same(steps, np.asarray(jacobians(_elsewhere(point), states))):
+        _logger.debug("No linear maps of the steps: the optimizer's step is not affine.")
         return None
     into = np.concatenate([np.asarray(curvatures), np.zeros((len(batches), weights.size, kept.size))], 2)
     maps = steps[:, :, :size] + steps[:, :, size:] @ into[order]
     return maps[:1] if (maps == maps[0]).all() else maps
 
 
-def _elsewhere(point: Any) -> Any:
-    """Another point, near to nothing in particular: a map that is the same at both does not depend on the point."""
+def _elsewhere(point: jax.Array) -> jax.Array:
+    """Return another point: a map that is the same at both does not depend on the point."""
     random = np.random.default_rng(0)
     return jnp.asarray(1.5 * np.asarray(point) + random.normal(size=point.shape) * (1 + np.abs(point)))
 
@@ -103,5 +116,5 @@ def _same(a: Array, b: Array) -> bool:
     return bool(np.isfinite(a).all() and np.array_equal(a, b))
 
 
-def _elements(batch: Any) -> int:
+def _elements(batch: PyTree) -> int:
     return max((np.size(leaf) for leaf in jax.tree.leaves(batch)), default=1)

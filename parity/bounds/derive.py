@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import jax
 import numpy as np
 
 from parity.bounds import monte_carlo
-from parity.bounds.propagation import Walk
+from parity.bounds.propagation import BoundPropagation
 from parity.recording.recording import Array, Trace
 from parity.replay.replay import types_of
 from parity.replay.session import Session
 from parity.rounding import Format
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,7 +45,7 @@ class Bounds:
 
 @np.errstate(all="ignore")  # a training that is not finite has no bound that is, and that is what comes out
 def derive(session: Session, exact: Trace | None = None, *, doubt: float = 0.0) -> Bounds:
-    """The bounds for a recorded training and its port.
+    """Return the bounds for a recorded training and its port.
 
     Every operation of the port's program is followed in float64 with what rounding can do to it, and so is PyTorch's
     own rule for the optimizer's step, which may round elsewhere; the larger bound is taken. Along a free training the
@@ -60,17 +63,19 @@ def derive(session: Session, exact: Trace | None = None, *, doubt: float = 0.0) 
     recording = session.recording
     own, double = Format.of(recording.dtype.name), Format.of("float64")
     with types_of(np.dtype(np.float64)), jax.default_device(jax.devices("cpu")[0]):
-        walk = Walk(session, doubt)
-        free, open_from = walk.free(own)
-        free, (free64, open_from64) = _compact(free, own), walk.free(double)
-        locked = _compact(walk.locked(own), own)
-        likely = _compact(walk.locked(own, likely=True), own, like=locked)
-        locked64 = walk.locked(double)
+        propagation = BoundPropagation(session, doubt)
+        free, open_from = propagation.free(own)
+        free, (free64, open_from64) = _compact(free, own), propagation.free(double)
+        locked = _compact(propagation.locked(own), own)
+        likely = _compact(propagation.locked(own, likely=True), own, like=locked)
+        locked64 = propagation.locked(double)
         sampled = monte_carlo.loose(locked64, recording)
         if sampled:
-            locked64 = monte_carlo.sharpened(locked64, session, walk.arguments(), quick=walk.quick)
+            _logger.debug("Float64's worst case says too little of %s: capped by samples.", ", ".join(sampled))
+            locked64 = monte_carlo.cap_by_samples(locked64, session, propagation.arguments(), quick=propagation.quick)
         if exact is not None and open_from64 is not None:
-            free64 = monte_carlo.shadowed(free64, locked64, exact, session)
+            _logger.debug("Float64's worst case ends at step %d: capped by a perturbed run.", open_from64)
+            free64 = monte_carlo.cap_by_perturbed_run(free64, locked64, exact, session)
             sampled = (*sampled, "trajectory")
         return Bounds(
             locked=locked,
@@ -85,7 +90,7 @@ def derive(session: Session, exact: Trace | None = None, *, doubt: float = 0.0) 
 
 
 def _compact(trace: Trace, form: Format, like: Trace | None = None) -> Trace:
-    """The bounds in half the memory, where they are wide enough. An optimizer has no sums: ``like`` has its own."""
+    """Return the bounds in half the memory, where wide enough. An optimizer has no sums: ``like`` has its own."""
 
     def up(values: Array) -> Array:
         if form.tiny < np.finfo(np.float32).tiny:

@@ -19,42 +19,44 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from parity._types import PyTree, Scalar
 from parity.recording.recording import Array, Recording, Trace
 from parity.replay import scan_loop
+from parity.replay.batches import Parts
 from parity.replay.locked_inputs import StepArguments
 from parity.replay.session import Session
 from parity.rounding import drawn
 
 # Relative to a tensor's largest element at any step: a worst case beyond this would let a wrong constant pass.
-LOOSE = 2.0**-30
-_SAMPLES = 3
+LOOSE_RELATIVE_BOUND = 2.0**-30
+_SAMPLE_COUNT = 3
 # Errors are drawn this large, so that float64's own do not blur them, and scaled down to its unit roundoff: a step's
 # response to them is linear.
-_DRAWN, _UNIT = 2.0**-40, 2.0**-53
-# A normal number is beyond 6.7 deviations once in 5e10, and three are all within 6.7 / _TIMES of zero, where they would
-# say too little, once in 5e8: even a single number, such as the loss, raises a false alarm no more often.
-_TIMES = 4096.0
-_FIELDS = ("predictions", "losses", "gradients", "buffers")
+_DRAWN_UNIT_ROUNDOFF, _FLOAT64_UNIT_ROUNDOFF = 2.0**-40, 2.0**-53
+# A normal number is beyond 6.7 deviations once in 5e10, and three are all within 6.7 / _SAFETY_FACTOR of zero, where
+# they would say too little, once in 5e8: even a single number, such as the loss, raises a false alarm no more often.
+_SAFETY_FACTOR = 4096.0
+_TRACE_FIELDS = ("predictions", "losses", "gradients", "buffers")
 
 
 def loose(bounds: Trace, recording: Recording) -> tuple[str, ...]:
-    """The fields of a locked trace some of whose worst cases say too little."""
-    return tuple(field for field in _FIELDS if _is_loose(getattr(bounds, field), _exact(recording, field)))
+    """Return the fields of a locked trace some of whose worst cases say too little."""
+    return tuple(field for field in _TRACE_FIELDS if _is_loose(getattr(bounds, field), _exact(recording, field)))
 
 
-def _exact(recording: Recording, field: str) -> Any:
+def _exact(recording: Recording, field: str) -> PyTree:
     values = getattr(recording.arbiter_locked, field)
     return values[recording.kept] if field == "losses" else values
 
 
-def _is_loose(bounds: Any, exact: Any) -> bool:
-    """Whether a worst case is large beside what its tensor ever is: where a training has converged, it is rounding."""
+def _is_loose(bounds: PyTree, exact: PyTree) -> bool:
+    """Return whether a worst case is large beside what its tensor ever is, not only once it has converged."""
     pairs = zip(_by_tensor(bounds), _by_tensor(exact), strict=True)
-    return any(max(map(_largest, worst)) > LOOSE * max(map(_largest, values)) for worst, values in pairs)
+    return any(max(map(_largest, worst)) > LOOSE_RELATIVE_BOUND * max(map(_largest, values)) for worst, values in pairs)
 
 
-def _by_tensor(values: Any) -> list[list[Array]]:
-    """Each tensor with its values at all steps; predictions are a tree a step, all else has an axis for them."""
+def _by_tensor(values: PyTree) -> list[list[Array]]:
+    """Return each tensor with its values at all steps; predictions are a tree a step, all else has an axis for them."""
     if isinstance(values, tuple):
         return [list(leaves) for leaves in zip(*map(jax.tree.leaves, values), strict=True)]
     return [[np.asarray(leaf)] for leaf in jax.tree.leaves(values)]
@@ -64,8 +66,8 @@ def _largest(values: Array) -> float:
     return float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values)))
 
 
-def sharpened(bounds: Trace, session: Session, arguments: Iterable[StepArguments], *, quick: bool) -> Trace:
-    """The bounds on locked float64 steps, none larger than what samples show.
+def cap_by_samples(bounds: Trace, session: Session, arguments: Iterable[StepArguments], *, quick: bool) -> Trace:
+    """Return the bounds on locked float64 steps, none larger than what samples show.
 
     Args:
         bounds: the worst case.
@@ -74,13 +76,13 @@ def sharpened(bounds: Trace, session: Session, arguments: Iterable[StepArguments
         quick: whether there is so little to compute that it is compiled to slower code in less time.
     """
 
-    def step(parts: Any, weights: Any, buffers: Any, batch: Any) -> Any:
+    def step(parts: Parts, weights: PyTree, buffers: PyTree, batch: PyTree) -> PyTree:
         state = session.model_state(buffers, weights)
         made = session.step.forward_backward(session.names.to_port(weights), state, batch, parts)
         named = session.names.from_port(made.gradients), session.named_buffers(made.model)
         return made.predictions, made.loss, *named
 
-    def once(unit: Any, seed: Any, given: Any, parts: Any) -> Any:
+    def once(unit: Scalar, seed: Scalar, given: PyTree, parts: Parts) -> PyTree:
         return drawn(functools.partial(step, parts), unit=unit, seed=seed)(*given)
 
     compiled = jax.jit(once, static_argnums=3, compiler_options=scan_loop.quick_options() if quick else None)
@@ -98,13 +100,13 @@ def sharpened(bounds: Trace, session: Session, arguments: Iterable[StepArguments
     )
 
 
-def _spread(run: Callable[[float, int], Any]) -> Any:
-    """The most that samples move any element of each tensor, times what makes that a bound."""
+def _spread(run: Callable[[float, int], PyTree]) -> PyTree:
+    """Return the most that samples move any element of each tensor, times what makes that a bound."""
     exact = run(0.0, 0)
-    samples = [run(_DRAWN, seed) for seed in range(1, 1 + _SAMPLES)]
-    share = _TIMES * _UNIT / _DRAWN
+    samples = [run(_DRAWN_UNIT_ROUNDOFF, seed) for seed in range(1, 1 + _SAMPLE_COUNT)]
+    share = _SAFETY_FACTOR * _FLOAT64_UNIT_ROUNDOFF / _DRAWN_UNIT_ROUNDOFF
 
-    def most(value: Any, *others: Any) -> float:
+    def most(value: jax.Array, *others: jax.Array) -> float:
         gaps = [float(jnp.abs(other - value).max(initial=0.0)) for other in others]
         # What is not finite is not sampled.
         return share * max(gaps) if np.isfinite(gaps).all() else np.inf
@@ -112,13 +114,13 @@ def _spread(run: Callable[[float, int], Any]) -> Any:
     return jax.tree.map(most, exact, *samples)
 
 
-def _capped(bounds: Array, limits: Any) -> Array:
+def _capped(bounds: Array, limits: PyTree) -> Array:
     limit = np.asarray(limits, np.float64)
     return np.minimum(bounds, limit.reshape(limit.shape + (1,) * (bounds.ndim - limit.ndim)))
 
 
-def shadowed(bounds: Trace, locked: Trace, exact: Trace, session: Session) -> Trace:
-    """The bounds on a float64 training on its own, none larger than what a shadow of it shows.
+def cap_by_perturbed_run(bounds: Trace, locked: Trace, exact: Trace, session: Session) -> Trace:
+    """Return the bounds on a float64 training on its own, none larger than what a shadow of it shows.
 
     Args:
         bounds: the worst case.
@@ -129,15 +131,15 @@ def shadowed(bounds: Trace, locked: Trace, exact: Trace, session: Session) -> Tr
     port, names = session.port, session.names
     rng = np.random.default_rng(0)
 
-    def moved(name: str, values: Any) -> Array:
+    def moved(name: str, values: PyTree) -> Array:
         first = np.asarray(values, np.float64)
         size = max(_largest(first), _largest(exact.weights[name]))
-        return first + _DRAWN * size * rng.choice([-1.0, 1.0], first.shape)
+        return first + _DRAWN_UNIT_ROUNDOFF * size * rng.choice([-1.0, 1.0], first.shape)
 
     weights = {name: moved(name, values) for name, values in names.from_port(port.params).items()}
     noise = {name: _largest(values) for name, values in locked.gradients.items()}
     # In the shadow errors are as many times larger as what comes of them is made smaller again.
-    times = _TIMES * _UNIT / _DRAWN
+    times = _SAFETY_FACTOR * _FLOAT64_UNIT_ROUNDOFF / _DRAWN_UNIT_ROUNDOFF
     sizes = {name: np.full(values.shape, noise[name] / times) for name, values in weights.items()}
     shadow = dataclasses.replace(
         port, params=names.to_port(weights), optimizer=_noisy(port.optimizer, names.to_port(sizes))
@@ -163,13 +165,13 @@ def shadowed(bounds: Trace, locked: Trace, exact: Trace, session: Session) -> Tr
     )
 
 
-def _noisy(optimizer: optax.GradientTransformation, sizes: Any) -> optax.GradientTransformation:
-    """The optimizer, fed gradients that are off by ``sizes``, up or down as it falls at each step."""
+def _noisy(optimizer: optax.GradientTransformation, sizes: PyTree) -> optax.GradientTransformation:
+    """Return the optimizer, fed gradients that are off by ``sizes``, up or down as it falls at each step."""
 
-    def update(gradients: Any, state: Any, params: Any = None) -> Any:
+    def update(gradients: PyTree, state: PyTree, params: PyTree = None) -> PyTree:
         inner, step = state
         leaves: list[Any]
-        tree: Any
+        tree: PyTree
         leaves, tree = jax.tree.flatten(gradients)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), len(leaves))
         off = [

@@ -1,27 +1,35 @@
-"""PyTorch's optimizers as functions that JAX can trace, operation by operation as PyTorch rounds them.
+"""The recorded optimizer as a function that JAX can trace, operation by operation as PyTorch rounds it.
 
 A port's optimizer need not round where PyTorch's does: AdamW multiplies the weights by a factor before it moves them,
-and Optax adds one update. What rounding can do to PyTorch's side is therefore derived from PyTorch's own rule, which is
-that of ``torch.optim``'s single-tensor functions.
+and Optax adds one update. What rounding can do to PyTorch's side is therefore derived from PyTorch's own rule.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+import logging
+from collections.abc import Mapping
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from parity.recording import clipping as _clipping
-from parity.recording.recording import Array, Recording
+from parity._types import Array
+from parity.optimizers.arithmetic import TRACED
+from parity.optimizers.clipping import clip
+from parity.optimizers.error_arithmetic import UNIT_ROUNDOFF, python_power
+from parity.optimizers.rule import OptimizerRule, of_torch
+from parity.optimizers.updates import Step, step_constants, update
+from parity.recording.clipping import Clipping
+from parity.recording.recording import Recording
 
-Named = Mapping[str, Any]
+_logger = logging.getLogger(__name__)
+Named = Mapping[str, jax.Array]
 Numbers = dict[str, Array]
-# Python computes an optimizer's constants in double precision, each within so many units of its last place.
-_UNITS, _UNIT = 4.0, 2.0**-53
+# The kinds whose operations stand in :mod:`parity.optimizers.updates` in the order in which PyTorch rounds them.
+_EXACT_ORDER_KINDS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")
+# PyTorch computes its constants in double precision, and the values here are computed so too.
+_COMPARED_COMPUTATIONS = 2.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,211 +38,95 @@ class Group:
 
     Attributes:
         names: the parameters.
-        rule: their settings, but the learning rate.
+        rule: their settings.
         values: what PyTorch computes in Python before each step, shape ``(steps,)``, such as the step size.
         errors: how far those may be from exact, in the same shape.
     """
 
     names: tuple[str, ...]
-    rule: Mapping[str, Any]
+    rule: OptimizerRule
     values: Numbers
     errors: Numbers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Rule:
+class TorchOptimizer:
     """The recorded optimizer.
 
     Attributes:
-        kind: PyTorch's name of its class.
         groups: its parameters.
         clipping: how their gradients are clipped before.
     """
 
-    kind: str
     groups: tuple[Group, ...]
-    clipping: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    clipping: Clipping = dataclasses.field(default_factory=dict)
 
     def constants(self, steps: Array) -> tuple[list[Numbers], list[Numbers]]:
-        """What is computed in Python before these steps, by group: values, and how far they may be from exact."""
+        """Return what is computed in Python before these steps, by group: values, and how far they may be off."""
         values = [{name: column[steps] for name, column in group.values.items()} for group in self.groups]
         errors = [{name: column[steps] for name, column in group.errors.items()} for group in self.groups]
         return values, errors
 
-    def follows(self, state: Mapping[str, Named]) -> bool:
-        """Whether a state by PyTorch's key has all that the rule needs."""
+    def has_state(self, state: Mapping[str, Named]) -> bool:
+        """Return whether a state by PyTorch's key has all that the rule needs."""
         return all(
-            name in state.get(key, {}) for g in self.groups for key in _keys(self.kind, g.rule) for name in g.names
+            name in state.get(key, {}) for group in self.groups for key in group.rule.state_keys for name in group.names
         )
 
     def update(
-        self, weights: Named, gradients: Named, state: Mapping[str, Named], constants: list[Any], first: Any
-    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """One step: the next weights and the next state, of the parameters that move.
+        self,
+        weights: Named,
+        gradients: Named,
+        state: Mapping[str, Named],
+        constants: list[dict[str, jax.Array]],
+        first: bool | jax.Array,
+    ) -> tuple[dict[str, jax.Array], dict[str, dict[str, jax.Array]]]:
+        """Return the next weights and the next state, of the parameters that move.
 
         Args:
             weights, gradients, state: before it, by PyTorch's names.
             constants: of this step, a dict of scalars for each group.
             first: whether it is the first step of all.
         """
-        gradients = _clipped(self.clipping, {n: gradients[n] for g in self.groups for n in g.names})
-        moved: dict[str, Any] = {}
-        after: dict[str, dict[str, Any]] = {}
+        gradients = clip(self.clipping, {name: gradients[name] for group in self.groups for name in group.names})
+        moved: dict[str, jax.Array] = {}
+        after: dict[str, dict[str, jax.Array]] = {}
         for group, numbers in zip(self.groups, constants, strict=True):
-            keys = _keys(self.kind, group.rule)
+            keys = group.rule.state_keys
             # All parameters of a group at once: a step of many small tensors would take long to compile.
             joined, apart = ravel_pytree({name: weights[name] for name in group.names})
             fed, *states = (
                 ravel_pytree({name: tensors[name] for name in group.names})[0]
                 for tensors in (gradients, *(state[key] for key in keys))
             )
-            new, kept = _RULES[self.kind](group.rule, numbers, first, joined, fed, dict(zip(keys, states, strict=True)))
+            before = dict(zip(keys, states, strict=True))
+            new, kept = update(Step(group.rule, numbers, first, joined, fed, before, TRACED))
             moved.update(apart(new))
             for key, values in kept.items():
                 after.setdefault(key, {}).update(apart(values))
         return moved, after
 
 
-def of(recording: Recording) -> Rule | None:
-    """The recorded optimizer's rule; ``None`` where it is not written down here."""
+def of(recording: Recording) -> TorchOptimizer | None:
+    """Return the recorded optimizer; ``None`` where the order of its roundings is not written down."""
     kind = recording.optimizer.type.rpartition(".")[2]
-    if kind not in _RULES or not recording.optimizer.type.startswith("torch.optim."):
+    if kind not in _EXACT_ORDER_KINDS or not recording.optimizer.type.startswith("torch.optim."):
+        _logger.debug("No rule of PyTorch's rounding for %s: its step is bounded by the port's.", kind)
         return None
-    members: dict[Any, list[str]] = {}
+    members: dict[tuple[str, bytes], list[str]] = {}
     for name in recording.rules:
         key = (repr(sorted(recording.rules[name].items())), recording.learning_rates[name].tobytes())
         members.setdefault(key, []).append(name)
     groups = []
     for names in members.values():
-        rule = recording.rules[names[0]]
-        values, errors = _constants(kind, rule, np.asarray(recording.learning_rates[names[0]], np.float64))
-        groups.append(Group(tuple(names), rule, values, errors))
-    return Rule(kind, tuple(groups), recording.clipping)
-
-
-def _clipped(clipping: _clipping.Clipping, gradients: Mapping[str, Any]) -> dict[str, Any]:
-    """PyTorch's clipping on arrays of JAX, operation by operation as PyTorch rounds it."""
-    if "clip_value" in clipping:
-        limit = clipping["clip_value"]
-        return {name: jnp.clip(gradient, -limit, limit) for name, gradient in gradients.items()}
-    if not clipping:
-        return dict(gradients)
-    sizes = jnp.stack([_norm(jnp.ravel(g), clipping["norm_type"]) for g in gradients.values()])
-    share = jnp.minimum(clipping["max_norm"] / (_norm(sizes, clipping["norm_type"]) + _clipping.EPSILON), 1.0)
-    return {name: gradient * share for name, gradient in gradients.items()}
-
-
-def _norm(values: Any, kind: float) -> Any:
-    if np.isinf(kind):
-        return jnp.abs(values).max()
-    if kind == 2:
-        return jnp.sqrt((values * values).sum())
-    return (jnp.abs(values) ** kind).sum() ** (1 / kind)
-
-
-def _keys(kind: str, rule: Mapping[str, Any]) -> tuple[str, ...]:
-    if kind == "SGD":
-        return ("momentum_buffer",) if rule.get("momentum") else ()
-    if kind == "RMSprop":
-        more = (("grad_avg", rule.get("centered")), ("momentum_buffer", rule.get("momentum")))
-        return ("square_avg", *(key for key, wanted in more if wanted))
-    if kind == "Adagrad":
-        return ("sum",)
-    return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if rule.get("amsgrad") else ()))
-
-
-def _constants(kind: str, rule: Mapping[str, Any], rates: Array) -> tuple[Numbers, Numbers]:
-    values: Numbers = {"rate": rates}
-    errors: Numbers = {"rate": np.zeros_like(rates)}
-
-    def told(name: str, value: Array, error: Array) -> None:
-        values[name], errors[name] = value, error + _UNITS * _UNIT * np.abs(value)
-
-    if _decoupled(kind, rule):
-        told("kept", 1 - rates * float(rule["weight_decay"]), _UNIT * (1 + np.abs(rates)))
-    if kind in ("Adam", "AdamW"):
-        beta1, beta2 = map(float, rule["betas"])
-        number = np.arange(1, len(rates) + 1)
+        rates = np.asarray(recording.learning_rates[names[0]], np.float64)
+        rule = of_torch(kind, recording.rules[names[0]], rates)
         with np.errstate(divide="ignore", invalid="ignore"):
-            power1, power2 = beta1**number, beta2**number
-            # A power near one leaves little of one, and all of its error.
-            share1, share2 = 1 - power1, np.sqrt(1 - power2)
-            told("size", rates / share1, np.abs(rates / share1) * _UNITS * _UNIT * (1 + power1) / share1)
-            told("root", share2, _UNITS * _UNIT * (1 + power2) / share2)
-    if kind == "Adagrad":
-        told("size", rates / (1 + np.arange(len(rates)) * float(rule.get("lr_decay", 0.0))), np.zeros_like(rates))
-    return values, errors
-
-
-def _decoupled(kind: str, rule: Mapping[str, Any]) -> bool:
-    return bool(rule.get("weight_decay")) and (kind == "AdamW" or bool(rule.get("decoupled_weight_decay")))
-
-
-def _taken(kind: str, rule: Mapping[str, Any], weights: Any, gradients: Any) -> Any:
-    gradients = -gradients if rule.get("maximize") else gradients
-    decay = 0.0 if _decoupled(kind, rule) else rule.get("weight_decay", 0.0)
-    return gradients + decay * weights if decay else gradients
-
-
-def _sgd(rule: Any, numbers: Any, first: Any, weights: Any, gradients: Any, state: Any) -> Any:
-    gradients = _taken("SGD", rule, weights, gradients)
-    momentum = rule.get("momentum", 0.0)
-    if not momentum:
-        return weights - numbers["rate"] * gradients, {}
-    damped = (1 - rule.get("dampening", 0.0)) * gradients
-    buffer = jnp.where(first, gradients, momentum * state["momentum_buffer"] + damped)
-    ahead = gradients + momentum * buffer if rule.get("nesterov") else buffer
-    return weights - numbers["rate"] * ahead, {"momentum_buffer": buffer}
-
-
-def _towards(value: Any, end: Any, weight: float) -> Any:
-    """``torch.lerp``, whose form depends on the weight."""
-    return value + weight * (end - value) if weight < 0.5 else end - (end - value) * (1 - weight)
-
-
-def _adam_of(kind: str) -> Callable[..., Any]:
-    def update(rule: Any, numbers: Any, first: Any, weights: Any, gradients: Any, state: Any) -> Any:
-        beta1, beta2 = map(float, rule["betas"])
-        taken = _taken(kind, rule, weights, gradients)
-        if _decoupled(kind, rule):
-            weights = weights * numbers["kept"]
-        after = {
-            "exp_avg": _towards(state["exp_avg"], taken, 1 - beta1),
-            "exp_avg_sq": beta2 * state["exp_avg_sq"] + (1 - beta2) * taken * taken,
+            constants = step_constants(rule, rates, np.arange(len(rates)), python_power)
+        values = {name: np.broadcast_to(number.value, rates.shape) for name, number in constants.items()}
+        errors = {
+            name: np.broadcast_to(_COMPARED_COMPUTATIONS * UNIT_ROUNDOFF * number.error, rates.shape)
+            for name, number in constants.items()
         }
-        squares = after["exp_avg_sq"]
-        if rule.get("amsgrad"):
-            squares = after["max_exp_avg_sq"] = jnp.maximum(state["max_exp_avg_sq"], squares)
-        below = jnp.sqrt(squares) / numbers["root"] + rule["eps"]
-        return weights - numbers["size"] * (after["exp_avg"] / below), after
-
-    return update
-
-
-def _rmsprop(rule: Any, numbers: Any, first: Any, weights: Any, gradients: Any, state: Any) -> Any:
-    alpha, momentum = rule["alpha"], rule.get("momentum", 0.0)
-    taken = _taken("RMSprop", rule, weights, gradients)
-    after = {"square_avg": alpha * state["square_avg"] + (1 - alpha) * taken * taken}
-    squares = after["square_avg"]
-    if rule.get("centered"):
-        mean = after["grad_avg"] = _towards(state["grad_avg"], taken, 1 - alpha)
-        squares = squares - mean * mean
-    scaled = taken / (jnp.sqrt(squares) + rule["eps"])
-    if momentum:
-        scaled = after["momentum_buffer"] = momentum * state["momentum_buffer"] + scaled
-    return weights - numbers["rate"] * scaled, after
-
-
-def _adagrad(rule: Any, numbers: Any, first: Any, weights: Any, gradients: Any, state: Any) -> Any:
-    taken = _taken("Adagrad", rule, weights, gradients)
-    total = state["sum"] + taken * taken
-    return weights - numbers["size"] * (taken / (jnp.sqrt(total) + rule["eps"])), {"sum": total}
-
-
-_RULES: dict[str, Callable[..., Any]] = {
-    "SGD": _sgd,
-    "Adam": _adam_of("Adam"),
-    "AdamW": _adam_of("AdamW"),
-    "RMSprop": _rmsprop,
-    "Adagrad": _adagrad,
-}
+        groups.append(Group(tuple(names), rule, values, errors))
+    return TorchOptimizer(tuple(groups), recording.clipping)

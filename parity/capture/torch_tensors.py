@@ -16,6 +16,14 @@ from parity.recording.recording import Array, Tree
 from parity.recording.trees import Path, found, paths
 
 _NOTHING = object()
+# The dtypes of PyTorch's that NumPy has too.
+_IN_NUMPY = frozenset(
+    (
+        *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+        *(torch.int8, torch.int16, torch.int32, torch.int64),
+        *(torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +56,13 @@ def to_array(tensor: torch.Tensor) -> Array:
             f"there is a tensor of layout {tensor.layout}, and a recording keeps dense ones. Make it dense: "
             "with to_dense(), and with sparse=False for the gradients of an Embedding"
         )
-    try:
-        with torch._C.DisableTorchFunction():  # it is parity that reads, not the program
-            return np.array(tensor.detach().cpu().resolve_conj().resolve_neg().numpy())
-    except TypeError:
+    if tensor.dtype not in _IN_NUMPY:
         raise UnsupportedError(
             f"there is a tensor of {tensor.dtype}, which NumPy, and so a recording, has not. Train in float32 to have "
             "it judged: leave out torch.autocast, bfloat16() and the like"
-        ) from None
+        )
+    with torch._C.DisableTorchFunction():  # it is parity that reads, not the program
+        return np.array(tensor.detach().cpu().resolve_conj().resolve_neg().numpy())
 
 
 def taken(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tree, Arguments]:

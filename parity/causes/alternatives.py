@@ -7,8 +7,8 @@ import dataclasses
 from parity.judging.cause import Cause
 
 
-def either(causes: list[Cause]) -> list[Cause]:
-    """Causes that one recording cannot tell apart, each marked with the others."""
+def mark_alternatives(causes: list[Cause]) -> list[Cause]:
+    """Return causes that one recording cannot tell apart, each marked with the others."""
     by_name = {cause.name: cause for cause in reversed(causes)}
     if len(by_name) < 2:
         return list(by_name.values())
@@ -21,7 +21,7 @@ def either(causes: list[Cause]) -> list[Cause]:
 
 
 def within(agreement: float) -> str:
-    """How near two sides are, as the end of a sentence.
+    """Return how near two sides are, as the end of a sentence.
 
     >>> within(0.0), within(1.6e-16)
     ('exactly', 'within 2e-16')

@@ -6,7 +6,7 @@ import math
 
 
 def shortest(value: float, slack: float) -> float:
-    """The number of fewest digits within ``slack`` of ``value``."""
+    """Return the number of fewest digits within ``slack`` of ``value``."""
     if not math.isfinite(value) or value == 0:
         return value
     for digits in range(1, 17):
@@ -17,7 +17,7 @@ def shortest(value: float, slack: float) -> float:
 
 
 def digits(value: float, slack: float) -> str:
-    """``value`` with as many digits as ``slack`` leaves certain."""
+    """Return ``value`` with as many digits as ``slack`` leaves certain."""
     short = shortest(value, slack)
     if slack <= 0 or not math.isfinite(slack):
         return repr(short)

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
+from parity._types import Array, PyTree
 from parity.bounds.derive import Bounds
 from parity.judging.finding import STAGES, Finding
 from parity.porting.parameter_names import Names
 from parity.porting.port import Port
-from parity.recording.recording import Array, Batch, Recording, Trace
+from parity.recording.recording import Batch, Recording, Trace
 from parity.replay import batches
+from parity.replay.batches import Parts
 from parity.replay.replay import Replay
 from parity.replay.session import Session
 from parity.rounding import bound
 
+_logger = logging.getLogger(__name__)
 # Steps that a hypothesis about one step is tested on.
-_PROBED = 3
+_MOST_PROBED_STEPS = 3
 # How near, relative to the largest element, two sides are for it to be worth while to derive a bound of their own.
-_NEAR = 1e-9
+_NEAR_RELATIVE_GAP = 1e-9
+
+# How far rounding can move predictions, loss and gradients.
+Limits = tuple[Array, float, dict[str, Array]]
+# ``(weights, buffers, batch)``, by PyTorch's names, to predictions, loss and gradients.
+Compute = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, jax.Array, dict[str, jax.Array]]]
+# The shapes of a batch's arrays, and the rows of its backward passes.
+Shapes = tuple[tuple[tuple[int, ...], ...], Parts]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,11 +47,11 @@ class Probe:
     predictions: list[Array]
     loss: float
     gradients: dict[str, Array]
-    limits: Callable[[], tuple[Array, float, dict[str, Array]]] | None = None
+    limits: Callable[[], Limits] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Case:
+class Evidence:
     """A divergence to be explained.
 
     Attributes:
@@ -57,58 +67,59 @@ class Case:
     rows: tuple[int, ...]
 
     @classmethod
-    def of(cls, session: Session, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> Case:
-        """The case, with the steps to look at: where it first parts, the first, and others with other batches."""
+    def of(cls, session: Session, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> Evidence:
+        """Gather the evidence: the steps are where the sides first part, the first, and others with other batches."""
         recording = session.recording
         kept = recording.kept
         starts = sorted(f.step or 0 for f in findings if f.step is not None and not f.same_program)
         first = [min(int(np.searchsorted(kept, step)), len(kept) - 1) for step in starts[:1]]
-        seen: set[Any] = set()
+        seen: set[Shapes] = set()
         rows: list[int] = []
         shapes = [_shapes(batch) for batch in recording.batches]
         for row in [*first, *range(len(kept))]:
             shape = shapes[recording.batch_of_step[int(kept[row])]]
-            if shape not in seen and len(rows) < _PROBED:
+            if shape not in seen and len(rows) < _MOST_PROBED_STEPS:
                 seen.add(shape)
                 rows.append(row)
         more = [row for row in (0, 1, len(kept) - 1) if row < len(kept) and row not in rows]
-        rows = (rows + more)[:_PROBED]
+        rows = (rows + more)[:_MOST_PROBED_STEPS]
         return cls(session, replay, bounds, findings, tuple(dict.fromkeys(rows)))
 
     @property
     def recording(self) -> Recording:
-        """The recording."""
+        """Return the recording."""
         return self.session.recording
 
     @property
     def port(self) -> Port:
-        """The port, with nothing but arrays in its trees."""
+        """Return the port, with nothing but arrays in its trees."""
         return self.session.port
 
     @property
     def names(self) -> Names:
-        """How PyTorch's names map onto the port's leaves."""
+        """Return how PyTorch's names map onto the port's leaves."""
         return self.session.names
 
     @property
     def judged(self) -> Array:
-        """Which kept steps' optimizer was replayed."""
+        """Return which kept steps' optimizer was replayed."""
         return self.replay.judged if len(self.replay.judged) else np.ones(len(self.recording.kept), bool)
 
     def failing(self, *stages: str) -> Finding | None:
-        """The first finding of these stages where the two float64 sides differ, by step and then by stage."""
+        """Return the first finding of these stages where the two float64 sides differ, by step and then by stage."""
         bad = [f for f in self.findings if f.stage in stages and not f.holds and not f.same_program]
         return min(bad, key=lambda f: (f.step or 0, STAGES.index(f.stage)), default=None)
 
     def probe(self, port: Port | None = None, names: Names | None = None) -> list[Probe] | None:
-        """The port's steps at :attr:`rows`; ``None`` where it does not run that way."""
+        """Return the port's steps at :attr:`rows`; ``None`` where it does not run that way."""
         try:
             return run(Session(port or self.port, self.recording, names or self.names), self.rows)
         except Exception:  # A hypothesis that does not fit the port raises whatever JAX raises of it.
+            _logger.debug("The port does not run with this hypothesis.", exc_info=True)
             return None
 
     def agreement(self, probes: Sequence[Probe] | None, *, factor: float = 1.0) -> float | None:
-        """How near the probes come to PyTorch's float64 values, relative; ``None`` where rounding does not explain it.
+        """Return how near the probes come to PyTorch's float64 values, relative; ``None`` if further than rounding.
 
         Args:
             probes: of a port that was changed.
@@ -127,7 +138,7 @@ class Case:
             worst = max(worst, gap)
         return worst
 
-    def _of_row(self, row: int, probe: Probe, limits: Any, factor: float) -> float | None:
+    def _of_row(self, row: int, probe: Probe, limits: Limits | None, factor: float) -> float | None:
         worst = 0.0
         for value, exact, limit in self._pairs(row, probe, limits):
             gap = _gap(value, exact, limit * max(1.0, abs(factor)))
@@ -137,31 +148,34 @@ class Case:
         return worst
 
     def _is_near(self, row: int, probe: Probe) -> bool:
-        """Whether it is worth while to derive bounds: all is far nearer than a fault leaves it."""
+        """Return whether it is worth while to derive bounds: all is far nearer than a fault leaves it."""
         # What is zero to rounding, such as the gradient of a bias before a BatchNorm, has no size to be near to.
         pairs = self._pairs(row, probe, None)
-        return all(_gap(value, exact, limit + _NEAR * _size(exact)) is not None for value, exact, limit in pairs)
+        return all(
+            _gap(value, exact, limit + _NEAR_RELATIVE_GAP * _size(exact)) is not None for value, exact, limit in pairs
+        )
 
-    def _pairs(self, row: int, probe: Probe, limits: Any) -> Iterable[tuple[Any, Any, Any]]:
+    def _pairs(self, row: int, probe: Probe, limits: Limits | None) -> Iterable[tuple[Array, Array, Array]]:
         exact, judged = self.recording.arbiter_locked, self.bounds.locked64
         flat = [joined(tree) for tree in (probe.predictions, exact.predictions[row], judged.predictions[row])]
         yield flat[0], flat[1], 2 * (flat[2] if limits is None else limits[0])
         limit = 2 * (loss_of(judged, self.recording, row) if limits is None else limits[1])
-        yield np.float64(probe.loss), np.float64(loss_of(exact, self.recording, row)), np.float64(limit)
+        numbers = (probe.loss, loss_of(exact, self.recording, row), limit)
+        yield np.asarray(numbers[0]), np.asarray(numbers[1]), np.asarray(numbers[2])
         for name in exact.gradients:
             if name in probe.gradients and name not in self.recording.frozen:
                 limits_of = judged.gradients[name][row] if limits is None else limits[2][name]
-                limit = 2 * np.asarray(limits_of, np.float64)
-                yield probe.gradients[name], np.asarray(exact.gradients[name][row], np.float64), limit
+                most = 2 * np.asarray(limits_of, np.float64)
+                yield probe.gradients[name], np.asarray(exact.gradients[name][row], np.float64), most
 
 
-def joined(tree: Any) -> Array:
-    """All floating numbers of a tree in one row, float64."""
+def joined(tree: PyTree) -> Array:
+    """Return all floating numbers of a tree in one row, float64."""
     leaves = [np.asarray(leaf, np.float64).reshape(-1) for leaf in jax.tree.leaves(tree)]
     return np.concatenate(leaves) if leaves else np.zeros(0)
 
 
-def _size(exact: Any) -> float:
+def _size(exact: Array) -> float:
     return float(np.abs(exact).max(initial=0.0)) or 1.0
 
 
@@ -177,19 +191,19 @@ def _gap(value: Array, exact: Array, bound: Array) -> float | None:
     return float(gap.max(initial=0.0) / np.abs(exact).max(initial=0.0))
 
 
-def _shapes(batch: Batch) -> Any:
+def _shapes(batch: Batch) -> Shapes:
     return tuple(np.shape(leaf) for leaf in jax.tree.leaves((batch.inputs, batch.targets))), batch.parts
 
 
 def loss_of(trace: Trace, recording: Recording, row: int) -> float:
-    """A kept step's loss in a trace that has those of all steps, or of the kept ones."""
+    """Return a kept step's loss in a trace that has those of all steps, or of the kept ones."""
     return float(trace.losses[row if len(trace.losses) == len(recording.kept) else int(recording.kept[row])])
 
 
-def objective(session: Session, parts: Any) -> Callable[..., Any]:
-    """``(weights, buffers, batch)``, by PyTorch's names, to predictions, loss and gradients."""
+def objective(session: Session, parts: Parts) -> Compute:
+    """Return the function from weights, buffers and a batch to predictions, loss and gradients."""
 
-    def compute(weights: Any, buffers: Any, batch: Any) -> tuple[Any, Any, Any]:
+    def compute(weights: PyTree, buffers: PyTree, batch: PyTree) -> tuple[PyTree, jax.Array, dict[str, jax.Array]]:
         state, names = session.model_state(buffers, weights), session.names
         made = session.step.forward_backward(names.to_port(weights), state, batch, parts)
         return made.predictions, made.loss, names.from_port(made.gradients)
@@ -200,12 +214,12 @@ def objective(session: Session, parts: Any) -> Callable[..., Any]:
 def run(
     session: Session,
     rows: Sequence[int],
-    wrap: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda compute: compute,
+    wrap: Callable[[Compute], Compute] = lambda compute: compute,
 ) -> list[Probe]:
-    """Single steps of a port, in float64 and on the CPU; ``wrap`` may change the whole computation of a step."""
+    """Run single steps of a port, in float64 and on the CPU; ``wrap`` may change the whole computation of a step."""
     wide, recording, probes = np.dtype(np.float64), session.recording, []
     before, buffers = recording.weights_before(), recording.buffers_before()
-    compiled: dict[Any, Any] = {}
+    compiled: dict[Parts, Compute] = {}
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
         for row in rows:
             batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
@@ -222,7 +236,7 @@ def run(
     return probes
 
 
-def _limits(compute: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Array, float, dict[str, Array]]:
+def _limits(compute: Compute, arguments: tuple[PyTree, ...]) -> Limits:
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True):
         _, (made, value, gradients) = bound(compute, precision="float64", narrow=False)(*arguments)
         return joined(made), float(value), {name: np.asarray(leaf) for name, leaf in gradients.items()}

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from parity.bounds.derive import Bounds
-from parity.causes.batch_order import feeds
-from parity.causes.evidence import Case
-from parity.causes.initial_weights import initials
-from parity.causes.loss import losses
-from parity.causes.model.cancellation import cancellations
-from parity.causes.model.explain import models
-from parity.causes.model.product_precision import precisions
-from parity.causes.non_finite import infinities
-from parity.causes.optimizer.explain import optimizers
-from parity.causes.running_statistics import buffers
+from parity.causes.batch_order import explain_batch_order
+from parity.causes.evidence import Evidence
+from parity.causes.initial_weights import explain_initial_weights
+from parity.causes.loss import explain_loss
+from parity.causes.model.cancellation import explain_cancellation
+from parity.causes.model.explain import explain_model
+from parity.causes.model.product_precision import explain_product_precision
+from parity.causes.non_finite import explain_non_finite
+from parity.causes.optimizer.explain import explain_optimizer
+from parity.causes.running_statistics import explain_running_statistics
 from parity.judging.cause import Cause
 from parity.judging.finding import Finding
 from parity.replay.replay import Replay
 from parity.replay.session import Session
 
-_Hypothesis = Callable[[Case], list[Cause]]
+_logger = logging.getLogger(__name__)
+_Hypothesis = Callable[[Evidence], list[Cause]]
 # Groups of hypotheses about the same thing: the first that is confirmed stands for its group.
 _GROUPS: tuple[tuple[_Hypothesis, ...], ...] = (
-    (initials,),
-    (feeds,),
-    (infinities, losses, models),
-    (cancellations,),
-    (buffers,),
-    (optimizers,),
-    (precisions,),
+    (explain_initial_weights,),
+    (explain_batch_order,),
+    (explain_non_finite, explain_loss, explain_model),
+    (explain_cancellation,),
+    (explain_running_statistics,),
+    (explain_optimizer,),
+    (explain_product_precision,),
 )
 
 
 def find(session: Session, replay: Replay, bounds: Bounds, findings: Sequence[Finding]) -> tuple[Cause, ...]:
-    """The causes of a divergence that replaying with them confirms, the earliest first.
+    """Return the causes of a divergence that replaying with them confirms, the earliest first.
 
     Args:
         session, replay, bounds, findings: what was judged.
@@ -43,11 +45,12 @@ def find(session: Session, replay: Replay, bounds: Bounds, findings: Sequence[Fi
         No more than what is confirmed; none where everything holds and no product looks coarse. Causes that this
         recording cannot tell apart are marked as alternatives of one another.
     """
-    case = Case.of(session, replay, bounds, findings)
+    evidence = Evidence.of(session, replay, bounds, findings)
     causes: list[Cause] = []
     for group in _GROUPS:
         for hypothesis in group:
-            found = hypothesis(case)
+            found = hypothesis(evidence)
+            _logger.debug("%s: %s.", hypothesis.__name__, ", ".join(cause.name for cause in found) or "nothing")
             causes += [cause for cause in found if cause.name not in {known.name for known in causes}]
             if found:
                 break

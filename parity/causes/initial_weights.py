@@ -7,21 +7,18 @@ import itertools
 import numpy as np
 
 from parity.causes.alternatives import within
-from parity.causes.evidence import Case
+from parity.causes.evidence import Evidence
 from parity.judging.cause import Cause
 from parity.recording.recording import Array
 
-_LOCKED = ("forward", "loss", "gradient", "model state", "optimizer state", "update")
+_LOCKED_STAGES = ("forward", "loss", "gradient", "model state", "optimizer state", "update")
 
 
-def initials(case: Case) -> list[Cause]:
-    """Initial weights that differ: one cause for all of them, or a transposed one by itself."""
-    failing = [finding for finding in case.findings if finding.stage == "initial weights" and not finding.holds]
-    pairs = {
-        finding.tensor: (np.asarray(case.replay.initial[finding.tensor]), case.recording.initial[finding.tensor])
-        for finding in failing
-        if finding.tensor in case.replay.initial
-    }
+def explain_initial_weights(evidence: Evidence) -> list[Cause]:
+    """Explain initial weights that differ: one cause for all of them, or a transposed one by itself."""
+    ours, theirs = evidence.replay.initial, evidence.recording.initial
+    failing = [found.tensor for found in evidence.findings if found.stage == "initial weights" and not found.holds]
+    pairs = {name: (np.asarray(ours[name]), theirs[name]) for name in failing if name in ours}
     if not pairs:
         return []
     turned = {name: axes for name, pair in pairs.items() if (axes := _turn(*pair)) is not None}
@@ -29,7 +26,7 @@ def initials(case: Case) -> list[Cause]:
     pairs = {name: pair for name, pair in pairs.items() if name not in turned}
     if not pairs:
         return causes
-    locked = [finding for finding in case.findings if finding.stage in _LOCKED]
+    locked = [finding for finding in evidence.findings if finding.stage in _LOCKED_STAGES]
     agreement = max((finding.float64_difference or 0.0 for finding in locked), default=0.0)
     told = "; ".join(_told(name, port, torch) for name, (port, torch) in list(pairs.items())[:3])
     sentence = f"the port starts from other weights: {told}"
@@ -40,7 +37,7 @@ def initials(case: Case) -> list[Cause]:
 
 
 def _turn(port: Array, torch: Array) -> tuple[int, ...] | None:
-    """The order of axes in which PyTorch's values are the port's, to the last bit; ``None`` where there is none."""
+    """Return the order of axes in which PyTorch's values are the port's to the last bit, if there is one."""
     for axes in itertools.permutations(range(torch.ndim)):
         same = list(axes) == list(range(torch.ndim))
         if not same and np.array_equal(port.astype(torch.dtype), torch.transpose(axes)):
@@ -61,7 +58,7 @@ def _turned(turned: dict[str, tuple[int, ...]]) -> Cause:
 
 
 def _told(name: str, port: Array, torch: Array) -> str:
-    """Whose default they look like, where they do."""
+    """Say whose default the weights look like, where they do."""
     values, own = np.asarray(port, np.float64).reshape(-1), np.asarray(torch, np.float64).reshape(-1)
     if not np.isfinite(values).all():
         return f"{name} is not finite"

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity.causes.alternatives import either, within
+from parity._types import PyTree
+from parity.causes.alternatives import mark_alternatives, within
 from parity.causes.decimals import shortest
-from parity.causes.evidence import Case, Probe, loss_of
+from parity.causes.evidence import Evidence, Probe, loss_of
 from parity.causes.loss_as_recorded import Factor, constant, first, told_by_the_loss
 from parity.causes.loss_size import Law, laws
 from parity.judging.cause import Cause
+from parity.judging.finding import Finding
+from parity.porting.port import Port
 from parity.recording.recording import MSE
 
-_AXES = (
+_AXES_FIX = (
     "take the mean over the axes that PyTorch takes it over: over all elements for MSELoss, over the rows for "
     "CrossEntropyLoss"
 )
@@ -45,25 +47,25 @@ class _Scaling:
     kind: str | None = None
 
 
-def _rows(predictions: Any, targets: Any) -> int:
+def _rows(predictions: PyTree, targets: PyTree) -> int:
     shape = np.shape(first(predictions))
     return int(shape[0]) if shape else 1
 
 
-def _terms(predictions: Any, targets: Any) -> int:
-    """How many numbers a loss averages: one an element of its target."""
+def _terms(predictions: PyTree, targets: PyTree) -> int:
+    """Return how many numbers a loss averages: one an element of its target."""
     return int(np.size(first(targets))) if jax.tree.leaves(targets) else int(np.size(first(predictions)))
 
 
-def _elements(predictions: Any, targets: Any) -> int:
+def _elements(predictions: PyTree, targets: PyTree) -> int:
     return int(np.size(first(predictions)))
 
 
-def _width(predictions: Any, targets: Any) -> int:
+def _width(predictions: PyTree, targets: PyTree) -> int:
     return _elements(predictions, targets) // max(1, _rows(predictions, targets))
 
 
-def _last(predictions: Any, targets: Any) -> int:
+def _last(predictions: PyTree, targets: PyTree) -> int:
     shape = np.shape(first(predictions))
     return int(shape[-1]) if shape else 1
 
@@ -97,7 +99,7 @@ def _scalings() -> Iterator[_Scaling]:
             lambda p, t, size=size: 1 / size(p, t),  # type: ignore[misc]
             f"divided by the number of {of.removeprefix('the ')}",
             f"PyTorch takes a mean over {of} too, and the loss here a sum",
-            _AXES,
+            _AXES_FIX,
             law="sum",
             axis=axis,
             reduction="mean",
@@ -107,68 +109,67 @@ def _scalings() -> Iterator[_Scaling]:
             lambda p, t, size=size: float(size(p, t)),  # type: ignore[misc]
             f"multiplied by the number of {of.removeprefix('the ')}",
             f"the loss here takes a mean over {of} where PyTorch takes none",
-            _AXES,
+            _AXES_FIX,
             law="mean",
             axis=axis,
             reduction="sum",
         )
 
 
-def losses(case: Case) -> list[Cause]:
-    """What explains a loss that differs where the predictions agree, or a gradient where the loss agrees too."""
-    at = case.failing("forward", "loss", "gradient")
+def explain_loss(evidence: Evidence) -> list[Cause]:
+    """Return what explains a loss that differs where the predictions agree, or a gradient where the loss agrees too."""
+    at = evidence.failing("forward", "loss", "gradient")
     if at is None or at.stage == "forward":
         return []
-    if at.stage == "gradient":
-        return _gradient_factor(case)
-    return _recorded_factors(case) or _factors(case) or _broadcast(case) or _any_factor(case)
+    groups = (_recorded_factors, _factors, _broadcast, _any_factor)
+    for group in (_gradient_factor,) if at.stage == "gradient" else groups:
+        if found := group(evidence, at):
+            return found
+    return []
 
 
-def _scaled(case: Case, factor: Factor) -> Any:
-    def loss(predictions: Any, targets: Any) -> Any:
-        return factor(predictions, targets) * case.port.loss(predictions, targets)
+def _scaled(evidence: Evidence, factor: Factor) -> Port:
+    def loss(predictions: PyTree, targets: PyTree) -> jax.Array:
+        return factor(predictions, targets) * evidence.port.loss(predictions, targets)
 
-    return dataclasses.replace(case.port, loss=loss)
+    return dataclasses.replace(evidence.port, loss=loss)
 
 
-def _at(case: Case, name: str, sentence: str, fix: str, agreement: float) -> Cause:
-    at = case.failing("forward", "loss", "gradient")
-    if at is None:
-        raise AssertionError("a cause is looked for where something differs")
+def _cause(at: Finding, name: str, sentence: str, fix: str, agreement: float) -> Cause:
     return Cause(name, sentence, fix, at.stage, at.tensor, at.step or 0, agreement)
 
 
-def _factors(case: Case) -> list[Cause]:
-    probes = case.probe()
+def _factors(evidence: Evidence, at: Finding) -> list[Cause]:
+    probes = evidence.probe()
     if probes is None:
         return []
-    scalings = [one for one in _scalings() if _may_be(case, one)]
+    scalings = [one for one in _scalings() if _may_be(evidence, one)]
     halves = [one for one in scalings if one.name == "half loss"]
     pairs: list[tuple[_Scaling, ...]] = [(one,) for one in scalings]
     # ½ comes with a sum or a mean often enough: optax.l2_loss(...).sum().
     pairs += [(half, other) for half in halves for other in scalings if other is not half]
     whole = [one for one in scalings if one.name in ("sum for mean", "mean for sum")]
-    plain = [_factor_values(case, (one,)) for one in whole] if _is_one_a_row(case) else []
+    plain = [_factor_values(evidence, (one,)) for one in whole] if _is_one_a_row(evidence) else []
     for length in (1, 2):
         found: list[list[Cause]] = []
         for group in (pair for pair in pairs if len(pair) == length):
-            ratios = _factor_values(case, group)
+            ratios = _factor_values(evidence, group)
             # A mean over the rows is the mean where there is one number a row.
             if group[-1].name == "mean over another axis" and any(ratios == known for known in plain):
                 continue
-            if not _plausible(case, probes, ratios) or any(abs(ratio - 1) < 1e-12 for ratio in ratios[:1]):
+            if not _plausible(evidence, probes, ratios) or any(abs(ratio - 1) < 1e-12 for ratio in ratios[:1]):
                 continue
 
-            def factor(p: Any, t: Any, group: Any = group) -> float:
-                return math.prod(part.factor(p, t) for part in group)
+            def factor(p: PyTree, t: PyTree, group: tuple[_Scaling, ...] = group) -> float:
+                return math.prod(float(part.factor(p, t)) for part in group)
 
-            agreement = case.agreement(case.probe(_scaled(case, factor)), factor=max(map(abs, ratios)))
+            agreement = evidence.agreement(evidence.probe(_scaled(evidence, factor)), factor=max(map(abs, ratios)))
             if agreement is not None:
                 times = " and ".join(part.times for part in group)
                 found.append(
                     [
-                        _at(
-                            case,
+                        _cause(
+                            at,
                             part.name,
                             f"with the loss {times} the two agree {within(agreement)}: {part.what}",
                             part.fix,
@@ -178,15 +179,15 @@ def _factors(case: Case) -> list[Cause]:
                     ]
                 )
                 if length == 1:
-                    found.append(_mean_of_passes(case, ratios[0], agreement))
+                    found.append(_mean_of_passes(evidence, at, ratios[0], agreement))
         if found:
-            return either([one for causes in found for one in causes]) if length == 1 else found[0]
+            return mark_alternatives([one for causes in found for one in causes]) if length == 1 else found[0]
     return []
 
 
-def _may_be(case: Case, scaling: _Scaling) -> bool:
-    """Whether what is recorded of PyTorch's loss, and what the port's makes of parts of a batch, speak for it."""
-    loss = case.recording.loss
+def _may_be(evidence: Evidence, scaling: _Scaling) -> bool:
+    """Return whether PyTorch's recorded loss, and what the port's makes of parts of a batch, speak for it."""
+    loss = evidence.recording.loss
     reduction = loss.settings.get("reduction")
     if scaling.kind is not None and (loss.type != scaling.kind or "scale" in loss.settings):
         return False
@@ -194,96 +195,96 @@ def _may_be(case: Case, scaling: _Scaling) -> bool:
         return True
     if "scale" in loss.settings:
         return False
-    found = laws(case, scaling.axis)
+    found = laws(evidence, scaling.axis)
     if found is None and scaling.axis != 0:
         # Classes cannot be cut: a loss over them takes labels, which have no such axis, and its mean is over the rows.
-        return bool(laws(case, 0))
+        return bool(laws(evidence, 0))
     unlike = reduction and scaling.reduction and reduction != scaling.reduction
     return not unlike and found is not None and scaling.law in found
 
 
-def _is_one_a_row(case: Case) -> bool:
-    place = case.recording.batch_of_step[int(case.recording.kept[case.rows[0]])]
-    targets = case.recording.batches[place].targets
+def _is_one_a_row(evidence: Evidence) -> bool:
+    place = evidence.recording.batch_of_step[int(evidence.recording.kept[evidence.rows[0]])]
+    targets = evidence.recording.batches[place].targets
     return _terms(None, targets) == _rows(targets, None)
 
 
-def _factor_values(case: Case, group: tuple[_Scaling, ...]) -> list[float]:
-    pairs = [_predictions_and_targets(case, row) for row in case.rows]
-    return [math.prod(part.factor(*pair) for part in group) for pair in pairs]
+def _factor_values(evidence: Evidence, group: tuple[_Scaling, ...]) -> list[float]:
+    pairs = [_predictions_and_targets(evidence, row) for row in evidence.rows]
+    return [math.prod(float(part.factor(*pair)) for part in group) for pair in pairs]
 
 
-def _predictions_and_targets(case: Case, row: int) -> tuple[Any, Any]:
-    """Those of a step's first backward pass."""
-    batch = case.recording.batches[case.recording.batch_of_step[int(case.recording.kept[row])]]
-    predictions = case.recording.observed.predictions[row]
+def _predictions_and_targets(evidence: Evidence, row: int) -> tuple[PyTree, PyTree]:
+    """Return predictions and targets of a step's first backward pass."""
+    batch = evidence.recording.batches[evidence.recording.batch_of_step[int(evidence.recording.kept[row])]]
+    predictions = evidence.recording.observed.predictions[row]
     if len(batch.passes()) > 1:
         predictions = jax.tree.map(lambda leaf: leaf[: batch.parts[0]], predictions)
     return predictions, batch.passes()[0][1]
 
 
-def _plausible(case: Case, probes: list[Probe], ratios: list[float]) -> bool:
-    """Whether the losses' quotient is near enough to try: a replay costs more."""
-    for row, probe, ratio in zip(case.rows, probes, ratios, strict=True):
-        exact = loss_of(case.recording.arbiter_locked, case.recording, row)
+def _plausible(evidence: Evidence, probes: list[Probe], ratios: list[float]) -> bool:
+    """Return whether the losses' quotient is near enough to try: a replay costs more."""
+    for row, probe, ratio in zip(evidence.rows, probes, ratios, strict=True):
+        exact = loss_of(evidence.recording.arbiter_locked, evidence.recording, row)
         if not abs(probe.loss * ratio - exact) <= 1e-3 * max(abs(exact), abs(probe.loss * ratio)):
             return False
     return True
 
 
-def _recorded_factors(case: Case) -> list[Cause]:
-    """Factors that PyTorch's own loss tells of: targets left out, weights of classes, beta, a factor written out."""
-    probes = case.probe()
+def _recorded_factors(evidence: Evidence, at: Finding) -> list[Cause]:
+    """Try the factors that PyTorch's own loss tells of, such as targets left out and weights of classes."""
+    probes = evidence.probe()
     if probes is None:
         return []
-    for name, factor, what, fix in told_by_the_loss(case.recording):
-        ratios = [float(factor(*_predictions_and_targets(case, row))) for row in case.rows]
-        if not _plausible(case, probes, ratios) or all(abs(ratio - 1) < 1e-12 for ratio in ratios):
+    for name, factor, what, fix in told_by_the_loss(evidence.recording):
+        ratios = [float(factor(*_predictions_and_targets(evidence, row))) for row in evidence.rows]
+        if not _plausible(evidence, probes, ratios) or all(abs(ratio - 1) < 1e-12 for ratio in ratios):
             continue
-        agreement = case.agreement(case.probe(_scaled(case, factor)), factor=max(map(abs, ratios)))
+        agreement = evidence.agreement(evidence.probe(_scaled(evidence, factor)), factor=max(map(abs, ratios)))
         if agreement is not None:
-            return [_at(case, name, f"{what}; so scaled, the two agree {within(agreement)}", fix, agreement)]
+            return [_cause(at, name, f"{what}; so scaled, the two agree {within(agreement)}", fix, agreement)]
     return []
 
 
-def _any_factor(case: Case) -> list[Cause]:
-    """A factor that is none of the usual ones; it is said, since it may be one of the program's own."""
-    probes = case.probe()
+def _any_factor(evidence: Evidence, at: Finding) -> list[Cause]:
+    """Look for a factor that is none of the usual ones; it may be one of the program's own."""
+    probes = evidence.probe()
     if probes is None or not probes[0].loss:
         return []
-    exact = loss_of(case.recording.arbiter_locked, case.recording, case.rows[0])
+    exact = loss_of(evidence.recording.arbiter_locked, evidence.recording, evidence.rows[0])
     raw = exact / probes[0].loss
-    if not _plausible(case, probes, [raw] * len(probes)) or abs(raw - 1) < 1e-12:
+    if not _plausible(evidence, probes, [raw] * len(probes)) or abs(raw - 1) < 1e-12:
         return []
     for ratio in (shortest(raw, 1e-13 * abs(raw)), raw):
-        agreement = case.agreement(case.probe(_scaled(case, constant(ratio))), factor=ratio)
+        agreement = evidence.agreement(evidence.probe(_scaled(evidence, constant(ratio))), factor=ratio)
         if agreement is None:
             continue
         sentence = f"with the loss multiplied by {ratio:.12g} the two agree {within(agreement)}: it is scaled"
-        known = _mean_of_passes(case, ratio, agreement)
-        return known or [_at(case, "scaled loss", sentence, f"multiply the loss by {ratio:.12g}", agreement)]
+        known = _mean_of_passes(evidence, at, ratio, agreement)
+        return known or [_cause(at, "scaled loss", sentence, f"multiply the loss by {ratio:.12g}", agreement)]
     return []
 
 
-def _mean_of_passes(case: Case, ratio: float, agreement: float) -> list[Cause]:
-    """The cause, if the factor is the number of backward passes that each step adds up."""
-    if {len(batch.parts) for batch in case.recording.batches} != {ratio} or ratio == 1:
+def _mean_of_passes(evidence: Evidence, at: Finding, ratio: float, agreement: float) -> list[Cause]:
+    """Return the cause, if the factor is the number of backward passes that each step adds up."""
+    if {len(batch.parts) for batch in evidence.recording.batches} != {ratio} or ratio == 1:
         return []
     sentence = (
         f"with the loss multiplied by {ratio:g} the two agree {within(agreement)}: PyTorch adds up the gradients "
     )
     sentence += f"of {ratio:g} backward passes a step, and the port takes their mean"
-    return [_at(case, "scaled loss", sentence, f"multiply the loss by {ratio:g}", agreement)]
+    return [_cause(at, "scaled loss", sentence, f"multiply the loss by {ratio:g}", agreement)]
 
 
-def _gradient_factor(case: Case) -> list[Cause]:
-    """The loss has its right value, and a multiple of its gradient."""
-    probes = case.probe()
+def _gradient_factor(evidence: Evidence, at: Finding) -> list[Cause]:
+    """Look for a factor of the gradient alone, where the loss has its right value."""
+    probes = evidence.probe()
     if probes is None:
         return []
     made, exact = [], []
-    for row, probe in zip(case.rows, probes, strict=True):
-        for name, values in case.recording.arbiter_locked.gradients.items():
+    for row, probe in zip(evidence.rows, probes, strict=True):
+        for name, values in evidence.recording.arbiter_locked.gradients.items():
             made.append(probe.gradients[name].reshape(-1))
             exact.append(np.asarray(values[row], np.float64).reshape(-1))
     x, y = np.concatenate(made), np.concatenate(exact)
@@ -295,38 +296,38 @@ def _gradient_factor(case: Case) -> list[Cause]:
             dataclasses.replace(probe, gradients={name: ratio * values for name, values in probe.gradients.items()})
             for probe in probes
         ]
-        agreement = case.agreement(fixed, factor=ratio)
+        agreement = evidence.agreement(fixed, factor=ratio)
         # Nearer to 1 than float32 can tell, it is a constant that one side rounds, and no factor.
         if agreement is None or ratio == 0 or abs(ratio - 1) < float(np.finfo(np.float32).eps):
             continue
         sentence = f"with every gradient multiplied by {ratio:.12g} the two agree {within(agreement)}, and the loss "
         sentence += "does as it is: its value is right, and its gradient "
-        squares = ratio == 2 and case.recording.loss.type == MSE
+        squares = ratio == 2 and evidence.recording.loss.type == MSE
         sentence += "half of PyTorch's, as that of ½·MSE is" if squares else "scaled"
         name = "half loss" if squares else "scaled gradient"
-        return [_at(case, name, sentence, "differentiate the very loss that is reported", agreement)]
+        return [_cause(at, name, sentence, "differentiate the very loss that is reported", agreement)]
     return []
 
 
-def _broadcast(case: Case) -> list[Cause]:
-    """(n, 1) against (n,): the difference becomes n by n, on either side."""
+def _broadcast(evidence: Evidence, at: Finding) -> list[Cause]:
+    """Look for (n, 1) against (n,), whose difference becomes n by n, on either side."""
 
-    def flat(predictions: Any, targets: Any) -> Any:
-        return case.port.loss(jnp.reshape(predictions, -1), jnp.reshape(targets, -1))
+    def flat(predictions: PyTree, targets: PyTree) -> jax.Array:
+        return evidence.port.loss(jnp.reshape(predictions, -1), jnp.reshape(targets, -1))
 
-    def flattened(predictions: Any, targets: Any) -> Any:
-        return case.port.loss(jnp.reshape(predictions, -1), targets)
+    def flattened(predictions: PyTree, targets: PyTree) -> jax.Array:
+        return evidence.port.loss(jnp.reshape(predictions, -1), targets)
 
-    def shaped(predictions: Any, targets: Any) -> Any:
-        return case.port.loss(jnp.reshape(predictions, jnp.shape(targets)), targets)
+    def shaped(predictions: PyTree, targets: PyTree) -> jax.Array:
+        return evidence.port.loss(jnp.reshape(predictions, jnp.shape(targets)), targets)
 
-    def squared(predictions: Any, targets: Any) -> Any:
+    def squared(predictions: PyTree, targets: PyTree) -> jax.Array:
         square = (predictions.size, targets.size)
         across = jnp.broadcast_to(jnp.reshape(predictions, (-1, 1)), square)
-        return case.port.loss(across, jnp.broadcast_to(jnp.reshape(targets, (1, -1)), square))
+        return evidence.port.loss(across, jnp.broadcast_to(jnp.reshape(targets, (1, -1)), square))
 
     for loss, where in ((shaped, "here"), (flattened, "here"), (flat, "here"), (squared, "in PyTorch")):
-        agreement = case.agreement(case.probe(dataclasses.replace(case.port, loss=loss)))
+        agreement = evidence.agreement(evidence.probe(dataclasses.replace(evidence.port, loss=loss)))
         if agreement is None:
             continue
         if where == "here":
@@ -337,5 +338,5 @@ def _broadcast(case: Case) -> list[Cause]:
             sentence = f"with every prediction held against every target the two agree {within(agreement)}: "
             sentence += "PyTorch's loss broadcasts, and the one here does not"
             fix = "in the PyTorch program, give the loss equal shapes: loss_fn(model(x), y.reshape(-1, 1))"
-        return [_at(case, "broadcast loss", sentence, fix, agreement)]
+        return [_cause(at, "broadcast loss", sentence, fix, agreement)]
     return []

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parity._types import ArrayLike, PyTree
 from parity.recording.recording import Recording
 
-Factor = Callable[[Any, Any], Any]
+Factor = Callable[[PyTree, PyTree], float | jax.Array]
 
 
-def first(tree: Any) -> Any:
+def first(tree: PyTree) -> ArrayLike:
     """Return a tree's first array; a zero where it has none."""
     leaves = jax.tree.leaves(tree)
     return leaves[0] if leaves else np.zeros(())
@@ -26,13 +26,13 @@ def constant(ratio: float) -> Factor:
 
 
 def told_by_the_loss(recording: Recording) -> Iterator[tuple[str, Factor, str, str]]:
-    """Name, factor, what it says and the fix of each that this recording's loss could have."""
+    """Yield name, factor, what it says and the fix of each that this recording's loss could have."""
     kind, settings = recording.loss.type.rpartition(".")[2], recording.loss.settings
     mean = settings.get("reduction") == "mean"
     ignored = settings.get("ignore_index")
     if mean and ignored is not None:
 
-        def kept(predictions: Any, targets: Any) -> Any:
+        def kept(predictions: PyTree, targets: PyTree) -> float | jax.Array:
             labels = first(targets)
             return np.size(labels) / jnp.maximum((jnp.asarray(labels) != ignored).sum(), 1)
 
@@ -40,7 +40,7 @@ def told_by_the_loss(recording: Recording) -> Iterator[tuple[str, Factor, str, s
         yield "ignore_index", kept, what, f"divide by the number of targets that are not {ignored}"
     if mean and kind in ("CrossEntropyLoss", "cross_entropy", "NLLLoss", "nll_loss"):
 
-        def weighted(predictions: Any, targets: Any) -> Any:
+        def weighted(predictions: PyTree, targets: PyTree) -> float | jax.Array:
             leaves = jax.tree.leaves(targets)
             if len(leaves) != 2:
                 return 1.0

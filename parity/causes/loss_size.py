@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+import logging
+from typing import Literal
 
 import jax
 import numpy as np
 
-from parity.causes.evidence import Case
+from parity._types import Array, ArrayLike, PyTree
+from parity.causes.evidence import Evidence
+
+_logger = logging.getLogger(__name__)
 
 Law = Literal["sum", "mean"]
 
 
-def laws(case: Case, axis: int) -> frozenset[Law] | None:
+def laws(evidence: Evidence, axis: int) -> frozenset[Law] | None:
     """Say whether the port's loss adds up over the parts of a batch, or is their weighted mean, or neither.
 
     Args:
-        case: what is explained; its first row's predictions and targets are cut.
+        evidence: what is explained; its first row's predictions and targets are cut.
         axis: of predictions and targets, along which they are cut into two parts.
 
     Returns:
         The laws that hold; ``None`` where there is nothing to cut, such as the classes of labels.
     """
-    batch, predictions = _batch(case)
+    batch, predictions = _batch(evidence)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((predictions, batch))]
     lengths = {leaf.shape[axis] if -leaf.ndim <= axis < leaf.ndim else 0 for leaf in leaves}
     if len(lengths) != 1 or (length := lengths.pop()) < 2:
@@ -34,8 +38,9 @@ def laws(case: Case, axis: int) -> frozenset[Law] | None:
         for part in (slice(None), slice(None, first), slice(first, None)):
             cut = functools.partial(_cut, axis=axis, part=part)
             try:
-                values.append(float(case.port.loss(*jax.tree.map(cut, (predictions, batch)))))
+                values.append(float(evidence.port.loss(*jax.tree.map(cut, (predictions, batch)))))
             except Exception:  # a loss that takes whole batches only raises whatever JAX raises of a part
+                _logger.debug("The loss takes no part of a batch along axis %d.", axis, exc_info=True)
                 return frozenset()
     whole, a, b = values
     size = abs(whole) + abs(a) + abs(b)
@@ -47,9 +52,9 @@ def laws(case: Case, axis: int) -> frozenset[Law] | None:
     return frozenset(law for law, value in found.items() if abs(value - whole) <= near)
 
 
-def _batch(case: Case) -> tuple[Any, Any]:
-    """Targets and predictions of the first row's first pass, in float64."""
-    recording, row = case.recording, case.rows[0]
+def _batch(evidence: Evidence) -> tuple[PyTree, PyTree]:
+    """Return targets and predictions of the first row's first pass, in float64."""
+    recording, row = evidence.recording, evidence.rows[0]
     batch = recording.batches[recording.batch_of_step[int(recording.kept[row])]]
     predictions, targets = recording.arbiter_locked.predictions[row], batch.passes()[0][1]
     if len(batch.passes()) > 1:
@@ -57,12 +62,12 @@ def _batch(case: Case) -> tuple[Any, Any]:
     return jax.tree.map(_wide, targets), jax.tree.map(_wide, predictions)
 
 
-def _wide(leaf: Any) -> Any:
+def _wide(leaf: ArrayLike) -> Array:
     leaf = np.asarray(leaf)
     return leaf.astype(np.float64) if leaf.dtype.kind == "f" else leaf
 
 
-def _cut(leaf: Any, *, axis: int, part: slice) -> Any:
+def _cut(leaf: Array, *, axis: int, part: slice) -> Array:
     index: list[slice] = [slice(None)] * np.ndim(leaf)
     index[axis] = part
     return leaf[tuple(index)]

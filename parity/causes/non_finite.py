@@ -6,30 +6,30 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity.causes.evidence import Case, joined, loss_of
+from parity.causes.evidence import Evidence, joined, loss_of
 from parity.judging import comparisons
 from parity.judging.cause import Cause
 from parity.recording.recording import Array, Recording, Trace
 
 
-def infinities(case: Case) -> list[Cause]:
-    """The first stage of the first step that does not hold, with one side finite there and the other not."""
-    failing = {(finding.stage, finding.step) for finding in case.findings if not finding.holds}
+def explain_non_finite(evidence: Evidence) -> list[Cause]:
+    """Find the first stage of the first step that does not hold, with one side finite there and the other not."""
+    failing = {(finding.stage, finding.step) for finding in evidence.findings if not finding.holds}
     if not failing:
         return []
     pairs = (
-        (case.recording.arbiter_locked, case.replay.locked64, "float64"),
-        (case.recording.observed, case.replay.locked, str(case.recording.dtype)),
+        (evidence.recording.arbiter_locked, evidence.replay.locked64, "float64"),
+        (evidence.recording.observed, evidence.replay.locked, str(evidence.recording.dtype)),
     )
-    lost = comparisons.lost(case.recording, case.replay.locked.losses)
-    for row in range(len(case.recording.kept)):
-        step = int(case.recording.kept[row])
+    lost = comparisons.lost(evidence.recording, evidence.replay.locked.losses)
+    for row in range(len(evidence.recording.kept)):
+        step = int(evidence.recording.kept[row])
         if step in lost:
             return []  # what follows from a loss that is NaN on both sides is no cause of anything
         for torch, jax, dtype in pairs:
-            for stage, tensor, ours, theirs in _rows(case.recording, torch, jax, row):
+            for stage, tensor, ours, theirs in _rows(evidence.recording, torch, jax, row):
                 # Where the optimizer could not be given its state, the replay has none to compare.
-                if stage in ("optimizer state", "update") and not case.judged[row]:
+                if stage in ("optimizer state", "update") and not evidence.judged[row]:
                     continue
                 bad = ~np.isfinite(theirs), ~np.isfinite(ours)
                 if bad[0].shape != bad[1].shape or (bad[0] == bad[1]).all():
@@ -42,12 +42,12 @@ def infinities(case: Case) -> list[Cause]:
                 what = "NaN" if np.isnan(values).any() else "an infinite number"
                 sentence = f"at step {step:,}, in {dtype}, {side} has {what} in {values.size:,} of {bad[0].size:,} "
                 sentence += f"places of {tensor} where {other} is finite; all before it is finite on both sides"
-                fix = _FIX.get(stage, "look at what makes it, with jax.debug_nans(True)")
+                fix = _FIXES.get(stage, "look at what makes it, with jax.debug_nans(True)")
                 return [Cause("not finite", sentence, fix, stage, tensor, step, float("inf"))]
     return []
 
 
-_FIX = {
+_FIXES = {
     "loss": "look at where the loss divides or takes a logarithm; jax.debug_nans(True) shows the line",
     "gradient": "guard roots, logarithms and quotients before they are taken: jnp.where around their argument too",
     "update": "look at the learning rate and the optimizer's divisions at that step",

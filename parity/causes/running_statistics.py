@@ -6,21 +6,21 @@ import numpy as np
 
 from parity.causes.alternatives import within
 from parity.causes.decimals import digits, shortest
-from parity.causes.evidence import Case
+from parity.causes.evidence import Evidence
 from parity.judging.cause import Cause
 from parity.recording.recording import Array
 
 # What the sums of a batch's statistics leave of float64's 53 bits, on both sides.
-_ROUNDINGS = 2.0**-42
+_RELATIVE_SLACK = 2.0**-42
 
 
-def buffers(case: Case) -> list[Cause]:
-    """What explains running statistics that differ."""
-    first = case.failing("model state")
-    torch, port = case.recording.arbiter_locked.buffers, case.replay.locked64.buffers
+def explain_running_statistics(evidence: Evidence) -> list[Cause]:
+    """Return what explains running statistics that differ."""
+    first = evidence.failing("model state")
+    torch, port = evidence.recording.arbiter_locked.buffers, evidence.replay.locked64.buffers
     if first is None:
         return []
-    before = case.recording.buffers_before()
+    before = evidence.recording.buffers_before()
     means = [name for name in torch if name.endswith("running_mean") and name in port]
     variances = [name for name in torch if name.endswith("running_var") and name in port]
     if not means or not variances:
@@ -49,26 +49,26 @@ Sides = tuple[Array, Array, Array]
 
 def _same(sides: Sides) -> bool:
     before, torch, port = sides
-    return bool((np.abs(torch - port) <= _ROUNDINGS * (np.abs(before) + np.abs(torch) + np.abs(port))).all())
+    return bool((np.abs(torch - port) <= _RELATIVE_SLACK * (np.abs(before) + np.abs(torch) + np.abs(port))).all())
 
 
 def _momentum(sides: Sides) -> tuple[float, float] | None:
-    """How many times as far as PyTorch's the port's mean moves, and the slack of that number."""
+    """Return how many times as far as PyTorch's the port's mean moves, and the slack of that number."""
     before, torch, port = sides
     moved, other = torch - before, port - before
     if not (moved @ moved) or moved.size < 2:
         return None
     size = np.abs(before) + np.abs(torch) + np.abs(port)
     ratio = float(moved @ other / (moved @ moved))
-    if (np.abs(other - ratio * moved) > _ROUNDINGS * (1 + abs(ratio)) * size).any():
+    if (np.abs(other - ratio * moved) > _RELATIVE_SLACK * (1 + abs(ratio)) * size).any():
         return None
     with np.errstate(divide="ignore"):
-        slack = float((_ROUNDINGS * (1 + abs(ratio)) * size / np.abs(moved)).min())
+        slack = float((_RELATIVE_SLACK * (1 + abs(ratio)) * size / np.abs(moved)).min())
     return ratio, slack
 
 
 def _as_convention(ratio: float, slack: float, variance: Sides) -> tuple[str, str, str, float] | None:
-    """The same batch statistics, with another share of them taken in."""
+    """Explain the gap by the same batch statistics, with another share of them taken in."""
     before, torch, port = variance
     # PyTorch's momentum m is the share of the new; Flax's is that of the old. The one for the other is (1 - m)/m.
     own = 1 / (1 + ratio)
@@ -91,7 +91,7 @@ def _as_convention(ratio: float, slack: float, variance: Sides) -> tuple[str, st
         )
     predicted = before + ratio * (torch - before)
     agreement = float(np.abs(port - predicted).max() / (np.abs(port).max() or 1.0))
-    within = agreement <= _ROUNDINGS * (1 + abs(ratio))
+    within = agreement <= _RELATIVE_SLACK * (1 + abs(ratio))
     if not within:
         # The variance may be the biased one besides; the mean alone tells the momentum.
         sentence += "; the variances differ in another way besides"
@@ -99,7 +99,7 @@ def _as_convention(ratio: float, slack: float, variance: Sides) -> tuple[str, st
 
 
 def _all_biased(layers: list[Sides]) -> tuple[str, str, str, float] | None:
-    """Every layer whose variance differs has the biased one."""
+    """Explain the gap by biased variances in every layer that differs."""
     found = [_as_biased(*sides) for sides in layers if not _same(sides)]
     if not found or any(one is None for one in found):
         return None
@@ -114,7 +114,7 @@ def _all_biased(layers: list[Sides]) -> tuple[str, str, str, float] | None:
 
 
 def _as_biased(before: Array, torch: Array, port: Array) -> tuple[int, float, float] | None:
-    """N, the share of the new, and how well it fits: port = a torch + c before, with a = (N - 1)/N."""
+    """Return N, the share of the new, and how well it fits: port = a torch + c before, with a = (N - 1)/N."""
     design = np.stack([torch, before], 1)
     (share, old), *_ = np.linalg.lstsq(design, port, rcond=None)
     agreement = float(np.abs(design @ [share, old] - port).max() / (np.abs(port).max() or 1.0))
@@ -130,6 +130,6 @@ def _as_biased(before: Array, torch: Array, port: Array) -> tuple[int, float, fl
 
 
 def _swapped(share: float) -> int | None:
-    """PyTorch keeps the biased one, and the port the other: N where there is one."""
+    """Return N where PyTorch keeps the biased variance and the port the other; ``None`` where there is no such N."""
     count = share / (share - 1) if share > 1 else 0.0
     return round(count) if count >= 2 and abs(count - round(count)) <= 1e-6 * count else None

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 Clipping = Mapping[str, Any]
-# What PyTorch adds to the norm that it divides by.
-EPSILON = 1e-6
 
 
 def told(clipping: Clipping) -> str:

@@ -10,23 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from parity._types import ArrayLike, PyTree, Scalar
 from parity.rounding.formats import Format
 from parity.rounding.interpreter import walk
-from parity.rounding.values import Context, Value, floating
+from parity.rounding.jaxprs import ClosedJaxpr
+from parity.rounding.values import Array, Context, Value, floating
 
 __all__ = ["Format", "bound", "drawn"]
 
 
 def bound(
-    function: Callable[..., Any],
+    function: Callable[..., PyTree],
     *,
     precision: str | Format = "float32",
-    input_bounds: Any = None,
+    input_bounds: PyTree = None,
     products: str | None = None,
     narrow: bool = True,
     probabilistic: bool | jax.Array = False,
-) -> Callable[..., tuple[Any, Any]]:
-    """A function of the same arguments that returns ``(values, bounds)``, both of the shape of ``function``'s result.
+) -> Callable[..., tuple[PyTree, PyTree]]:
+    """Return a function of the same arguments to ``(values, bounds)``, both of the shape of ``function``'s result.
 
     ``values`` is the result in float64. ``bounds`` is, element by element, the most by which the result computed in
     ``precision`` can differ from the exact one: for any order of summation, with or without fused multiply-add, and
@@ -71,7 +73,9 @@ def bound(
         form = Format.of(precision, products)
 
     @jax.jit
-    def run(form: Format, likely: Any, off: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+    def run(
+        form: Format, likely: bool | jax.Array, off: PyTree, arguments: tuple[PyTree, ...]
+    ) -> tuple[PyTree, PyTree]:
         context = Context(form, narrow, False if probabilistic is False else likely, walk)
         with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
             arguments = jax.tree.map(_exact, arguments)
@@ -82,7 +86,7 @@ def bound(
             bounds = [jnp.broadcast_to(context.reported(x), x.shape) for x in outputs]
             return tree.unflatten(values), tree.unflatten(bounds)
 
-    def bounded(*arguments: Any) -> tuple[Any, Any]:
+    def bounded(*arguments: PyTree) -> tuple[PyTree, PyTree]:
         with jax.enable_x64(True):
             fields = Format(*(lax.convert_element_type(field, np.float64) for field in form))
             return run(fields, probabilistic, input_bounds, arguments)
@@ -90,8 +94,8 @@ def bound(
     return bounded
 
 
-def drawn(function: Callable[..., Any], *, unit: Any, seed: Any) -> Callable[..., Any]:
-    """A function of the same arguments whose every operation is off by an error drawn at random, in float64.
+def drawn(function: Callable[..., PyTree], *, unit: Scalar, seed: Scalar) -> Callable[..., PyTree]:
+    """Return a function of the same arguments whose every operation is off by an error drawn at random, in float64.
 
     Where :func:`bound` carries the worst case of each rounding to the next operation, which for deep compositions of
     long sums soon exceeds everything, this shows what independent roundings do: errors of the size that each operation
@@ -114,7 +118,7 @@ def drawn(function: Callable[..., Any], *, unit: Any, seed: Any) -> Callable[...
     """
 
     @jax.jit
-    def run(unit: Any, seed: Any, arguments: tuple[Any, ...]) -> Any:
+    def run(unit: Scalar, seed: Scalar, arguments: tuple[PyTree, ...]) -> PyTree:
         form = Format.of("float64")._replace(unit=unit)
         context = Context(form, False, False, walk, seed * np.uint64(0x9E3779B97F4A7C15))
         with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
@@ -125,15 +129,15 @@ def drawn(function: Callable[..., Any], *, unit: Any, seed: Any) -> Callable[...
             tree: Any = jax.tree.structure(shape)
             return tree.unflatten([jnp.asarray(x.value) for x in outputs])
 
-    def perturbed(*arguments: Any) -> Any:
+    def perturbed(*arguments: PyTree) -> PyTree:
         with jax.enable_x64(True):
             return run(jnp.asarray(unit, np.float64), jnp.asarray(seed, np.uint64), arguments)
 
     return perturbed
 
 
-def _traced(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """The function as it will be compiled, and the shape of its result.
+def _traced(function: Callable[..., PyTree], arguments: tuple[PyTree, ...]) -> tuple[ClosedJaxpr, PyTree]:
+    """Return the function as it will be compiled, and the shape of its result.
 
     Where a caller has jit disabled, a scan would be traced as a Python loop, which is differentiated into another
     function: one that leaves out a product of zero with what may be no number.
@@ -142,13 +146,13 @@ def _traced(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return jax.make_jaxpr(function, return_shape=True)(*arguments)
 
 
-def _exact(argument: Any) -> Any:
+def _exact(argument: ArrayLike) -> Array:
     argument = jnp.asarray(argument)
     return lax.convert_element_type(argument, np.float64) if floating(argument.dtype) else argument
 
 
-def _paired(arguments: tuple[Any, ...], off: Any) -> list[Value]:
-    """The arguments with their bounds, which may stop at any depth of the tree."""
+def _paired(arguments: tuple[PyTree, ...], off: PyTree) -> list[Value]:
+    """Return the arguments with their bounds, which may stop at any depth of the tree."""
     leaves: list[Any]
     tree: Any
     leaves, tree = jax.tree.flatten(arguments)

@@ -10,11 +10,11 @@ float32, is 2 ULP off. sqrt(x) may be x rsqrt(x), one rounding more. The logisti
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
+from jax import Array
 
-Array = Any
+from parity._types import Scalar
 
 # name: (float32 and narrower, float64). Behind each: measured in float32 by XLA and PyTorch, then in float64.
 ACCURACY: dict[str, tuple[float, float]] = {
@@ -82,12 +82,12 @@ SIZES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def accuracy(name: str, unit: Any) -> Any:
-    """The count of unit roundoffs for a function in a format of this unit roundoff, which may be traced."""
+def accuracy(name: str, unit: Scalar) -> Scalar:
+    """Return the count of unit roundoffs for a function in a format of this unit roundoff, which may be traced."""
     single, double = ACCURACY[name]
     return single if single == double else jnp.where(unit < 2.0**-40, double, single)
 
 
 def size(name: str, x: Array, value: Array) -> Array:
-    """What that many unit roundoffs are to be taken of."""
+    """Return what that many unit roundoffs are to be taken of."""
     return SIZES[name](x, value) if name in SIZES else jnp.abs(value)

@@ -9,25 +9,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from parity.rounding.values import Array, Context, Value, floating, gap
+from parity.rounding.jaxprs import ClosedJaxpr, Equation, Jaxpr, opened
+from parity.rounding.values import Array, BoundRule, Context, Value, floating, gap
 
-Rule = Callable[[Context, Any, list[Value]], list[Value]]
 # Arrays that stand for values in a loop: the value; its error, empty if exact; its floor, empty if none is kept.
 Packed = tuple[Array, tuple[Array, ...], tuple[Array, ...]]
 
 
-def _called(name: str) -> Rule:
-    def rule(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _called(name: str) -> BoundRule:
+    def rule(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
         return _inside(context, eqn.params[name], inputs)
 
     return rule
 
 
-def _inside(context: Context, jaxpr: Any, inputs: Sequence[Value]) -> list[Value]:
-    """Walks a jaxpr, closed or open."""
-    if hasattr(jaxpr, "consts"):
-        return context.walk(context, jaxpr.jaxpr, context.constants(jaxpr), inputs)
-    return context.walk(context, jaxpr, [], inputs)
+def _inside(context: Context, jaxpr: Jaxpr | ClosedJaxpr, inputs: Sequence[Value]) -> list[Value]:
+    """Walk a jaxpr, closed or open."""
+    return context.walk(context, opened(jaxpr)[0], context.constants(jaxpr), inputs)
 
 
 # -- values in and out of loops
@@ -47,7 +45,7 @@ def _unpack(packed: Packed) -> Value:
 
 
 def _stable(step: Callable[[list[Value]], list[Value]], start: list[Value]) -> list[bool]:
-    """Which of a loop's carried values stay exact: those that are at the start and that no turn makes otherwise."""
+    """Return which of a loop's carried values stay exact: those exact at the start that no turn makes otherwise."""
     exact = [x.error is None for x in start]
     seen: list[bool] = []
 
@@ -64,7 +62,7 @@ def _stable(step: Callable[[list[Value]], list[Value]], start: list[Value]) -> l
         exact = after
 
 
-def _scan(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _scan(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     params = eqn.params
     n_consts, n_carry = params["num_consts"], params["num_carry"]
     consts, carry, xs = inputs[:n_consts], inputs[n_consts : n_consts + n_carry], inputs[n_consts + n_carry :]
@@ -94,8 +92,8 @@ def _scan(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [_unpack(p) for p in [*end, *stacked]]
 
 
-def _while(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """The turns the exact values take; if rounding could make it another number of turns, nothing can be said."""
+def _while(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Follow the turns that the exact values take; if rounding could change their number, nothing can be said."""
     params = eqn.params
     n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
     cond_consts, body_consts, carry = inputs[:n_cond], inputs[n_cond : n_cond + n_body], inputs[n_cond + n_body :]
@@ -128,7 +126,7 @@ def _while(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(x.value, jnp.where(unsure, jnp.inf, context.reported(x))) for x in outputs]
 
 
-def _branch(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _branch(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     index, *operands = inputs
     branches = eqn.params["branches"]
     packed = [_pack(x, x.error is None) for x in operands]
@@ -158,7 +156,7 @@ def _covering(context: Context, unsure: Array, x: Value, other: Value) -> Value:
     return Value(x.value, jnp.where(unsure, jnp.maximum(context.reported(x), apart), context.reported(x)), floor)
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, BoundRule] = {
     "jit": _called("jaxpr"),
     "pjit": _called("jaxpr"),
     "closed_call": _called("call_jaxpr"),

@@ -11,13 +11,12 @@ import numpy as np
 from jax import lax
 
 from parity.rounding.accuracy import ACCURACY, accuracy, size
-from parity.rounding.values import Array, Context, Value, ends, gap
-
-Rule = Callable[[Context, Any, list[Value]], list[Value]]
+from parity.rounding.jaxprs import Equation, bind
+from parity.rounding.values import Array, BoundRule, Context, Value, ends, gap, known_number
 
 
 def _both(a: Value, b: Value, combine: Callable[[Array, Array], Array]) -> Callable[[], Array]:
-    """The floor of a sum or product of two numbers that are not negative; nothing where one may be."""
+    """Return the floor of a sum or product of two numbers that are not negative; nothing where one may be."""
 
     def floor() -> Array:
         first, second = a.floor(), b.floor()
@@ -29,9 +28,9 @@ def _both(a: Value, b: Value, combine: Callable[[Array, Array], Array]) -> Calla
     return floor
 
 
-def _sum(context: Context, eqn: Any, inputs: list[Value], sign: int = 1) -> list[Value]:
+def _sum(context: Context, eqn: Equation, inputs: list[Value], sign: int = 1) -> list[Value]:
     a, b = inputs
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     value = a.value + b.value if sign > 0 else a.value - b.value
     off_a, off_b = context.error(a, form), context.error(b, form)
     carried = off_a + off_b
@@ -45,18 +44,18 @@ def _sum(context: Context, eqn: Any, inputs: list[Value], sign: int = 1) -> list
     return [Value(value, error, floor)]
 
 
-def _difference(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _difference(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     return _sum(context, eqn, inputs, -1)
 
 
 def _power_of_two(x: Value) -> bool:
-    concrete = isinstance(x.value, (np.ndarray, np.generic)) and x.value.ndim == 0 and x.error is None
-    return concrete and math.isfinite(x.value) and x.value != 0 and math.frexp(float(x.value))[0] in (0.5, -0.5)
+    number = known_number(x.value) if x.error is None else None
+    return number is not None and math.isfinite(number) and math.frexp(number)[0] in (0.5, -0.5)
 
 
-def _product(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _product(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     a, b = inputs
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     value = a.value * b.value
     off_a, off_b = context.error(a, form), context.error(b, form)
     size_a, size_b = jnp.abs(a.value), jnp.abs(b.value)
@@ -77,12 +76,12 @@ def _product(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
 
 
 def _times(size: Array, off: Array) -> Array:
-    """size * off, nothing where ``off`` is nothing, even of an infinite size."""
+    """Return size * off, nothing where ``off`` is nothing, even of an infinite size."""
     return jnp.where((off == 0) | (size == 0), 0.0, size * off)
 
 
 def _open(carried: Array, *offs: Array) -> Array:
-    """Infinite where an argument's error is: it may be no number, of which even tanh and sin are none."""
+    """Return the error, infinite where an argument's is: it may be no number, of which even tanh and sin are none."""
     for off in offs:
         carried = jnp.where(off < jnp.inf, carried, jnp.inf)
     return carried
@@ -92,9 +91,9 @@ def _origin(x: Value) -> Any:
     return x.origin[0] if x.origin else None
 
 
-def _quotient(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _quotient(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     a, b = inputs
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     value = a.value / b.value
     off_a, off_b = context.error(a, form), context.error(b, form)
     size = jnp.abs(b.value)
@@ -117,12 +116,12 @@ def _quotient(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, context.finish(value, carried, own, form, certain), positive)]
 
 
-def _remainder(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _remainder(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     a, b = inputs
     value = lax.rem(a.value, b.value)
     if not a.floating:
         return [Value(value, context.flags(inputs, value.shape))]
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     off_a, off_b = context.error(a, form), context.error(b, form)
     quotient = jnp.trunc(a.value / b.value)
     carried = off_a + _times(jnp.abs(quotient), off_b)
@@ -133,10 +132,10 @@ def _remainder(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, jnp.where(flips, jnp.inf, context.finish(value, carried, own, form)))]
 
 
-def _integer_power(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _integer_power(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
     power = int(eqn.params.get("y", 2))
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     value = lax.integer_pow(x.value, power)
     off = context.error(x, form)
     size, count = jnp.abs(x.value), abs(power)
@@ -156,9 +155,9 @@ def _integer_power(context: Context, eqn: Any, inputs: list[Value]) -> list[Valu
     return [Value(value, context.finish(value, carried, own, form, certain), floor)]
 
 
-def _power(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _power(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     x, y = inputs
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     exponent = y.value.astype(np.float64)
     value = jnp.power(x.value, exponent)
     off_x = context.error(x, form)
@@ -179,28 +178,28 @@ def _power(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, context.finish(value, carried, own, form, certain), _both(x, x, lambda p, q: 0 * p))]
 
 
-def _negative(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _negative(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     return [Value(-inputs[0].value, inputs[0].error)]
 
 
-def _magnitude(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _magnitude(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
     value = jnp.abs(x.value)
     return [Value(value, x.error, lambda: jnp.zeros(value.shape))]
 
 
-def _monotone(name: str, *, valley: tuple[float, float] | None = None, least: Any = None) -> Rule:
-    """An elementary function that rises or falls throughout, or about one ``valley`` (where, what it is there)."""
+def _monotone(name: str, *, valley: tuple[float, float] | None = None, least: Any = None) -> BoundRule:
+    """Return the rule of a function that rises or falls throughout, or about one ``valley`` (where, value there)."""
 
-    def rule(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+    def rule(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
         (x,) = inputs
         params = {**eqn.params, **({"accuracy": None} if "accuracy" in eqn.params else {})}
 
         def function(argument: Array) -> Array:
-            return eqn.primitive.bind(argument, **params)
+            return bind(eqn, argument, **params)
 
         value = function(x.value)
-        form = context.at(eqn.outvars[0].aval.dtype)
+        form = context.format_of(eqn)
         count = accuracy(name, form.unit) if name in ACCURACY else 0
         off = context.error(x, form)
         low, high = ends(x.value, off)
@@ -235,7 +234,7 @@ def _monotone(name: str, *, valley: tuple[float, float] | None = None, least: An
 
 
 def _ratio(of: Array, value: Array) -> Array:
-    """How much larger than the result it is what the error is measured in."""
+    """Return how much larger than the result it is what the error is measured in."""
     return jnp.maximum(1.0, jnp.where(value == 0, 1.0, of / jnp.abs(value)))
 
 
@@ -243,13 +242,13 @@ def _ratio(of: Array, value: Array) -> Array:
 _OVERFLOWS_EARLY = ("sinh", "cosh", "lgamma")
 
 
-def _wave(name: str) -> Rule:
-    """sin and cos: as far off as their argument, and never further than 2."""
+def _wave(name: str) -> BoundRule:
+    """Bound sin and cos: as far off as their argument, and never further than 2."""
 
-    def rule(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+    def rule(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
         (x,) = inputs
         value = getattr(jnp, name)(x.value)
-        form = context.at(eqn.outvars[0].aval.dtype)
+        form = context.format_of(eqn)
         off = context.error(x, form)
         carried = _open(jnp.minimum(off, 2.0), off)
         of = size(name, x.value, value)
@@ -259,10 +258,10 @@ def _wave(name: str) -> Rule:
     return rule
 
 
-def _tangent(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _tangent(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
     value = jnp.tan(x.value)
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     low, high = ends(x.value, context.error(x, form))
     carried = jnp.maximum(gap(jnp.tan(low), value), gap(jnp.tan(high), value))
     pole = jnp.round(low / np.pi - 0.5) - jnp.round(high / np.pi - 0.5)
@@ -272,10 +271,10 @@ def _tangent(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, context.finish(value, carried, own, form))]
 
 
-def _angle(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _angle(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     y, x = inputs
     value = jnp.arctan2(y.value, x.value)
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     off_y, off_x = context.error(y, form), context.error(x, form)
     # The angle between the two directions, at most; the branch cut adds a turn.
     reach, radius = jnp.hypot(off_x, off_y), jnp.hypot(x.value, y.value)
@@ -287,11 +286,11 @@ def _angle(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, context.finish(value, carried, own, form))]
 
 
-def _square_root_below(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """1 / sqrt(x), which falls: infinite at zero."""
+def _square_root_below(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound 1 / sqrt(x), which falls: infinite at zero."""
     (x,) = inputs
     value = lax.rsqrt(x.value)
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     off = context.error(x, form)
     low, high = ends(x.value, off)
     low = jnp.maximum(low, x.floor()) if x.has_floor else low
@@ -302,7 +301,7 @@ def _square_root_below(context: Context, eqn: Any, inputs: list[Value]) -> list[
     return [Value(value, error, lambda: jnp.zeros(value.shape))]
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, BoundRule] = {
     "add": _sum,
     "add_any": _sum,
     "sub": _difference,

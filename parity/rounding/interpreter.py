@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-from jax.extend import core
 
 from parity._errors import UnsupportedError
 from parity.rounding import control_flow, elementwise, products, reductions, selections, structural, windows
-from parity.rounding.values import Context, Value, floating, union
+from parity.rounding.jaxprs import Atom, Equation, Jaxpr, Literal, bind, dtype_of, equations, inner, needed
+from parity.rounding.values import BoundRule, Context, Value, floating, union
 
-Rule = Callable[[Context, Any, list[Value]], list[Value]]
-
-RULES: dict[str, Rule] = {
+RULES: dict[str, BoundRule] = {
     **elementwise.RULES,
     **products.RULES,
     **reductions.RULES,
@@ -25,44 +22,32 @@ RULES: dict[str, Rule] = {
 }
 
 
-def walk(context: Context, jaxpr: Any, constants: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
-    """The outputs of an open jaxpr as pairs.
+def walk(context: Context, jaxpr: Jaxpr, constants: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
+    """Run an open jaxpr on pairs of value and bound.
 
     Raises:
         UnsupportedError: a primitive has no rule.
     """
-    known: dict[Any, Value] = dict(zip(jaxpr.constvars, constants, strict=True))
+    known: dict[Atom, Value] = dict(zip(jaxpr.constvars, constants, strict=True))
     known.update(zip(jaxpr.invars, inputs, strict=True))
 
-    def read(atom: Any) -> Value:
-        if isinstance(atom, core.Literal):
-            aval: Any = atom.aval
-            return context.constant(atom.val, aval.dtype)
+    def read(atom: Atom) -> Value:
+        if isinstance(atom, Literal):
+            return context.constant(atom.val, dtype_of(atom))
         return known[atom]
 
-    for eqn in _live(jaxpr):
+    for eqn in needed(jaxpr):
         outputs = _apply(context, eqn, [read(atom) for atom in eqn.invars])
         known.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _live(jaxpr: Any) -> list[Any]:
-    """The equations that the outputs need: differentiation leaves many that nobody reads."""
-    wanted = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
-    kept = []
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or not wanted.isdisjoint(eqn.outvars):
-            kept.append(eqn)
-            wanted.update(atom for atom in eqn.invars if not isinstance(atom, core.Literal))
-    return kept[::-1]
-
-
-def _apply(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _apply(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     name = eqn.primitive.name
-    numbers = any(floating(atom.aval.dtype) for atom in [*eqn.invars, *eqn.outvars])
+    numbers = any(floating(dtype_of(atom)) for atom in [*eqn.invars, *eqn.outvars])
     certain = all(x.error is None for x in inputs)
-    if not numbers and certain and not _has_numbers(eqn.params):
-        results = eqn.primitive.bind(*(x.value for x in inputs), **eqn.params)
+    if not numbers and certain and not _has_numbers(eqn):
+        results = bind(eqn, *(x.value for x in inputs), **eqn.params)
         return [Value(r) for r in (results if eqn.primitive.multiple_results else [results])]
     if name in RULES and (numbers or name not in elementwise.RULES):
         with jax.named_scope(name):
@@ -76,22 +61,19 @@ def _apply(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     )
 
 
-def _has_numbers(params: dict[str, Any]) -> bool:
-    """Whether a call computes with floating values inside, though none goes in or out."""
-    for param in params.values():
-        for inner in param if isinstance(param, (tuple, list)) else (param,):
-            if hasattr(inner, "eqns") and any(
-                floating(atom.aval.dtype) or _has_numbers(eqn.params)
-                for eqn in inner.eqns
-                for atom in [*eqn.invars, *eqn.outvars]
-            ):
-                return True
-    return False
+def _has_numbers(eqn: Equation) -> bool:
+    """Return whether a call computes with floating values inside, though none goes in or out."""
+    return any(
+        floating(dtype_of(atom))
+        for jaxpr in inner(eqn)
+        for within in equations(jaxpr)
+        for atom in [*within.invars, *within.outvars]
+    )
 
 
-def _flagged(eqn: Any, inputs: list[Value]) -> list[Value]:
-    """Integers worked out exactly from integers that rounding could change: element by element, or all of them."""
-    results = eqn.primitive.bind(*(x.value for x in inputs), **eqn.params)
+def _flagged(eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Flag integers worked out exactly from integers that rounding could change."""
+    results = bind(eqn, *(x.value for x in inputs), **eqn.params)
     results = results if eqn.primitive.multiple_results else [results]
     outputs = []
     for result in results:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity.rounding.values import Array, Context, Value, floating, union
-
-Rule = Callable[[Context, Any, list[Value]], list[Value]]
+from parity._types import DTypeLike, Scalar
+from parity.rounding.jaxprs import Equation, bind, dtype_of, shape_of
+from parity.rounding.values import Array, BoundRule, Context, Value, floating, union
 
 
 def _bilinear(
-    context: Context, eqn: Any, a: Value, b: Value, multiply: Callable[[Array, Array], Array], length: int
+    context: Context, eqn: Equation, a: Value, b: Value, multiply: Callable[[Array, Array], Array], length: int
 ) -> list[Value]:
-    """|A| e_B + e_A |B| + e_A e_B + gamma_k (|A| + e_A)(|B| + e_B), for products summed over ``length`` terms."""
-    form = context.at(eqn.outvars[0].aval.dtype)
+    """Return |A| e_B + e_A |B| + e_A e_B + gamma_k (|A| + e_A)(|B| + e_B), for sums of ``length`` products."""
+    form = context.format_of(eqn)
     value = multiply(a.value, b.value)
     size_a, size_b = jnp.abs(a.value), jnp.abs(b.value)
     narrowed = form.products
@@ -37,16 +36,16 @@ def _bilinear(
     return [Value(value, jnp.where(jnp.isnan(error) | jnp.isnan(value), jnp.inf, error))]
 
 
-def _narrowed(x: Value, size: Array, unit: Any, tiny: Any) -> Array:
-    """The error of an operand as the product takes it: rounded once more, flushed to zero if below normal."""
+def _narrowed(x: Value, size: Array, unit: Scalar, tiny: Scalar) -> Array:
+    """Return the error of an operand as the product takes it: rounded once more, flushed to zero if below normal."""
     off = jnp.where(size < tiny, size, 0.0) if x.error is None else x.error
     return off + unit * (size + off)
 
 
-def _dot(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _dot(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     a, b = inputs
     params = dict(eqn.params)
-    out = eqn.outvars[0].aval.dtype
+    out = dtype_of(eqn.outvars[0])
     if params.get("preferred_element_type") is not None and floating(out):
         params["preferred_element_type"] = np.dtype(np.float64)
     params["precision"] = None
@@ -54,15 +53,15 @@ def _dot(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     length = math.prod(a.shape[axis] for axis in contracted)
 
     def multiply(first: Array, second: Array) -> Array:
-        return eqn.primitive.bind(_as_double(first, out), _as_double(second, out), **params)
+        return bind(eqn, _as_double(first, out), _as_double(second, out), **params)
 
     if not floating(out):
-        flags = union([None if x.error is None else x.error.max() for x in inputs], eqn.outvars[0].aval.shape)
+        flags = union([None if x.error is None else x.error.max() for x in inputs], shape_of(eqn.outvars[0]))
         return [Value(multiply(a.value, b.value), flags)]
     return _bilinear(context, eqn, a, b, multiply, length)
 
 
-def _convolution(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _convolution(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     a, b = inputs
     params = {**eqn.params, "precision": None}
     if params.get("preferred_element_type") is not None:
@@ -71,13 +70,13 @@ def _convolution(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]
     length = math.prod(b.shape[axis] for axis in kernel[1:])
 
     def multiply(first: Array, second: Array) -> Array:
-        return eqn.primitive.bind(first, second, **params)
+        return bind(eqn, first, second, **params)
 
     return _bilinear(context, eqn, a, b, multiply, length)
 
 
-def _as_double(x: Array, out: Any) -> Array:
+def _as_double(x: Array, out: DTypeLike) -> Array:
     return lax.convert_element_type(x, np.float64) if floating(out) else x
 
 
-RULES: dict[str, Rule] = {"dot_general": _dot, "conv_general_dilated": _convolution}
+RULES: dict[str, BoundRule] = {"dot_general": _dot, "conv_general_dilated": _convolution}

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
+from parity._types import Scalar
 from parity.rounding.formats import Format
-from parity.rounding.values import Array, Context, Value, ends, gap, union
-
-Rule = Callable[[Context, Any, list[Value]], list[Value]]
+from parity.rounding.jaxprs import Equation, bind
+from parity.rounding.values import Array, BoundRule, Context, Value, ends, gap, union
 
 
 def summed(
-    context: Context, form: Format, value: Array, carried: Array, reach: Array, adds: Any, terms: Any = None
+    context: Context,
+    form: Format,
+    value: Array,
+    carried: Array,
+    reach: Array,
+    adds: Scalar,
+    terms: Scalar | None = None,
 ) -> Array:
-    """The error of sums of sizes ``reach``, in each of which a term passes at most ``adds`` additions."""
+    """Return the error of sums of sizes ``reach``, in each of which a term passes at most ``adds`` additions."""
     size = reach + carried
     own = context.gamma(adds, form, terms) * size + jnp.where(adds > 0, adds * jnp.minimum(form.tiny, size), 0.0)
     error = jnp.where(size * (1 + adds * form.unit) < form.largest, carried + own, jnp.inf)
@@ -26,13 +31,13 @@ def summed(
     return jnp.where(jnp.isinf(value) & jnp.isfinite(carried), 0.0, error)
 
 
-def _sum(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _sum(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
     axes = tuple(eqn.params["axes"])
     value = jnp.sum(x.value, axes, dtype=x.value.dtype)
     if not x.floating:
         return [Value(value, _any_flag(x, axes))]
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     count = math.prod(x.shape[axis] for axis in axes)
     carried = jnp.sum(context.error(x, form), axes)
     error = summed(context, form, value, carried, jnp.sum(jnp.abs(x.value), axes), max(count - 1, 0))
@@ -40,7 +45,7 @@ def _sum(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
 
 
 def _sum_floor(x: Value, add: Callable[[Array], Array]) -> Callable[[], Array]:
-    """No number is negative, then no sum of them is."""
+    """Return the floor of sums: where no number is negative, no sum of them is."""
     return lambda: jnp.where(add(jnp.where(x.floor() >= 0, 0.0, 1.0)) == 0, 0.0, -jnp.inf)
 
 
@@ -48,8 +53,8 @@ def _any_flag(x: Value, axes: tuple[int, ...]) -> Array | None:
     return None if x.error is None else jnp.max(jnp.where(x.uncertain(), jnp.inf, 0.0), axes, initial=0.0)
 
 
-def _multiplied(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """reduce_prod and cumprod."""
+def _multiplied(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound reduce_prod and cumprod."""
     (x,) = inputs
 
     def multiply(array: Array) -> Array:
@@ -60,7 +65,7 @@ def _multiplied(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     value = multiply(x.value)
     if not x.floating:
         return [Value(value, None if x.error is None else _all_flagged(x, value))]
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     axes = tuple(eqn.params["axes"]) if "axes" in eqn.params else (eqn.params["axis"],)
     count = math.prod(x.shape[axis] for axis in axes)
     reach, farthest = multiply(jnp.abs(x.value)), multiply(jnp.abs(x.value) + context.error(x, form))
@@ -78,12 +83,12 @@ def _all_flagged(x: Value, value: Array) -> Array:
     return jnp.where(x.uncertain().any(), jnp.inf, jnp.zeros(value.shape))
 
 
-def _extreme(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """reduce_max, reduce_min, cummax, cummin: the same of the intervals' ends."""
+def _extreme(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound reduce_max, reduce_min, cummax, cummin: the same of the intervals' ends."""
     (x,) = inputs
 
     def pick(array: Array) -> Array:
-        return eqn.primitive.bind(array, **eqn.params)
+        return bind(eqn, array, **eqn.params)
 
     value = pick(x.value)
     if not x.floating:
@@ -99,7 +104,7 @@ def _extreme(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
 
 
 def _rivals(largest: bool, x: Value, low: Array, high: Array, axes: tuple[int, ...]) -> Array:
-    """Where, in the shape of the numbers, it is not certain whether a number is the extreme one."""
+    """Return where, in the shape of the numbers, it is not certain whether a number is the extreme one."""
     if largest:
         candidate = high >= jnp.max(low, axes, keepdims=True, initial=-jnp.inf)
     else:
@@ -107,10 +112,10 @@ def _rivals(largest: bool, x: Value, low: Array, high: Array, axes: tuple[int, .
     return candidate & (jnp.sum(candidate, axes, keepdims=True) > 1)
 
 
-def _place(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """argmax and argmin: not certain where a second number could be the extreme one."""
+def _place(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound argmax and argmin: not certain where a second number could be the extreme one."""
     (x,) = inputs
-    value = eqn.primitive.bind(x.value, **eqn.params)
+    value = bind(eqn, x.value, **eqn.params)
     axes = tuple(eqn.params["axes"])
     if not x.floating:
         return [Value(value, _any_flag(x, axes))]
@@ -121,29 +126,29 @@ def _place(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, jnp.where(jnp.any(moved, axes), jnp.inf, 0.0))]
 
 
-def _flag_logic(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _flag_logic(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
-    value = eqn.primitive.bind(x.value, **eqn.params)
+    value = bind(eqn, x.value, **eqn.params)
     return [Value(value, _any_flag(x, tuple(eqn.params["axes"])))]
 
 
-def _running_sum(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _running_sum(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
     axis, reverse = eqn.params["axis"], eqn.params["reverse"]
     value = lax.cumsum(x.value, axis, reverse)
     if not x.floating:
         return [Value(value, None if x.error is None else _all_flagged(x, value))]
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     carried = lax.cumsum(context.error(x, form), axis, reverse)
     reach = lax.cumsum(jnp.abs(x.value), axis, reverse)
     return [Value(value, summed(context, form, value, carried, reach, max(x.shape[axis] - 1, 0)))]
 
 
-def _running_logsumexp(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """log(sum(exp(x))): 1-Lipschitz, then the rounding of sums of positive numbers in the logarithm."""
+def _running_logsumexp(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound log(sum(exp(x))): 1-Lipschitz, then the rounding of sums of positive numbers in the logarithm."""
     (x,) = inputs
-    value = eqn.primitive.bind(x.value, **eqn.params)
-    form = context.at(eqn.outvars[0].aval.dtype)
+    value = bind(eqn, x.value, **eqn.params)
+    form = context.format_of(eqn)
     axis, reverse = eqn.params["axis"], eqn.params["reverse"]
     off = lax.cummax(context.error(x, form), axis, reverse)
     count = x.shape[axis]
@@ -153,10 +158,10 @@ def _running_logsumexp(context: Context, eqn: Any, inputs: list[Value]) -> list[
     return [Value(value, context.finish(value, off, own, form, off == 0))]
 
 
-def _sorted(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """Keys in order; what goes along with them is not certain where their order is not."""
+def _sorted(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound keys in order; what goes along with them is not certain where their order is not."""
     axis, keys = eqn.params["dimension"], eqn.params["num_keys"]
-    results = eqn.primitive.bind(*(x.value for x in inputs), **eqn.params)
+    results = bind(eqn, *(x.value for x in inputs), **eqn.params)
     if all(x.error is None for x in inputs):
         return [Value(value) for value in results]
     key = inputs[0]
@@ -167,7 +172,7 @@ def _sorted(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
             return [Value(v, e) for v, e in zip(results, errors, strict=True)]
     order = {**eqn.params, "num_keys": keys}
     offs = [jnp.zeros(x.shape) if x.error is None else x.error for x in inputs]
-    moved = eqn.primitive.bind(*(x.value for x in inputs), *offs, **order)[len(inputs) :]
+    moved = bind(eqn, *(x.value for x in inputs), *offs, **order)[len(inputs) :]
     if not key.floating or key.error is None:
         return [Value(v, e) for v, e in zip(results, moved, strict=True)]
     low, high = ends(results[0], moved[0])
@@ -187,7 +192,7 @@ def _sorted(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(results[0], key_error), *others]
 
 
-def _scattered_sum(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _scattered_sum(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     x, where, update = inputs
 
     def scatter(into: Array, what: Array) -> Array:
@@ -196,7 +201,7 @@ def _scattered_sum(context: Context, eqn: Any, inputs: list[Value]) -> list[Valu
     value = scatter(x.value, update.value)
     if not x.floating:
         return [Value(value, None if all(v.error is None for v in inputs) else jnp.full(value.shape, jnp.inf))]
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     carried = scatter(context.error(x, form), context.error(update, form))
     reach = scatter(jnp.abs(x.value), jnp.abs(update.value))
     adds = scatter(jnp.zeros(x.shape), jnp.ones(update.shape))
@@ -207,8 +212,8 @@ def _scattered_sum(context: Context, eqn: Any, inputs: list[Value]) -> list[Valu
     return [Value(value, _where_certain(error, where))]
 
 
-def _scattered(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """scatter, scatter-max and scatter-min: the error goes where the number goes."""
+def _scattered(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound scatter, scatter-max and scatter-min: the error goes where the number goes."""
     x, where, update = inputs
     value = _scatter(eqn, x.value, where.value, update.value)
     if not x.floating:
@@ -239,14 +244,14 @@ _SCATTERS = {
 }
 
 
-def _scatter(eqn: Any, into: Array, where: Array, what: Array) -> Array:
-    """The program's scatter, built anew: its own parameters hold a jaxpr of the program's dtype."""
+def _scatter(eqn: Equation, into: Array, where: Array, what: Array) -> Array:
+    """Build the program's scatter anew: its own parameters hold a jaxpr of the program's dtype."""
     kept = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
     named = {name: eqn.params[name] for name in kept}
     return _SCATTERS[eqn.primitive.name](into, where, what, **named)
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, BoundRule] = {
     "reduce_sum": _sum,
     "reduce_prod": _multiplied,
     "cumprod": _multiplied,

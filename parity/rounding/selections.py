@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity.rounding.values import Array, Context, Value, ends, gap
-
-Rule = Callable[[Context, Any, list[Value]], list[Value]]
+from parity.rounding.jaxprs import Equation, bind
+from parity.rounding.values import Array, BoundRule, Context, Value, ends, gap
 
 _COMPARISONS = {
     "eq": jnp.equal,
@@ -23,7 +19,7 @@ _COMPARISONS = {
 }
 
 
-def _comparison(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _comparison(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     a, b = inputs
     value = _COMPARISONS[eqn.primitive.name](a.value, b.value)
     if not a.floating:
@@ -43,7 +39,7 @@ def _comparison(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, jnp.where(overlap, jnp.inf, 0.0))]
 
 
-def _choice(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _choice(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     which, *cases = inputs
     value = lax.select_n(which.value, *(case.value for case in cases))
     certain = all(case.error is None for case in cases)
@@ -81,8 +77,8 @@ def _raised(x: Value) -> Array:
     return jnp.where(x.uncertain(), jnp.inf, 0.0)
 
 
-def _extreme(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """max, min and clamp: the same of the intervals' ends."""
+def _extreme(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound max, min and clamp: the same of the intervals' ends."""
 
     def function(*arrays: Array) -> Array:
         if eqn.primitive.name == "clamp":
@@ -107,10 +103,10 @@ def _extreme(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, error, floor, origin)]
 
 
-def _logic(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """and, or: decided where one side alone decides."""
+def _logic(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound and, or: decided where one side alone decides."""
     a, b = inputs
-    value = eqn.primitive.bind(a.value, b.value)
+    value = bind(eqn, a.value, b.value)
     error = context.flags(inputs, value.shape)
     if value.dtype == np.bool_ and error is not None:
         stops = eqn.primitive.name == "or"
@@ -119,12 +115,12 @@ def _logic(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, error)]
 
 
-def _is_finite(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _is_finite(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
     return [Value(jnp.isfinite(x.value), None if x.error is None else jnp.where(jnp.isinf(x.error), jnp.inf, 0.0))]
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, BoundRule] = {
     **dict.fromkeys(_COMPARISONS, _comparison),
     **dict.fromkeys(("max", "min", "clamp"), _extreme),
     "select_n": _choice,

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from parity._types import DTypeLike
 from parity.rounding.formats import Format
-from parity.rounding.values import Array, Context, Value, ends, floating
+from parity.rounding.jaxprs import Equation, bind, dtype_of
+from parity.rounding.values import Array, BoundRule, Context, Value, ends, floating
 
-Rule = Callable[[Context, Any, list[Value]], list[Value]]
 
-
-def _moved(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """The same move for the value and for its error."""
+def _moved(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Make the same move with the value and with its error."""
     params = {**eqn.params}
     if "sharding" in params:
         params["sharding"] = None
 
     def move(arrays: list[Array]) -> list[Array]:
-        results = eqn.primitive.bind(*arrays, **params)
+        results = bind(eqn, *arrays, **params)
         return list(results) if eqn.primitive.multiple_results else [results]
 
     values = move([x.value for x in inputs])
@@ -37,12 +36,12 @@ def _moved(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
 
 
 def _origin(inputs: list[Value]) -> Any:
-    """A maximum that is only spread out is still the maximum of the same numbers."""
+    """Return the origin that moving keeps: a maximum that is spread out is one of the same numbers."""
     origin = inputs[0].origin if len(inputs) == 1 else None
     return origin if origin and origin[0] == "extreme" else None
 
 
-def _padded(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _padded(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     x, filler = inputs
     value = lax.pad(x.value, filler.value, eqn.params["padding_config"])
     if x.error is None and filler.error is None:
@@ -51,23 +50,23 @@ def _padded(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, error)]
 
 
-def _same(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _same(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     return list(inputs)
 
 
-def _made(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """Arrays made from nothing: in float64 whatever the program calls them."""
+def _made(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Make arrays from nothing: in float64 whatever the program calls them."""
     params = dict(eqn.params)
     if floating(params["dtype"]):
         params["dtype"] = np.dtype(np.float64)
-    return [Value(eqn.primitive.bind(*(x.value for x in inputs), **params))]
+    return [Value(bind(eqn, *(x.value for x in inputs), **params))]
 
 
-def _converted(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _converted(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
     target = np.dtype(eqn.params["new_dtype"]) if not _extended(eqn) else eqn.params["new_dtype"]
     if x.floating and floating(target):
-        return [_narrowed(context, x, eqn.invars[0].aval.dtype, target)]
+        return [_narrowed(context, x, dtype_of(eqn.invars[0]), target)]
     if floating(target):
         value = lax.convert_element_type(x.value, np.float64)
         form = context.at(target)
@@ -94,12 +93,12 @@ def _converted(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, jnp.where(certain, 0.0, jnp.inf))]
 
 
-def _extended(eqn: Any) -> bool:
+def _extended(eqn: Equation) -> bool:
     return not hasattr(eqn.params["new_dtype"], "kind") and not isinstance(eqn.params["new_dtype"], type)
 
 
-def _narrowed(context: Context, x: Value, source: Any, target: Any) -> Value:
-    """A conversion between floating formats rounds once where the target is the narrower one."""
+def _narrowed(context: Context, x: Value, source: DTypeLike, target: DTypeLike) -> Value:
+    """Bound a conversion between floating formats, which rounds once where the target is the narrower one."""
     if not context.narrow or np.dtype(target).itemsize >= np.dtype(source).itemsize or np.dtype(target).itemsize == 8:
         return x
     form = context.at(target)
@@ -109,7 +108,7 @@ def _narrowed(context: Context, x: Value, source: Any, target: Any) -> Value:
     return Value(x.value, context.finish(x.value, off, own, form, off == 0), floor)
 
 
-def _reduced_precision(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _reduced_precision(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
     bits, exponent = eqn.params["mantissa_bits"] + 1, eqn.params["exponent_bits"]
     if not context.narrow or bits >= 53:
@@ -125,23 +124,23 @@ def _reduced_precision(context: Context, eqn: Any, inputs: list[Value]) -> list[
 # -- places that are worked out
 
 
-def _gathered(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """gather and dynamic_slice: the error from the same places; infinite where the places are not certain."""
+def _gathered(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound gather and dynamic_slice: the error from the same places; infinite where those are not certain."""
     x, *places = inputs
     where = [place.value for place in places]
-    value = eqn.primitive.bind(x.value, *where, **eqn.params)
+    value = bind(eqn, x.value, *where, **eqn.params)
     params = {**eqn.params, **({"fill_value": 0.0} if "fill_value" in eqn.params else {})}
     error = None
     if x.error is not None:
-        error = eqn.primitive.bind(x.error, *where, **params)
+        error = bind(eqn, x.error, *where, **params)
     return [Value(value, _misplaced(error, places, value), _floor_at(eqn, x, where))]
 
 
-def _floor_at(eqn: Any, x: Value, where: list[Array]) -> Any:
+def _floor_at(eqn: Equation, x: Value, where: list[Array]) -> Any:
     if not x.has_floor:
         return None
     params = {**eqn.params, **({"fill_value": -jnp.inf} if "fill_value" in eqn.params else {})}
-    return lambda: eqn.primitive.bind(x.floor(), *where, **params)
+    return lambda: bind(eqn, x.floor(), *where, **params)
 
 
 def _misplaced(error: Array | None, places: list[Value], value: Array) -> Array | None:
@@ -154,38 +153,40 @@ def _misplaced(error: Array | None, places: list[Value], value: Array) -> Array 
     return jnp.where(anywhere, jnp.inf, jnp.zeros(value.shape) if error is None else error)
 
 
-def _placed(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """dynamic_update_slice: the error is put where the update is put."""
+def _placed(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound dynamic_update_slice: the error is put where the update is put."""
     x, update, *places = inputs
     where = [place.value for place in places]
-    value = eqn.primitive.bind(x.value, update.value, *where, **eqn.params)
+    value = bind(eqn, x.value, update.value, *where, **eqn.params)
     error = None
     if x.error is not None or update.error is not None:
         both = [jnp.zeros(v.shape) if v.error is None else v.error for v in (x, update)]
-        error = eqn.primitive.bind(*both, *where, **eqn.params)
+        error = bind(eqn, *both, *where, **eqn.params)
     floor = None
     if x.has_floor or update.has_floor:
-        floor = lambda: eqn.primitive.bind(x.floor(), update.floor(), *where, **eqn.params)  # noqa: E731
+        floor = lambda: bind(eqn, x.floor(), update.floor(), *where, **eqn.params)  # noqa: E731
     return [Value(value, _misplaced(error, places, value), floor)]
 
 
-def _bits(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """Bits taken for a number or a number for its bits: exact from certain bits, anything otherwise."""
+def _bits(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound bits taken for a number or a number for its bits: exact from certain bits, anything otherwise."""
     (x,) = inputs
-    value = eqn.primitive.bind(x.value, **eqn.params)
+    value = bind(eqn, x.value, **eqn.params)
     if x.floating:
         return [Value(value, jnp.full(value.shape, jnp.inf))]
     return [Value(value, _misplaced(None, inputs, value))]
 
 
-_MOVES = "reshape transpose broadcast_in_dim rev squeeze expand_dims slice split concatenate unstack stack real"
-_NOTHING = (
+_MOVING_PRIMITIVES = (
+    "reshape transpose broadcast_in_dim rev squeeze expand_dims slice split concatenate unstack stack real"
+)
+_PRIMITIVES_OF_NOTHING = (
     "copy copy_p stop_gradient optimization_barrier sharding_constraint name layout_constraint pvary pcast reshard "
     "mesh_cast"
 )
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(_MOVES.split(), _moved),
-    **dict.fromkeys(_NOTHING.split(), _same),
+RULES: dict[str, BoundRule] = {
+    **dict.fromkeys(_MOVING_PRIMITIVES.split(), _moved),
+    **dict.fromkeys(_PRIMITIVES_OF_NOTHING.split(), _same),
     **dict.fromkeys(("gather", "dynamic_slice"), _gathered),
     **dict.fromkeys(("iota", "empty", "empty2"), _made),
     "pad": _padded,

@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
+from parity.rounding.jaxprs import Equation, bind
 from parity.rounding.reductions import summed
-from parity.rounding.values import Array, Context, Value, ends, gap
-
-Rule = Callable[[Context, Any, list[Value]], list[Value]]
+from parity.rounding.values import Array, BoundRule, Context, Value, ends, gap
 
 
-def _sum(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _sum(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
 
     def add(array: Array) -> Array:
-        return eqn.primitive.bind(array, **eqn.params)
+        return bind(eqn, array, **eqn.params)
 
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     value = add(x.value)
     count = math.prod(eqn.params["window_dimensions"])
     return [Value(value, summed(context, form, value, add(context.error(x, form)), add(jnp.abs(x.value)), count - 1))]
 
 
-def _extreme(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
+def _extreme(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
     low, high = ends(x.value, context.error(x))
-    value, least, most = (eqn.primitive.bind(array, **eqn.params) for array in (x.value, low, high))
+    value, least, most = (bind(eqn, array, **eqn.params) for array in (x.value, low, high))
     return [Value(value, jnp.maximum(gap(most, value), gap(value, least)))]
 
 
 def _pieces(x: Array, filler: float, params: dict[str, Any]) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """The numbers that stand at one place of each window, place by place."""
+    """Yield the numbers that stand at one place of each window, place by place."""
     window, strides = params["window_dimensions"], params["window_strides"]
     padded = lax.pad(x, jnp.asarray(filler, x.dtype), [(low, high, 0) for low, high in params["padding"]])
     counts = [(size - w) // s + 1 for size, w, s in zip(padded.shape, window, strides, strict=True)]
@@ -46,7 +45,7 @@ def _pieces(x: Array, filler: float, params: dict[str, Any]) -> Iterator[tuple[t
 
 
 def _spread_back(piece: Array, place: tuple[int, ...], shape: tuple[int, ...], params: dict[str, Any]) -> Array:
-    """Numbers of windows put where they stand in the array: the reverse of :func:`_pieces`."""
+    """Put numbers of windows where they stand in the array: the reverse of :func:`_pieces`."""
     config = []
     for p, n, s, size, (low, high) in zip(
         place, piece.shape, params["window_strides"], shape, params["padding"], strict=True
@@ -55,8 +54,10 @@ def _spread_back(piece: Array, place: tuple[int, ...], shape: tuple[int, ...], p
     return lax.pad(piece, jnp.zeros((), piece.dtype), config)
 
 
-def _candidates(context: Context, x: Value, params: dict[str, Any]) -> tuple[Array, list[Any]]:
-    """Where it is not certain which number of a window is chosen, and at each place whether it may be that one."""
+def _candidates(
+    context: Context, x: Value, params: dict[str, Any]
+) -> tuple[Array, list[tuple[tuple[int, ...], Array]]]:
+    """Return where the number chosen of a window is not certain, and at each place whether it may be that one."""
     sign = 1.0 if params["select_prim"].name == "ge" else -1.0
     low, high = ends(sign * x.value, context.error(x))
     lows = [piece for _, piece in _pieces(low, -jnp.inf, params)]
@@ -73,15 +74,15 @@ def _candidates(context: Context, x: Value, params: dict[str, Any]) -> tuple[Arr
     return (count > 1) & loose, places
 
 
-def _scattered(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """select_and_scatter_add: where several numbers of a window may be chosen, each may get its share or lose it."""
+def _scattered(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound select_and_scatter_add: any number of a window that may be chosen may get its share or lose it."""
     source, x = inputs
     params = eqn.params
 
     def scatter(array: Array) -> Array:
-        return eqn.primitive.bind(array, x.value, **params)
+        return bind(eqn, array, x.value, **params)
 
-    form = context.at(eqn.outvars[0].aval.dtype)
+    form = context.format_of(eqn)
     off = context.error(source, form)
     value, carried = scatter(source.value), scatter(off)
     unsure, places = _candidates(context, x, params)
@@ -93,12 +94,12 @@ def _scattered(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, summed(context, form, value, carried, scatter(jnp.abs(source.value)), adds))]
 
 
-def _chosen(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
-    """select_and_gather_add: of one array the number at the place chosen in another."""
+def _chosen(context: Context, eqn: Equation, inputs: list[Value]) -> list[Value]:
+    """Bound select_and_gather_add: of one array the number at the place chosen in another."""
     x, chooser = inputs
     params = eqn.params
-    value = eqn.primitive.bind(x.value, chooser.value, **params)
-    error = eqn.primitive.bind(context.error(x), chooser.value, **params)
+    value = bind(eqn, x.value, chooser.value, **params)
+    error = bind(eqn, context.error(x), chooser.value, **params)
     unsure, places = _candidates(context, chooser, params)
     numbers = _pieces(x.value, 0.0, params)
     errors = _pieces(context.error(x), 0.0, params)
@@ -107,7 +108,7 @@ def _chosen(context: Context, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(value, error)]
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, BoundRule] = {
     "reduce_window_sum": _sum,
     "reduce_window_max": _extreme,
     "reduce_window_min": _extreme,

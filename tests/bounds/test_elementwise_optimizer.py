@@ -77,5 +77,15 @@ def test_what_treats_elements_or_parameters_unlike_stays_a_tree(optimizer: Any) 
     assert elementwise_optimizer.of(optimizer, PARAMS) is None
 
 
+def test_the_log_tells_why_an_optimizer_stays_a_tree(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", "parity"):
+        assert elementwise_optimizer.of(optax.lamb(0.1), PARAMS) is None
+        broken = optax.GradientTransformation(lambda params: 1 / 0, lambda g, s, p=None: (g, s))
+        assert elementwise_optimizer.of(broken, PARAMS) is None
+    assert [record.name for record in caplog.records] == ["parity.bounds.elementwise_optimizer"] * 2
+    assert "not elementwise" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_one_parameter_is_a_vector_already() -> None:
     assert elementwise_optimizer.of(optax.adam(0.1), {"w": np.ones(3)}) is None

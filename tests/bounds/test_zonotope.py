@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.bounds import zonotope
-from parity.bounds.zonotope import carried
+from parity.bounds.zonotope import propagate_linear
 
 
 def _summed(maps: np.ndarray, local: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def test_as_sharp_as_can_be(size: int, steps: int, growth: float, constant: bool
     local = np.abs(random.normal(size=(steps, size)))
     if constant:
         maps = np.repeat(maps[:1], steps, axis=0)
-    bound = carried(maps[:1] if constant else maps, local)
+    bound = propagate_linear(maps[:1] if constant else maps, local)
     assert bound == pytest.approx(_summed(maps, local), rel=1e-9, abs=1e-300)
 
 
@@ -46,8 +46,8 @@ def test_where_old_errors_are_enclosed_it_still_holds(size: int, momentum: float
     maps = np.repeat((heavy if momentum else plain)[None], steps, axis=0)
     local = np.abs(random.normal(size=maps.shape[:2]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zonotope, "_BUDGET", 0)
-        bound = carried(maps, local)
+        patch.setattr(zonotope, "_STEP_MULTIPLICATIONS", 0)
+        bound = propagate_linear(maps, local)
     error = np.zeros(local.shape[1])
     for step in range(steps):
         error = maps[step] @ error + random.choice([-1, 1], error.shape) * local[step]
@@ -59,5 +59,5 @@ def test_where_old_errors_are_enclosed_it_still_holds(size: int, momentum: float
 def test_what_is_not_finite_is_unknown_from_there_on() -> None:
     maps = np.repeat(np.eye(2)[None], 4, axis=0)
     maps[2, 0, 0] = np.inf
-    bound = carried(maps, np.ones((4, 2)))
+    bound = propagate_linear(maps, np.ones((4, 2)))
     assert bound == pytest.approx(np.array([[1, 1], [2, 2], [np.inf, 3], [np.inf, 4]]))

@@ -11,18 +11,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity.causes.alternatives import either, within
-from parity.causes.evidence import Case, Probe
+from parity._types import PyTree
+from parity.causes.alternatives import mark_alternatives, within
+from parity.causes.evidence import Evidence, Probe
 from parity.causes.model import substitutions as rules
-from parity.causes.model.jaxpr_rewrite import Rule, rewritten
+from parity.causes.model.jaxpr_rewrite import Substitution, rewritten
 from parity.judging.cause import Cause
 from parity.porting import parameter_names
 from parity.porting.port import Port
 
 _USUAL_EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4)
 # Places at which a gradient is stopped that are tried one by one.
-_STOPPED = 8
-_CUT = {
+_MOST_STOPPED_PLACES = 8
+_CAUSE_NAMES = {
     "float32": "float64 cut to float32",
     "bfloat16": "bfloat16 products",
     "float16": "float16 products",
@@ -30,9 +31,9 @@ _CUT = {
 }
 
 
-def models(case: Case) -> list[Cause]:
-    """What explains a forward pass that differs, or a gradient that does where the loss agrees."""
-    first = case.failing("forward", "loss", "gradient")
+def explain_model(evidence: Evidence) -> list[Cause]:
+    """Return what explains a forward pass that differs, or a gradient that does where the loss agrees."""
+    first = evidence.failing("forward", "loss", "gradient")
     if first is None:
         return []
     groups = {
@@ -41,7 +42,7 @@ def models(case: Case) -> list[Cause]:
         "gradient": (_stopped, _casts),
     }
     for group in groups[first.stage]:
-        found = either(list(group(case)))
+        found = mark_alternatives(list(group(evidence)))
         if found:
             return [dataclasses.replace(c, stage=first.stage, tensor=first.tensor, step=first.step or 0) for c in found]
     return []
@@ -55,11 +56,11 @@ class _NothingToReplaceError(Exception):
     """The rule answered for no equation: there is no use in compiling what is left."""
 
 
-def _with(port: Port, rule: Rule) -> Port:
-    """The port with the rule in both its model and its loss."""
+def _with(port: Port, rule: Substitution) -> Port:
+    """Return the port with the rule in both its model and its loss."""
     loss = rewritten(port.loss, rule)
 
-    def applied(predictions: Any, targets: Any) -> Any:
+    def applied(predictions: PyTree, targets: PyTree) -> jax.Array:
         value = loss(predictions, targets)
         if not rule.count:
             raise _NothingToReplaceError
@@ -68,16 +69,16 @@ def _with(port: Port, rule: Rule) -> Port:
     return dataclasses.replace(port, apply=rewritten(port.apply, rule), loss=applied)
 
 
-def _transposed(case: Case) -> Iterator[Cause]:
-    """One square weight, or all of them together."""
+def _transposed(evidence: Evidence) -> Iterator[Cause]:
+    """Try one square weight transposed, or all of them together."""
     square = [
-        name for name, values in case.recording.initial.items() if values.ndim == 2 and len(set(values.shape)) == 1
+        name for name, values in evidence.recording.initial.items() if values.ndim == 2 and len(set(values.shape)) == 1
     ]
-    tried: list[tuple[str, ...]] = [(name,) for name in square if values_matter(case, name)]
+    tried: list[tuple[str, ...]] = [(name,) for name in square if values_matter(evidence, name)]
     if len(square) > 1:
         tried.append(tuple(square))
     for chosen in tried:
-        agreement = case.agreement(case.probe(names=turned(case.names, chosen)))
+        agreement = evidence.agreement(evidence.probe(names=turned(evidence.names, chosen)))
         if agreement is not None:
             which = ", ".join(chosen)
             sentence = f"with {which} transposed the two agree {within(agreement)}: the port takes it the wrong way "
@@ -86,50 +87,50 @@ def _transposed(case: Case) -> Iterator[Cause]:
             yield _cause("transposed weight", sentence, fix, agreement)
 
 
-def values_matter(case: Case, name: str) -> bool:
-    """Whether a weight is other than its own transpose."""
-    values = case.recording.initial[name]
+def values_matter(evidence: Evidence, name: str) -> bool:
+    """Return whether a weight is other than its own transpose."""
+    values = evidence.recording.initial[name]
     return not np.array_equal(values, values.T)
 
 
 def turned(names: parameter_names.Names, chosen: tuple[str, ...]) -> Any:
-    """The same mapping with some weights the other way round."""
+    """Return the same mapping with some weights the other way round."""
 
     class Turned:
         buffers = names.buffers
 
-        def to_port(self, weights: Any, *rest: Any) -> Any:
+        def to_port(self, weights: PyTree, *rest: PyTree) -> PyTree:
             return names.to_port({name: v.T if name in chosen else v for name, v in weights.items()}, *rest)
 
-        def from_port(self, params: Any, *rest: Any) -> Any:
+        def from_port(self, params: PyTree, *rest: PyTree) -> PyTree:
             return {name: v.T if name in chosen else v for name, v in names.from_port(params, *rest).items()}
 
     return Turned()
 
 
-def _gelu(case: Case) -> Iterator[Cause]:
+def _gelu(evidence: Evidence) -> Iterator[Cause]:
     for rule, here, fix in (
         (rules.ExactGelu(), "by tanh", "jax.nn.gelu(x, approximate=False)"),
         (rules.TanhGelu(), "by erf", "jax.nn.gelu(x, approximate=True)"),
     ):
-        agreement = case.agreement(case.probe(_with(case.port, rule)))
+        agreement = evidence.agreement(evidence.probe(_with(evidence.port, rule)))
         if agreement is not None:
             other = "erf" if here == "by tanh" else "tanh"
             sentence = f"with GELU by {other} the two agree {within(agreement)}: the port's is {here}"
             yield _cause("GELU approximation", sentence, f"write {fix}", agreement)
 
 
-def _epsilons(case: Case) -> Iterator[Cause]:
+def _epsilons(evidence: Evidence) -> Iterator[Cause]:
     seen = rules.Epsilon()
-    case.probe(_with(case.port, seen))
-    own = float(np.finfo(case.recording.dtype).eps)  # torch.nn.RMSNorm's default
+    evidence.probe(_with(evidence.port, seen))
+    own = float(np.finfo(evidence.recording.dtype).eps)  # torch.nn.RMSNorm's default
     for old in seen.found:
         for new in (*_USUAL_EPSILONS, own):
             if abs(new - old) <= 1e-6 * old:
                 continue
-            agreement = case.agreement(case.probe(_with(case.port, rules.Epsilon(old, new))))
+            agreement = evidence.agreement(evidence.probe(_with(evidence.port, rules.Epsilon(old, new))))
             if agreement is not None:
-                layer = _normalization(case)
+                layer = _normalization(evidence)
                 sentence = f"with an epsilon of {new:.9g} for {old:.9g} the two agree {within(agreement)}: the port's "
                 sentence += "normalisation has another one than PyTorch's"
                 flax = {"BatchNorm": 1e-5}.get(layer, 1e-6)
@@ -139,17 +140,17 @@ def _epsilons(case: Case) -> Iterator[Cause]:
                 return
 
 
-def _normalization(case: Case) -> str:
-    """The one kind of normalization that PyTorch's model has, by Flax's name; no kind where there are several."""
-    layers = str(case.recording.environment.get("layers", "")).split(", ")
+def _normalization(evidence: Evidence) -> str:
+    """Return the one kind of normalization that PyTorch's model has, by Flax's name, if there is just one."""
+    layers = str(evidence.recording.environment.get("layers", "")).split(", ")
     kinds = {re.sub(r"\d+d$", "", layer) for layer in layers if "Norm" in layer}
     kinds |= {"LayerNorm"} if any("Transformer" in layer for layer in layers) else set()
     return kinds.pop() if len(kinds) == 1 else "normalization"
 
 
-def _dropout(case: Case) -> Iterator[Cause]:
+def _dropout(evidence: Evidence) -> Iterator[Cause]:
     rule = rules.NoDropout()
-    agreement = case.agreement(case.probe(_with(case.port, rule)))
+    agreement = evidence.agreement(evidence.probe(_with(evidence.port, rule)))
     if agreement is not None:
         sentence = f"with nothing dropped the two agree {within(agreement)}: the port drops at random, and PyTorch "
         sentence += "does not"
@@ -157,23 +158,23 @@ def _dropout(case: Case) -> Iterator[Cause]:
         yield _cause("dropout left on", sentence, fix, agreement)
 
 
-def _casts(case: Case) -> Iterator[Cause]:
+def _casts(evidence: Evidence) -> Iterator[Cause]:
     rule = rules.Wide()
-    agreement = case.agreement(case.probe(_with(case.port, rule)))
+    agreement = evidence.agreement(evidence.probe(_with(evidence.port, rule)))
     if agreement is None or not rule.found:
         return
     narrowest = next(name for name in ("bfloat16", "float16", "tensorfloat32", "float32") if name in rule.found)
     sentence = f"without the port's casts to {narrowest} the two agree {within(agreement)}: it computes in "
     sentence += f"{narrowest} even where it is given float64"
-    yield _cause(_CUT[narrowest], sentence, "let dtypes follow the inputs: no astype, no dtype=...", agreement)
+    yield _cause(_CAUSE_NAMES[narrowest], sentence, "let dtypes follow the inputs: no astype, no dtype=...", agreement)
 
 
-def _statistics(case: Case) -> Iterator[Cause]:
-    if case.port.state is None:
+def _statistics(evidence: Evidence) -> Iterator[Cause]:
+    if evidence.port.state is None:
         return
-    first = len(jax.tree.leaves(case.port.params))
-    rule = rules.BatchStatistics(first, first + len(jax.tree.leaves(case.port.state)))
-    agreement = case.agreement(case.probe(_with(case.port, rule)))
+    first = len(jax.tree.leaves(evidence.port.params))
+    rule = rules.BatchStatistics(first, first + len(jax.tree.leaves(evidence.port.state)))
+    agreement = evidence.agreement(evidence.probe(_with(evidence.port, rule)))
     if agreement is not None:
         sentence = f"with the batch's own mean and variance the two agree {within(agreement)}: the port normalises "
         sentence += "by running statistics, as in evaluation, while PyTorch trains"
@@ -181,12 +182,12 @@ def _statistics(case: Case) -> Iterator[Cause]:
         yield _cause("BatchNorm in eval mode", sentence, fix, agreement)
 
 
-def _stopped(case: Case) -> Iterator[Cause]:
-    """All stopped gradients, or one of them: those that a library stops for good reason change nothing."""
-    probes, fixed = case.probe(), case.probe(_with(case.port, rules.Differentiated()))
-    agreement = case.agreement(fixed)
+def _stopped(evidence: Evidence) -> Iterator[Cause]:
+    """Try all stopped gradients, or one of them: those that a library stops for good reason change nothing."""
+    probes, fixed = evidence.probe(), evidence.probe(_with(evidence.port, rules.Differentiated()))
+    agreement = evidence.agreement(fixed)
     if agreement is None:
-        fixed, agreement = _stopped_once(case)
+        fixed, agreement = _stopped_once(evidence)
     if agreement is None or probes is None or fixed is None:
         return
     fix = "take stop_gradient out of apply and loss"
@@ -195,22 +196,22 @@ def _stopped(case: Case) -> Iterator[Cause]:
     if still:
         yield _cause("frozen parameter", f"{sentence}no gradient reaches {', '.join(still)}", fix, agreement)
         return
-    less = [f.tensor for f in case.findings if f.stage == "gradient" and not f.same_program]
+    less = [f.tensor for f in evidence.findings if f.stage == "gradient" and not f.same_program]
     yield _cause("stop_gradient", f"{sentence}a part of the gradient of {', '.join(less)} is stopped", fix, agreement)
 
 
-def _stopped_once(case: Case) -> tuple[list[Probe] | None, float | None]:
-    """The probes with one place of the model differentiated, at which the two agree."""
+def _stopped_once(evidence: Evidence) -> tuple[list[Probe] | None, float | None]:
+    """Return the probes with one place of the model differentiated, at which the two agree."""
 
     def without(place: int | None) -> tuple[list[Probe] | None, int]:
         rule = rules.Differentiated(place)
-        apply = rewritten(case.port.apply, rule)
-        return case.probe(dataclasses.replace(case.port, apply=apply)), rule.found
+        apply = rewritten(evidence.port.apply, rule)
+        return evidence.probe(dataclasses.replace(evidence.port, apply=apply)), rule.found
 
     found = without(None)[1]
-    for place in range(min(found, _STOPPED) if found > 1 else 0):
+    for place in range(min(found, _MOST_STOPPED_PLACES) if found > 1 else 0):
         fixed = without(place)[0]
-        agreement = case.agreement(fixed)
+        agreement = evidence.agreement(fixed)
         if agreement is not None:
             return fixed, agreement
     return None, None

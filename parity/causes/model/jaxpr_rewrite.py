@@ -2,65 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import Literal
 
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "remat2")
-_CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+from parity._types import PyTree
+from parity.rounding import jaxprs
+from parity.rounding.jaxprs import Atom, ClosedJaxpr, Equation, Jaxpr, Literal
+
+_CALL_PRIMITIVES = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "remat2")
+_CUSTOM_CALL_PRIMITIVES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 # Operations that place values elsewhere and change none.
-_PLACING = ("broadcast_in_dim", "reshape", "convert_element_type", "squeeze", "expand_dims", "copy", "transpose")
+_PLACING_PRIMITIVES = (
+    "broadcast_in_dim",
+    "reshape",
+    "convert_element_type",
+    "squeeze",
+    "expand_dims",
+    "copy",
+    "transpose",
+)
 
 
 class Frame:
     """One jaxpr as it is run: values, the equations they came from, and marks that a rule leaves on them."""
 
     def __init__(self) -> None:
-        self.values: dict[Any, Any] = {}
-        self.marks: dict[Any, frozenset[str]] = {}
-        self.made: dict[Any, Any] = {}
-        self.same: dict[Any, tuple[Frame, Any]] = {}
+        self.values: dict[Atom, jax.Array] = {}
+        self.marks: dict[Atom, frozenset[str]] = {}
+        self.made: dict[Atom, Equation] = {}
+        self.same: dict[Atom, tuple[Frame, Atom]] = {}
 
-    def read(self, atom: Any) -> Any:
-        """The value of a variable or a literal."""
+    def read(self, atom: Atom) -> jax.Array:
+        """Return the value of a variable or a literal."""
         return atom.val if isinstance(atom, Literal) else self.values[atom]
 
-    def marked(self, atom: Any) -> frozenset[str]:
-        """The marks on it."""
+    def marked(self, atom: Atom) -> frozenset[str]:
+        """Return the marks on it."""
         return frozenset() if isinstance(atom, Literal) else self.marks.get(atom, frozenset())
 
-    def origin(self, atom: Any) -> tuple[Frame, Any]:
-        """Where it came from: itself, or what was handed in from outside or out from inside a call."""
+    def origin(self, atom: Atom) -> tuple[Frame, Atom]:
+        """Return where it came from: itself, or what was handed in from outside or out from inside a call."""
         frame = self
         while not isinstance(atom, Literal) and atom in frame.same:
             frame, atom = frame.same[atom]
         return frame, atom
 
-    def equation(self, atom: Any, *, placed: bool = False) -> tuple[Frame, Any] | None:
-        """The equation that made it; with ``placed``, before it was reshaped, broadcast or cast."""
+    def equation(self, atom: Atom, *, placed: bool = False) -> tuple[Frame, Equation] | None:
+        """Return the equation that made it; with ``placed``, before it was reshaped, broadcast or cast."""
         frame, atom = self.origin(atom)
         if isinstance(atom, Literal) or atom not in frame.made:
             return None
         equation = frame.made[atom]
-        if placed and equation.primitive.name in _PLACING:
+        if placed and equation.primitive.name in _PLACING_PRIMITIVES:
             return frame.equation(equation.invars[0], placed=True)
         return frame, equation
 
-    def literal(self, atom: Any) -> float | None:
-        """The number that it is everywhere, if that is written in the program."""
+    def literal(self, atom: Atom) -> float | None:
+        """Return the number that it is everywhere, if that is written in the program."""
         frame, atom = self.origin(atom)
         if isinstance(atom, Literal):
             return float(atom.val) if getattr(atom.val, "shape", ()) == () and not isinstance(atom.val, str) else None
         equation = frame.made.get(atom)
-        if equation is not None and equation.primitive.name in _PLACING:
+        if equation is not None and equation.primitive.name in _PLACING_PRIMITIVES:
             return frame.literal(equation.invars[0])
         return None
 
 
-class Rule:
+class Substitution:
     """What is done in an equation's place. ``touches`` are the primitives it may answer for; empty: all of them."""
 
     touches: tuple[str, ...] = ()
@@ -68,25 +79,25 @@ class Rule:
     count: int = 0
 
     def begin(self) -> None:
-        """Called before each run through a function: it is traced as often as it is compiled."""
+        """Begin another run through a function: it is traced as often as it is compiled."""
 
-    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
-        """Values in place of the equation's own, or ``None``."""
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
+        """Return values in place of the equation's own, or ``None``."""
         return None
 
-    def marks(self, equation: Any, marked: frozenset[str]) -> frozenset[str]:
-        """The marks on what the equation made, from those on what it was given."""
+    def marks(self, equation: Equation, marked: frozenset[str]) -> frozenset[str]:
+        """Return the marks on what the equation made, from those on what it was given."""
         return marked
 
     def given(self, place: int) -> frozenset[str]:
-        """The marks on the function's argument at this place among the leaves."""
+        """Return the marks on the function's argument at this place among the leaves."""
         return frozenset()
 
 
-def rewritten(function: Callable[..., Any], rule: Rule) -> Callable[..., Any]:
-    """``function`` with ``rule`` applied; it can be traced, compiled and differentiated."""
+def rewritten(function: Callable[..., PyTree], rule: Substitution) -> Callable[..., PyTree]:
+    """Return ``function`` with ``rule`` applied; it can be traced, compiled and differentiated."""
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: PyTree) -> PyTree:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
         leaves = jax.tree.leaves(arguments)
         rule.begin()
@@ -99,27 +110,9 @@ def rewritten(function: Callable[..., Any], rule: Rule) -> Callable[..., Any]:
     return call
 
 
-def equations(function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
-    """All equations of a function's jaxpr, those inside calls too."""
-    yield from _inside(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _inside(jaxpr: Any) -> Iterator[Any]:
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: _jaxpr_of(leaf) is not None):
-            inner = _jaxpr_of(value)
-            if inner is not None:
-                yield from _inside(inner)
-
-
-def _jaxpr_of(value: Any) -> Any:
-    if hasattr(value, "eqns"):
-        return value
-    return value.jaxpr if hasattr(value, "jaxpr") and hasattr(value.jaxpr, "eqns") else None
-
-
-def _run(rule: Rule, frame: Frame, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+def _run(
+    rule: Substitution, frame: Frame, jaxpr: Jaxpr, consts: Sequence[jax.Array], arguments: Sequence[jax.Array]
+) -> list[jax.Array]:
     frame.values.update(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
     for equation in jaxpr.eqns:
         values = [frame.read(atom) for atom in equation.invars]
@@ -137,14 +130,11 @@ def _run(rule: Rule, frame: Frame, jaxpr: Any, consts: Sequence[Any], arguments:
     return [frame.read(atom) for atom in jaxpr.outvars]
 
 
-def _ordinary(rule: Rule, frame: Frame, equation: Any, values: list[Any]) -> list[Any]:
-    name, params = equation.primitive.name, equation.params
-    inner = next(
-        (found for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if (found := params.get(key)) is not None), None
-    )
-    if inner is not None and (name in _CALLS or (name in _CUSTOM and _concerns(rule, inner))):
+def _ordinary(rule: Substitution, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array]:
+    name, params, inner = equation.primitive.name, equation.params, jaxprs.called(equation)
+    if inner is not None and (name in _CALL_PRIMITIVES or (name in _CUSTOM_CALL_PRIMITIVES and _concerns(rule, inner))):
         within = Frame()
-        jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+        jaxpr, consts = jaxprs.opened(inner)
         for variable, atom in zip(jaxpr.invars, equation.invars, strict=True):
             within.same[variable] = (frame, atom)
             within.marks[variable] = frame.marked(atom)
@@ -158,15 +148,15 @@ def _ordinary(rule: Rule, frame: Frame, equation: Any, values: list[Any]) -> lis
     return bind(equation, values)
 
 
-def _concerns(rule: Rule, inner: Any) -> bool:
-    jaxpr = getattr(inner, "jaxpr", inner)
-    return not rule.touches or any(equation.primitive.name in rule.touches for equation in _inside(jaxpr))
+def _concerns(rule: Substitution, inner: Jaxpr | ClosedJaxpr) -> bool:
+    within = jaxprs.equations(jaxprs.opened(inner)[0])
+    return not rule.touches or any(equation.primitive.name in rule.touches for equation in within)
 
 
-def _scan(rule: Rule, params: Any, values: list[Any]) -> list[Any]:
+def _scan(rule: Substitution, params: dict[str, Any], values: list[jax.Array]) -> list[jax.Array]:
     body, fixed, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
 
-    def step(carry: Any, x: Any) -> Any:
+    def step(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         out = _run(rule, Frame(), body.jaxpr, body.consts, [*values[:fixed], *carry, *x])
         return out[:carried], out[carried:]
 
@@ -175,8 +165,8 @@ def _scan(rule: Rule, params: Any, values: list[Any]) -> list[Any]:
     return [*carry, *out]
 
 
-def bind(equation: Any, values: Sequence[Any], **changed: Any) -> list[Any]:
-    """The equation's own operation, with other parameters where given."""
-    params = equation.primitive.get_bind_params({**equation.params, **changed})
-    made = equation.primitive.bind(*values, **params)
-    return list(made) if equation.primitive.multiple_results else [made]
+def bind(equation: Equation, values: Sequence[jax.Array], **changed: Any) -> list[jax.Array]:
+    """Run the equation's own operation, with other parameters where given."""
+    primitive: Any = equation.primitive
+    made = primitive.bind(*values, **primitive.get_bind_params({**equation.params, **changed}))
+    return list(made) if primitive.multiple_results else [made]

@@ -7,28 +7,29 @@ a side's products are honest, its own error has nothing to do with that one, and
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
 from scipy import special
 
 from parity._words import count
-from parity.causes.evidence import Case, joined, run
+from parity.causes.evidence import Evidence, joined, run
 from parity.causes.model import substitutions as rules
 from parity.causes.model.jaxpr_rewrite import rewritten
 from parity.judging.cause import Cause
 from parity.recording.recording import Array, Trace
 
+_logger = logging.getLogger(__name__)
 # The chance of an honest error that points the same way as the predicted one, at which it is named.
-_CHANCE = 1e-9
-_ROWS = 3
-_STEPS_LOOKED_AT = ("forward", "loss", "gradient")
+_LARGEST_CHANCE = 1e-9
+_MOST_STEPS = 3
+_STAGES = ("forward", "loss", "gradient")
 
 
-def _cut(value: Any) -> Any:
-    """TF32 by leaving bits away, as hardware that is fed float32 does."""
+def _cut(value: jax.Array) -> jax.Array:
+    """Round to TF32 by leaving bits away, as hardware that is fed float32 does."""
     bits = jax.lax.bitcast_convert_type(value.astype(np.float32), np.uint32)
     kept = jax.lax.bitcast_convert_type(bits & np.uint32(0xFFFFE000), np.float32)
     return kept.astype(value.dtype)
@@ -38,17 +39,17 @@ def _cut(value: Any) -> Any:
 class _Format:
     name: str
     words: str
-    rounding: Callable[[Any], Any]
+    rounding: Callable[[jax.Array], jax.Array]
     results: bool = False
     forward_only: bool = False
 
 
 # The ways that are tried first, and others where none of those explains it.
-_FORMATS = (
+_FIRST_FORMATS = (
     _Format("TF32 products", "TF32 (10 bits)", rules.rounder(8, 10)),
     _Format("bfloat16 products", "bfloat16 (7 bits)", rules.rounder(8, 7)),
 )
-_OTHERS = (
+_OTHER_FORMATS = (
     _Format("TF32 products", "TF32 (10 bits, cut)", _cut),
     _Format("bfloat16 products", "bfloat16 (7 bits), and its results,", rules.rounder(8, 7), True),
     _Format("float16 products", "float16 (10 bits), and its results,", rules.rounder(5, 10), True),
@@ -56,38 +57,38 @@ _OTHERS = (
     _Format("bfloat16 products", "bfloat16 (7 bits) in the forward pass", rules.rounder(8, 7), forward_only=True),
 )
 # What a format may leave unexplained for the other ways not to be tried.
-_CLEAR = 0.1
+_CLEAR_SHARE_LEFT = 0.1
 
 
-def precisions(case: Case) -> list[Cause]:
-    """Coarse products on either side, also where the worst-case bound is too loose to show them."""
-    different = case.failing(*_STEPS_LOOKED_AT) is not None
-    if case.recording.dtype != np.float32 or different:
+def explain_product_precision(evidence: Evidence) -> list[Cause]:
+    """Find coarse products on either side, also where the worst-case bound is too loose to show them."""
+    different = evidence.failing(*_STAGES) is not None
+    if evidence.recording.dtype != np.float32 or different:
         return []
-    rows = tuple(range(min(_ROWS, len(case.recording.kept))))
-    sides = {"JAX": case.replay.locked, "PyTorch": case.recording.observed}
-    errors = {side: _errors(case, trace, rows) for side, trace in sides.items()}
+    rows = tuple(range(min(_MOST_STEPS, len(evidence.recording.kept))))
+    sides = {"JAX": evidence.replay.locked, "PyTorch": evidence.recording.observed}
+    errors = {side: _errors(evidence, trace, rows) for side, trace in sides.items()}
     if not all(errors.values()):
         return []
     causes = []
     for side, other in (("JAX", "PyTorch"), ("PyTorch", "JAX")):
-        if _looks_coarse(case, side, errors[side], errors[other], rows):
-            causes += list(_named(case, side, errors[side], rows))
+        if _looks_coarse(evidence, side, errors[side], errors[other], rows):
+            causes += list(_named(evidence, side, errors[side], rows))
     return causes
 
 
 Errors = list[dict[str, Array]]
 
 
-def _errors(case: Case, trace: Trace, rows: tuple[int, ...]) -> Errors:
-    """What a side's values are away from the exact ones, one dict of tensors a step; none where they are not finite."""
-    exact, kept = case.recording.arbiter_locked, []
+def _errors(evidence: Evidence, trace: Trace, rows: tuple[int, ...]) -> Errors:
+    """Return how far a side's values are from the exact ones, a dict a step; none where they are not finite."""
+    exact, kept = evidence.recording.arbiter_locked, []
     for row in rows:
         pair = joined(trace.predictions[row]), joined(exact.predictions[row])
         with np.errstate(invalid="ignore"):
             gaps = {"predictions": pair[0] - pair[1]}
             for name in exact.gradients:
-                if name not in case.recording.frozen:
+                if name not in evidence.recording.frozen:
                     value = np.asarray(trace.gradients[name][row], np.float64)
                     gaps[name] = (value - np.asarray(exact.gradients[name][row], np.float64)).reshape(-1)
         if not all(np.isfinite(gap).all() for gap in gaps.values()):
@@ -96,16 +97,16 @@ def _errors(case: Case, trace: Trace, rows: tuple[int, ...]) -> Errors:
     return kept
 
 
-def _looks_coarse(case: Case, side: str, own: Any, other: Any, rows: tuple[int, ...]) -> bool:
-    """A cheap sign that makes the dearer test worth while: it decides nothing else."""
+def _looks_coarse(evidence: Evidence, side: str, own: Errors, other: Errors, rows: tuple[int, ...]) -> bool:
+    """Return a cheap sign of coarse products, which only decides whether the dearer test is run."""
     at_fault = ("jax", "both") if side == "JAX" else ("torch", "both")
-    if any(f.off in at_fault and f.stage in _STEPS_LOOKED_AT for f in case.findings):
+    if any(f.off in at_fault and f.stage in _STAGES for f in evidence.findings):
         return True
     for row, mine, theirs in zip(rows, own, other, strict=True):
         sizes = {name: _norm(theirs[name]) or 1.0 for name in mine}
         if np.sqrt(np.mean([(_norm(mine[name]) / sizes[name]) ** 2 for name in mine])) > 16:
             return True
-        if _norm(mine["predictions"]) > 2.0**-20 * _norm(joined(case.recording.arbiter_locked.predictions[row])):
+        if _norm(mine["predictions"]) > 2.0**-20 * _norm(joined(evidence.recording.arbiter_locked.predictions[row])):
             return True
     return False
 
@@ -114,47 +115,50 @@ def _norm(values: Array) -> float:
     return float(np.linalg.norm(values))
 
 
-def _named(case: Case, side: str, errors: Errors, rows: tuple[int, ...]) -> Iterator[Cause]:
+def _named(evidence: Evidence, side: str, errors: Errors, rows: tuple[int, ...]) -> Iterator[Cause]:
     try:
-        exact = _evaluated(case, None, rows)
-        tried = [(form, _explained(errors, _gaps(_evaluated(case, form, rows), exact))) for form in _FORMATS]
-        if min(left for _, (left, *_) in tried) > _CLEAR:
-            tried += [(form, _explained(errors, _gaps(_evaluated(case, form, rows), exact))) for form in _OTHERS]
+        exact = _evaluated(evidence, None, rows)
+        tried = [(form, _explained(errors, _gaps(_evaluated(evidence, form, rows), exact))) for form in _FIRST_FORMATS]
+        if min(left for _, (left, *_) in tried) > _CLEAR_SHARE_LEFT:
+            tried += [
+                (form, _explained(errors, _gaps(_evaluated(evidence, form, rows), exact))) for form in _OTHER_FORMATS
+            ]
     except Exception:  # a model that this walk cannot follow is not explained
+        _logger.debug("The port does not run with coarse products: %s's are not looked at.", side, exc_info=True)
         return
     form, (left, chance, tensor) = min(tried, key=lambda one: one[1][0])
-    if left > 0.5 or chance > _CHANCE:
+    if left > 0.5 or chance > _LARGEST_CHANCE:
         return
     rivals = {other.name for other, (rest, *_) in tried if rest <= 4 * left and rest < 0.5} - {form.name}
-    first = next((f for f in case.findings if not f.holds and f.stage in _STEPS_LOOKED_AT), None)
+    first = next((f for f in evidence.findings if not f.holds and f.stage in _STAGES), None)
     sentence = (
         f"rounding the operands of every product to {form.words} explains {1 - left:.4%} of {side}'s float32 error"
     )
     sentence += f" over {count(len(rows), 'step')}; by chance that much is met with p < {max(chance, 1e-300):.0e}"
     stage = "forward" if tensor == "predictions" else "gradient"
-    step = int(case.recording.kept[rows[0]])
+    step = int(evidence.recording.kept[rows[0]])
     if first is not None:
         stage, tensor, step = first.stage, first.tensor, first.step or 0
-    yield Cause(form.name, sentence, _FIX[side], stage, tensor, step, left, tuple(sorted(rivals)))
+    yield Cause(form.name, sentence, _FIXES[side], stage, tensor, step, left, tuple(sorted(rivals)))
 
 
-_FIX = {
+_FIXES = {
     "JAX": 'ask for float32 products: jax.config.update("jax_default_matmul_precision", "highest")',
     "PyTorch": 'ask PyTorch for float32 products: torch.set_float32_matmul_precision("highest"), and '
     "torch.backends.cudnn.allow_tf32 = False",
 }
 
 
-def _evaluated(case: Case, form: _Format | None, rows: tuple[int, ...]) -> Errors:
-    """Predictions and gradients in float64, with every product's operands rounded to a format."""
-    port, wrap = case.port, lambda compute: compute
+def _evaluated(evidence: Evidence, form: _Format | None, rows: tuple[int, ...]) -> Errors:
+    """Return predictions and gradients in float64, with every product's operands rounded to a format."""
+    port, wrap = evidence.port, lambda compute: compute
     if form is not None:
         rule = rules.Coarse(form.rounding, form.results)
         if form.forward_only:
             port = dataclasses.replace(port, apply=rewritten(port.apply, rule), loss=rewritten(port.loss, rule))
         else:
             wrap = lambda compute: rewritten(compute, rule)  # noqa: E731
-    probes = run(case.session.with_port(port), rows, wrap)
+    probes = run(evidence.session.with_port(port), rows, wrap)
     return [
         {
             "predictions": probe.predictions[0],
@@ -169,7 +173,7 @@ def _gaps(coarse: Errors, exact: Errors) -> Errors:
 
 
 def _explained(errors: Errors, predicted: Errors) -> tuple[float, float, str]:
-    """The share of the error left unexplained, the chance of that under an honest error, and the clearest tensor.
+    """Return the share of the error not explained, the chance of that if honest, and the clearest tensor.
 
     An honest error is taken to point anywhere in as many directions as there are independent numbers: the chance that
     it lies as near to a given direction is a share of a sphere's surface.
@@ -195,7 +199,7 @@ def _explained(errors: Errors, predicted: Errors) -> tuple[float, float, str]:
 
 
 def _independent(rows: Array) -> float:
-    """How many steps' worth of independent errors: one where all steps have the same error, all where none is alike."""
+    """Return how many steps' worth of independent errors: one where all are the same, all where none is alike."""
     sizes = np.linalg.norm(rows, axis=1, keepdims=True)
     unit = rows / np.where(sizes > 0, sizes, 1.0)
     gram = unit @ unit.T

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from parity.causes.model.jaxpr_rewrite import Frame, Rule, bind
+from parity._types import DTypeLike
+from parity.causes.model.jaxpr_rewrite import Frame, Substitution, bind
+from parity.rounding.jaxprs import Atom, Equation, shape_of
 
-_ROOTS = ("rsqrt", "sqrt")
-_RANDOM = ("random_bits", "threefry2x32", "rng_bit_generator", "random_seed", "random_fold_in", "random_split")
-_PRODUCTS = ("dot_general", "conv_general_dilated")
+_ROOT_PRIMITIVES = ("rsqrt", "sqrt")
+_RANDOM_PRIMITIVES = (
+    "random_bits",
+    "threefry2x32",
+    "rng_bit_generator",
+    "random_seed",
+    "random_fold_in",
+    "random_split",
+)
+_PRODUCT_PRIMITIVES = ("dot_general", "conv_general_dilated")
 
 
-class Epsilon(Rule):
+class Epsilon(Substitution):
     """Another number under the roots of normalisations; ``found`` are those that are there, and their sizes."""
 
-    touches = _ROOTS
+    touches = _ROOT_PRIMITIVES
 
     def __init__(self, old: float | None = None, new: float = 0.0) -> None:
         self.old, self.new = old, new
         self.found: dict[float, set[int]] = {}
 
-    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
-        if equation.primitive.name not in _ROOTS:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
+        if equation.primitive.name not in _ROOT_PRIMITIVES:
             return None
         source = frame.equation(equation.invars[0], placed=True)
         if source is None or source[1].primitive.name != "add":
@@ -48,19 +56,19 @@ class Epsilon(Rule):
         return bind(equation, [moved])
 
 
-class ExactGelu(Rule):
+class ExactGelu(Substitution):
     """erf in the place of GELU's tanh."""
 
     touches = ("tanh",)
 
-    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name != "tanh":
             return None
         x = self._argument(frame, equation)
         return None if x is None else [lax.erf(x / jnp.asarray(math.sqrt(2), x.dtype))]
 
-    def _argument(self, frame: Frame, equation: Any) -> Any:
-        """The x of tanh(√(2/π) (x + 0.044715 x³)), if it is that."""
+    def _argument(self, frame: Frame, equation: Equation) -> jax.Array | None:
+        """Return the x of tanh(√(2/π) (x + 0.044715 x³)), if it is that."""
         product = _operands(frame, equation.invars[0], "mul", math.sqrt(2 / math.pi))
         if product is None:
             return None
@@ -75,8 +83,8 @@ class ExactGelu(Rule):
         return None
 
 
-def _operands(frame: Frame, atom: Any, name: str, number: float) -> tuple[Frame, Any] | None:
-    """The other operand, where ``atom`` is made of a given number and that."""
+def _operands(frame: Frame, atom: Atom, name: str, number: float) -> tuple[Frame, Atom] | None:
+    """Return the other operand, where ``atom`` is made of a given number and that."""
     source = frame.equation(atom)
     if source is None or source[1].primitive.name != name:
         return None
@@ -88,12 +96,12 @@ def _operands(frame: Frame, atom: Any, name: str, number: float) -> tuple[Frame,
     return None
 
 
-class TanhGelu(Rule):
+class TanhGelu(Substitution):
     """GELU's tanh in the place of erf."""
 
     touches = ("erf", "erfc")
 
-    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name not in self.touches:
             return None
         x = values[0] * jnp.asarray(math.sqrt(2), values[0].dtype)
@@ -102,18 +110,18 @@ class TanhGelu(Rule):
         return [made if equation.primitive.name == "erf" else 1 - made]
 
 
-class NoDropout(Rule):
+class NoDropout(Substitution):
     """What was dropped at random is kept, and what was kept is not made larger; ``found`` counts the places."""
 
-    touches = ("select_n", *_RANDOM)
+    touches = ("select_n", *_RANDOM_PRIMITIVES)
 
     def __init__(self) -> None:
         self.found = 0
 
-    def marks(self, equation: Any, marked: frozenset[str]) -> frozenset[str]:
-        return marked | {"random"} if equation.primitive.name in _RANDOM else marked
+    def marks(self, equation: Equation, marked: frozenset[str]) -> frozenset[str]:
+        return marked | {"random"} if equation.primitive.name in _RANDOM_PRIMITIVES else marked
 
-    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name != "select_n" or "random" not in frame.marked(equation.invars[0]):
             return None
         kept = [atom for atom in equation.invars[1:] if frame.literal(atom) != 0]
@@ -130,7 +138,7 @@ class NoDropout(Rule):
         return [frame.read(kept[0])]
 
 
-class Differentiated(Rule):
+class Differentiated(Substitution):
     """No gradient is stopped, or none at one place; ``found`` counts the places of a function."""
 
     touches = ("stop_gradient",)
@@ -141,20 +149,20 @@ class Differentiated(Rule):
     def begin(self) -> None:
         self.found = 0
 
-    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         if equation.primitive.name != "stop_gradient":
             return None
         self.found += 1
         return values if self._only in (None, self.found - 1) else None
 
 
-class Wide(Rule):
+class Wide(Substitution):
     """No cast to a narrower float: all of it in float64; ``found`` are the dtypes that were cast to."""
 
     def __init__(self) -> None:
         self.found: set[str] = set()
 
-    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         name, params = equation.primitive.name, equation.params
         if name == "convert_element_type" and _narrow(params["new_dtype"]):
             if np.dtype(getattr(values[0], "dtype", np.int32)) == np.float64:
@@ -174,43 +182,43 @@ class Wide(Rule):
         return bind(equation, wide, **changed) if changed or wide != values else None
 
 
-def _narrow(dtype: Any) -> bool:
+def _narrow(dtype: DTypeLike | None) -> bool:
     return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and np.dtype(dtype) != np.float64
 
 
-class Coarse(Rule):
+class Coarse(Substitution):
     """The operands of all products rounded to a format, and their results too if ``results``."""
 
-    touches = _PRODUCTS
+    touches = _PRODUCT_PRIMITIVES
 
-    def __init__(self, rounding: Callable[[Any], Any], results: bool = False) -> None:
+    def __init__(self, rounding: Callable[[jax.Array], jax.Array], results: bool = False) -> None:
         self._round, self._results = rounding, results
 
-    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
-        if equation.primitive.name not in _PRODUCTS:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
+        if equation.primitive.name not in _PRODUCT_PRIMITIVES:
             return None
         out = bind(equation, [self._round(value) for value in values])
         return [self._round(value) for value in out] if self._results else out
 
 
-class BatchStatistics(Rule):
+class BatchStatistics(Substitution):
     """The batch's own mean and variance in the place of running ones: leaves ``first`` to ``last`` are the state."""
 
-    touches = ("sub", *_ROOTS)
+    touches = ("sub", *_ROOT_PRIMITIVES)
 
     def __init__(self, first: int, last: int) -> None:
         self._leaves = range(first, last)
-        self._variance: Any = None
+        self._variance: jax.Array | None = None
         self.found = 0
 
     def given(self, place: int) -> frozenset[str]:
         return frozenset({"state"} if place in self._leaves else ())
 
-    def marks(self, equation: Any, marked: frozenset[str]) -> frozenset[str]:
+    def marks(self, equation: Equation, marked: frozenset[str]) -> frozenset[str]:
         # A value that took anything else in is no statistic any more.
         return marked if equation.primitive.name not in ("mul", "dot_general") else frozenset()
 
-    def answer(self, frame: Frame, equation: Any, values: list[Any]) -> list[Any] | None:
+    def answer(self, frame: Frame, equation: Equation, values: list[jax.Array]) -> list[jax.Array] | None:
         name = equation.primitive.name
         marked = [bool(frame.marked(atom)) for atom in equation.invars]
         if name == "sub" and marked == [False, True]:
@@ -219,7 +227,7 @@ class BatchStatistics(Rule):
             self._variance = ((values[0] - mean) ** 2).mean(axes, keepdims=True)
             self.found += 1
             return [values[0] - jnp.broadcast_to(mean, values[0].shape)]
-        if name in _ROOTS and any(marked) and self._variance is not None:
+        if name in _ROOT_PRIMITIVES and any(marked) and self._variance is not None:
             source = frame.equation(equation.invars[0], placed=True)
             if source is None or source[1].primitive.name != "add":
                 return None
@@ -232,19 +240,19 @@ class BatchStatistics(Rule):
         return None
 
 
-def _spread_over(frame: Frame, atom: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes over which a statistic is the same everywhere."""
-    own = atom.aval.shape
+def _spread_over(frame: Frame, atom: Atom, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes over which a statistic is the same everywhere."""
+    own = shape_of(atom)
     if own != shape:
         return tuple(axis for axis in range(len(shape)) if own[axis] != shape[axis])
     source = frame.equation(atom)
     if source is None or source[1].primitive.name != "broadcast_in_dim":
         return (0,)
     kept = source[1].params["broadcast_dimensions"]
-    operand = source[1].invars[0].aval.shape
+    operand = shape_of(source[1].invars[0])
     return tuple(axis for axis in range(len(shape)) if axis not in kept or operand[kept.index(axis)] != shape[axis])
 
 
-def rounder(exponent: int, mantissa: int) -> Callable[[Any], Any]:
-    """Rounding to the nearest number of a format, ties to even."""
+def rounder(exponent: int, mantissa: int) -> Callable[[jax.Array], jax.Array]:
+    """Return rounding to the nearest number of a format, ties to even."""
     return lambda value: jax.lax.reduce_precision(value, exponent_bits=exponent, mantissa_bits=mantissa)

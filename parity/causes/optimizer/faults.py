@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from parity.causes.optimizer.rules import Rule
 from parity.causes.optimizer.steps import Columns
+from parity.optimizers.rule import OptimizerRule, Setting
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,20 +16,20 @@ class Variant:
     """One fault: its stable name, the rule with it, how it reads, and what to write instead."""
 
     name: str
-    rule: Rule
+    rule: OptimizerRule
     what: str
     fix: str
 
 
 # What PyTorch does, which no transformation of Optax's does.
-_BY_NORM = "scale the gradients by min(1, {:g} / (norm + 1e-6)): optax.clip_by_global_norm has no epsilon"
+_CLIP_BY_NORM_FIX = "scale the gradients by min(1, {:g} / (norm + 1e-6)): optax.clip_by_global_norm has no epsilon"
 
 
 def variants(columns: Columns) -> Iterator[Variant]:
-    """All faults without a number in them, the simplest first."""
+    """Yield all faults without a number in them, the simplest first."""
     yield from _gradients(columns)
     yield from _clips(columns)
-    yield from _KINDS.get(columns.kind, _adam)(columns)
+    yield from _FAULTS_BY_KIND.get(columns.kind, _adam)(columns)
     yield from _decay(columns)
 
 
@@ -64,19 +63,19 @@ def _clips(columns: Columns) -> Iterator[Variant]:
     if np.isfinite(rule.clip_norm):
         yield Variant(
             "epsilon of the clipped norm",
-            dataclasses.replace(rule, clip_eps=0.0),
+            dataclasses.replace(rule, clip_epsilon=0.0),
             "gradients are divided by their norm, to which PyTorch adds 1e-6",
-            _BY_NORM.format(rule.clip_norm),
+            _CLIP_BY_NORM_FIX.format(rule.clip_norm),
         )
     for own, other, has, wanted in (
-        ("clip_norm", "clip_value", "each number by itself", _BY_NORM),
+        ("clip_norm", "clip_value", "each number by itself", _CLIP_BY_NORM_FIX),
         ("clip_value", "clip_norm", "by their norm", "use optax.clip({:g})"),
     ):
         limit = getattr(rule, own)
         if np.isfinite(limit):
             yield Variant(
                 "gradient clipping",
-                dataclasses.replace(rule, **{own: np.inf, other: limit}, clip_eps=0.0),
+                dataclasses.replace(rule, **{own: np.inf, other: limit}, clip_epsilon=0.0),
                 f"the port clips the gradients {has}, which PyTorch does not",
                 wanted.format(limit),
             )
@@ -85,7 +84,7 @@ def _clips(columns: Columns) -> Iterator[Variant]:
             "gradient clipping missing",
             dataclasses.replace(rule, clip_norm=np.inf, clip_value=np.inf),
             "the gradients are not clipped",
-            _BY_NORM.format(rule.clip_norm)
+            _CLIP_BY_NORM_FIX.format(rule.clip_norm)
             if np.isfinite(rule.clip_norm)
             else f"put optax.clip({rule.clip_value:g}) first in the chain",
         )
@@ -141,7 +140,7 @@ def _sgd(columns: Columns) -> Iterator[Variant]:
         )
 
 
-def _nesterov_missing(rule: Rule) -> Variant:
+def _nesterov_missing(rule: OptimizerRule) -> Variant:
     return Variant(
         "Nesterov missing",
         dataclasses.replace(rule, nesterov=""),
@@ -185,15 +184,15 @@ def _adam(columns: Columns) -> Iterator[Variant]:
 
 
 # How Optax is told to add epsilon after the root.
-_OUTSIDE = {
+_EPSILON_OUTSIDE_FIXES = {
     "RMSprop": "set eps_in_sqrt=False",
     "Adagrad": "optax.adagrad always has eps under the root: write the update out, with sqrt(sum) + eps below",
 }
 
 
 def epsilon_outside(kind: str) -> str:
-    """The fix for an epsilon under the root."""
-    return _OUTSIDE.get(kind, "use eps in place of eps_root")
+    """Return the fix for an epsilon under the root."""
+    return _EPSILON_OUTSIDE_FIXES.get(kind, "use eps in place of eps_root")
 
 
 def _epsilon_inside(columns: Columns) -> Variant:
@@ -262,9 +261,9 @@ def _adagrad(columns: Columns) -> Iterator[Variant]:
     yield _epsilon_inside(columns)
     yield Variant(
         "initial accumulator",
-        dataclasses.replace(rule, start=0.1),
+        dataclasses.replace(rule, initial_accumulator=0.1),
         "the port's sum of squares starts from 0.1, Optax's own default",
-        f"set initial_accumulator_value={shown(rule.start)}",
+        f"set initial_accumulator_value={shown(rule.initial_accumulator)}",
     )
     if np.any(rule.lr_decay):
         yield Variant(
@@ -275,7 +274,7 @@ def _adagrad(columns: Columns) -> Iterator[Variant]:
         )
 
 
-_KINDS = {"SGD": _sgd, "RAdam": _radam, "RMSprop": _rmsprop, "Adagrad": _adagrad}
+_FAULTS_BY_KIND = {"SGD": _sgd, "RAdam": _radam, "RMSprop": _rmsprop, "Adagrad": _adagrad}
 
 
 def _decay(columns: Columns) -> Iterator[Variant]:
@@ -338,6 +337,6 @@ def _decay(columns: Columns) -> Iterator[Variant]:
         )
 
 
-def shown(values: Any) -> str:
+def shown(values: Setting) -> str:
     some = np.unique(np.asarray(values))
     return f"{some[some != 0][0] if (some != 0).any() else 0.0:g}"

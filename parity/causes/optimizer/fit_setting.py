@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from parity.causes.decimals import shortest
-from parity.causes.optimizer.rules import Course, Rule, course
+from parity.causes.optimizer.course import Course, course
 from parity.causes.optimizer.steps import Columns
+from parity.optimizers.rule import OptimizerRule
 
 # Steps that a number is first found from; all of them confirm it.
-_FIRST = 4
-_ROUNDS = 25
-_HALVINGS = 6
+_FIRST_STEPS = 4
+_MOST_NEWTON_ROUNDS = 25
+_MOST_STEP_HALVINGS = 6
 
-Change = Callable[[float], Rule]
+Change = Callable[[float], OptimizerRule]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,15 +30,15 @@ class Estimate:
 
 
 def estimate(columns: Columns, change: Change, starts: Iterable[float]) -> Estimate | None:
-    """The number with which ``change`` gives the port's steps; ``None`` where there is none.
+    """Return the number with which ``change`` gives the port's steps; ``None`` where there is none.
 
     Newton's method in one unknown on the squared distance, each number weighed by what its rounding leaves open.
     """
-    short = columns.fed.first(_FIRST)
-    port = columns.jax[:_FIRST]
+    short = columns.fed.first(_FIRST_STEPS)
+    port = columns.jax[:_FIRST_STEPS]
 
     def distance(value: float) -> tuple[np.ndarray, np.ndarray]:
-        made = course(columns.kind, change(value), short).weights
+        made = course(change(value), short).weights
         unit = np.maximum(made.slack, np.finfo(np.float64).tiny)
         return ((made.value - port) / unit).reshape(-1), unit.reshape(-1)
 
@@ -49,7 +50,7 @@ def estimate(columns: Columns, change: Change, starts: Iterable[float]) -> Estim
                 continue
             value, slack = found
             for tried in (shortest(value, slack), value):
-                made = course(columns.kind, change(tried), columns.fed)
+                made = course(change(tried), columns.fed)
                 if columns.explained(made):
                     return Estimate(tried, slack, made)
     return None
@@ -60,16 +61,16 @@ def _size(residual: np.ndarray) -> float:
 
 
 def _newton(distance: Callable[[float], tuple[np.ndarray, np.ndarray]], value: float) -> tuple[float, float] | None:
-    """The zero of the distance, and the width of the interval in which rounding cannot tell numbers apart."""
+    """Return the zero of the distance, and the width of the interval in which rounding cannot tell numbers apart."""
     residual, unit = distance(value)
-    for _ in range(_ROUNDS):
+    for _ in range(_MOST_NEWTON_ROUNDS):
         width = 1e-6 * max(abs(value), 1e-12)
         slope = (distance(value + width)[0] * distance(value + width)[1] - residual * unit) / width / unit
         curvature = float(slope @ slope)
         if not np.isfinite(curvature) or curvature == 0:
             return None
         step = -float(slope @ residual) / curvature
-        for _ in range(_HALVINGS):
+        for _ in range(_MOST_STEP_HALVINGS):
             new, new_unit = distance(value + step)
             if _size(new) <= _size(residual):
                 break

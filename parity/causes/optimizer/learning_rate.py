@@ -8,16 +8,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.causes.decimals import digits, shortest
+from parity.causes.optimizer.course import Course, course
 from parity.causes.optimizer.faults import Variant
-from parity.causes.optimizer.rules import Course, course
 from parity.causes.optimizer.steps import Columns
 from parity.recording.recording import Array, Recording
 
-_SCHEDULES = "jaxreg.lr_scheduler has PyTorch's schedules"
-_RISING = "jaxreg.lr_scheduler.linear_lr"
+_SCHEDULES_WORDS = "jaxreg.lr_scheduler has PyTorch's schedules"
+_WARM_UP_NAME = "jaxreg.lr_scheduler.linear_lr"
 # Rates that a sentence lists.
-_LISTED = 4
-_SCHEDULE = "count the schedule as PyTorch does: scheduler.step() after each epoch or batch, the first one at step 0"
+_MOST_LISTED_RATES = 4
+_SCHEDULE_FIX = (
+    "count the schedule as PyTorch does: scheduler.step() after each epoch or batch, the first one at step 0"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class _Read:
 
 
 def explanations(steps: Columns, recording: Recording) -> Iterator[tuple[Variant, Course]]:
-    """Rates that explain the port's steps, in words and as the course with them."""
+    """Yield rates that explain the port's steps, in words and as the course with them."""
     read = _read(steps, np.ones(len(steps.owner), bool))
     if read is None:
         yield from _of_some(steps)
@@ -49,8 +51,8 @@ def explanations(steps: Columns, recording: Recording) -> Iterator[tuple[Variant
 
 
 def _read(steps: Columns, chosen: Array) -> _Read | None:
-    """The rate of each step at which the weights move as PyTorch's rule moves them, where there is one."""
-    own = course(steps.kind, steps.rule, steps.fed).weights
+    """Return the rate of each step at which the weights move as PyTorch's rule moves them, where there is one."""
+    own = course(steps.rule, steps.fed).weights
     moved = (steps.fed.weights - own.value)[:, chosen]
     port = (steps.fed.weights - steps.jax)[:, chosen]
     slack = np.maximum(own.slack, np.finfo(np.float64).tiny)[:, chosen]
@@ -73,7 +75,7 @@ def _read(steps: Columns, chosen: Array) -> _Read | None:
 
 def _course(steps: Columns, rates: Array) -> Course:
     spread = np.broadcast_to(rates[:, None], steps.rule.rates.shape)
-    return course(steps.kind, dataclasses.replace(steps.rule, rates=spread), steps.fed)
+    return course(dataclasses.replace(steps.rule, rates=spread), steps.fed)
 
 
 def _near(read: _Read, rates: Array) -> bool:
@@ -95,9 +97,9 @@ def _schedules(read: _Read, whole: Array) -> Iterator[tuple[str, Array, str, str
     early = np.concatenate([early, read.rates[len(early) : count]])
     for rates, when in ((early, "a step early"), (late, "a step late")):
         if _near(read, rates):
-            yield "schedule off by one", rates, f"its learning rate changes {when}", _SCHEDULE
+            yield "schedule off by one", rates, f"its learning rate changes {when}", _SCHEDULE_FIX
     if whole.max() > whole[0] and _near(read, np.full(count, whole.max())):
-        fix = "let the rate rise as PyTorch's does: " + _RISING
+        fix = "let the rate rise as PyTorch's does: " + _WARM_UP_NAME
         yield "warm-up missing", np.full(count, whole.max()), f"its learning rate is {whole.max():g} at once", fix
     if _near(read, np.full(count, whole[0])):
         fix = "give the optimizer the schedule: jaxreg.lr_scheduler"
@@ -111,21 +113,26 @@ def _schedules(read: _Read, whole: Array) -> Iterator[tuple[str, Array, str, str
 
 
 def _any_schedule(steps: Columns, read: _Read) -> Iterator[tuple[Variant, Course]]:
-    """A rate of its own at every step."""
+    """Try a rate of its own at every step."""
     rates = np.array([shortest(float(rate), float(slack)) for rate, slack in zip(read.rates, read.slack, strict=True)])
     made = _course(steps, rates)
     if not steps.explained(made):
         return
-    own, theirs = (", ".join(f"{rate:.6g}" for rate in some[:_LISTED]) for some in (rates, read.recorded))
-    name, fix = "schedule", f"give it PyTorch's rates, {theirs}{', …' if len(rates) > _LISTED else ''}: {_SCHEDULES}"
+    own, theirs = (", ".join(f"{rate:.6g}" for rate in some[:_MOST_LISTED_RATES]) for some in (rates, read.recorded))
+    name, fix = (
+        "schedule",
+        f"give it PyTorch's rates, {theirs}{', …' if len(rates) > _MOST_LISTED_RATES else ''}: {_SCHEDULES_WORDS}",
+    )
     if rates[0] == 0 and read.recorded[0] > 0 and (np.diff(read.recorded) > 0).any():
-        name, fix = "warm-up from zero", f"start the warm-up from {read.recorded[0]:g} as PyTorch does: {_RISING}"
-    what = f"its learning rates are {own}{', …' if len(rates) > _LISTED else ''}, where PyTorch's are {theirs}"
+        name, fix = "warm-up from zero", f"start the warm-up from {read.recorded[0]:g} as PyTorch does: {_WARM_UP_NAME}"
+    what = (
+        f"its learning rates are {own}{', …' if len(rates) > _MOST_LISTED_RATES else ''}, where PyTorch's are {theirs}"
+    )
     yield Variant(name, steps.rule, what, fix), made
 
 
 def _constant(steps: Columns, read: _Read) -> Iterator[tuple[Variant, Course]]:
-    """Another rate: a constant factor, as far as it is determined."""
+    """Try another rate: a constant factor, as far as it is determined."""
     with np.errstate(divide="ignore", invalid="ignore"):
         shares, slack = read.rates / read.recorded, read.slack / np.abs(read.recorded)
     known = np.isfinite(shares)
@@ -158,7 +165,7 @@ def _digits(value: float, slack: float) -> int:
 
 
 def _of_some(steps: Columns) -> Iterator[tuple[Variant, Course]]:
-    """Each parameter at its own constant factor."""
+    """Try each parameter at its own constant factor."""
     rates, told = np.array(steps.rule.rates), []
     for number, name in enumerate(steps.names):
         chosen = steps.owner == number
@@ -173,6 +180,6 @@ def _of_some(steps: Columns) -> Iterator[tuple[Variant, Course]]:
         rates[:, chosen] *= factor
         if factor != 1:
             told.append((factor, float(slack[best]), f" of {name}"))
-    made = course(steps.kind, dataclasses.replace(steps.rule, rates=rates), steps.fed)
+    made = course(dataclasses.replace(steps.rule, rates=rates), steps.fed)
     if told and steps.explained(made) and len(told) < len(steps.names):
         yield _said(steps, *told[0]), made

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from parity.causes.optimizer.rules import KINDS, Course, Fed, Rule
+from parity.causes.optimizer.course import Course, Fed
+from parity.optimizers.rule import KINDS, OptimizerRule, of_torch, spread
 from parity.recording.recording import Array, Recording, Trace
 from parity.replay.replay import Replay
 
 # Elements of a parameter that are looked at: the rules act on each alone, so that many more tell nothing more.
-_LOOKED_AT = 500
+_MOST_TENSOR_ELEMENTS = 500
 # Steps at the least, where there are as many, and numbers in all at the most.
-_STEPS = 60
-_NUMBERS = 1_000_000
+_LEAST_STEPS = 60
+_MOST_NUMBERS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Columns:
     """Attributes:
-    kind: PyTorch's name of the optimizer's class.
     names: the trained parameters.
     owner: which of them each column is of, shape ``(p,)``.
     wide: which columns are of parameters with two or more axes.
@@ -30,22 +29,24 @@ class Columns:
     fed: gradients and weights.
     torch, jax: the weights after each step, shape ``(steps, p)``.
     jax_state: the port's optimizer state, by PyTorch's key.
-    settings: PyTorch's settings by name, one for each column.
     """
 
-    kind: str
     names: tuple[str, ...]
     owner: Array
     wide: Array
-    rule: Rule
+    rule: OptimizerRule
     fed: Fed
     torch: Array
     jax: Array
     jax_state: Mapping[str, Array]
-    settings: Mapping[str, Array]
+
+    @property
+    def kind(self) -> str:
+        """Return PyTorch's name of the optimizer's class."""
+        return self.rule.kind
 
     def explained(self, course: Course) -> bool:
-        """Whether the port's weights and state are those of ``course``, within rounding, at every step."""
+        """Return whether the port's weights and state are those of ``course``, within rounding, at every step."""
         if not near(self.jax, course.weights.value, course.weights.slack):
             return False
         for key, values in self.jax_state.items():
@@ -54,32 +55,32 @@ class Columns:
         return True
 
     def agreement(self, course: Course) -> float:
-        """Largest difference of the port's weights from those of ``course``, relative to the largest weight."""
+        """Return the largest gap of the port's weights from those of ``course``, relative to the largest weight."""
         size = float(np.abs(course.weights.value).max(initial=0.0)) or 1.0
         return float(np.abs(self.jax - course.weights.value).max(initial=0.0)) / size
 
 
 def near(values: Array, exact: Array, slack: Array) -> bool:
-    """Whether values are within rounding of exact ones, all of them finite."""
+    """Return whether values are within rounding of exact ones, all of them finite."""
     finite = np.isfinite(exact) & np.isfinite(slack)
     return bool((finite & (np.abs(values - exact) <= slack)).all())
 
 
 def columns(recording: Recording, replay: Replay, until: int = 0) -> Columns | None:
-    """The optimizer's steps, from the first one until some after ``until``; ``None`` where its rule is not known."""
+    """Return the optimizer's steps, from the first one until some after ``until``; ``None`` if its rule is unknown."""
     kind = recording.optimizer.type.rpartition(".")[2]
     names = tuple(name for name in recording.initial if name in recording.rules)
     # A step's state is that of all steps before it: only those kept without a gap can be followed.
     steps = int((recording.kept == np.arange(len(recording.kept))).cumprod().sum())
-    steps = min(steps, max(_STEPS, until + 8))
+    steps = min(steps, max(_LEAST_STEPS, until + 8))
     if kind not in KINDS or not names or not steps:
         return None
-    most = int(np.clip(_NUMBERS // (steps * len(names)), 8, _LOOKED_AT))
+    most = int(np.clip(_MOST_NUMBERS // (steps * len(names)), 8, _MOST_TENSOR_ELEMENTS))
     places = {name: _places(recording.initial[name].size, most) for name in names}
     owner = np.concatenate([np.full(len(places[name]), number) for number, name in enumerate(names)])
     wide = np.array([recording.initial[name].ndim > 1 for name in names])[owner]
 
-    def row(tensors: Mapping[str, Any]) -> Array:
+    def row(tensors: Mapping[str, Array]) -> Array:
         parts = [np.asarray(tensors[name][:steps]).reshape(steps, -1)[:, places[name]] for name in names]
         return np.concatenate(parts, 1).astype(np.float64)
 
@@ -95,24 +96,16 @@ def columns(recording: Recording, replay: Replay, until: int = 0) -> Columns | N
         sum(recording.initial[name].size for name in gradients),
     )
     rates = np.stack([recording.learning_rates[name][:steps] for name in names], 1)[:, owner].astype(np.float64)
-    settings = {
-        key: np.array([_number(recording.rules[name].get(key)) for name in names])[owner]
-        for key in recording.rules[names[0]]
-        if key != "betas"
-    }
-    betas = [tuple(recording.rules[name].get("betas") or _betas(recording.rules[name])) for name in names]
-    settings["beta1"], settings["beta2"] = np.array(betas, np.float64)[owner].T
+    own = [of_torch(kind, recording.rules[name], rates[:, 0], recording.clipping) for name in names]
     return Columns(
-        kind,
         names,
         owner,
         wide,
-        _rule(kind, settings, rates, recording.rules[names[0]], recording.clipping),
+        spread(own, owner, rates),
         fed,
         row(recording.arbiter_locked.weights),
         row(replay.locked64.weights),
         state_of(replay.locked64),
-        settings,
     )
 
 
@@ -121,38 +114,3 @@ def _places(size: int, most: int) -> Array:
         return np.arange(size)
     # Spread unevenly, so that no stride of the tensor's layout falls into step with them.
     return np.unique(np.random.default_rng(size).integers(0, size, most))
-
-
-def _betas(rule: Mapping[str, Any]) -> tuple[float, float]:
-    return float(rule.get("beta1", 0.9)), float(rule.get("beta2", 0.999))
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, bool | int | float) else 0.0
-
-
-def _rule(
-    kind: str, settings: Mapping[str, Array], rates: Array, first: Mapping[str, Any], clipping: Mapping[str, Any]
-) -> Rule:
-    zero = np.zeros(rates.shape[1])
-    decoupled = kind == "AdamW" or bool(first.get("decoupled_weight_decay"))
-    return Rule(
-        rates=rates,
-        weight_decay=settings.get("weight_decay", zero),
-        decay_form="decoupled" if decoupled else "l2",
-        maximize=settings.get("maximize", zero) != 0,
-        momentum=settings.get("momentum", zero),
-        dampening=settings.get("dampening", zero),
-        nesterov="torch" if first.get("nesterov") else "",
-        beta1=settings["beta1"],
-        beta2=settings["beta2"],
-        alpha=settings.get("alpha", zero + 0.99),
-        eps=settings.get("eps", zero),
-        eps_place="before" if kind == "RAdam" else "outside",
-        amsgrad=bool(first.get("amsgrad")),
-        centered=bool(first.get("centered")),
-        lr_decay=settings.get("lr_decay", zero),
-        start=settings.get("initial_accumulator_value", zero),
-        clip_norm=clipping.get("max_norm", np.inf) if clipping.get("norm_type", 2.0) == 2 else np.inf,
-        clip_value=clipping.get("clip_value", np.inf),
-    )

@@ -1,4 +1,4 @@
-"""The NumPy reference of PyTorch's optimizers is theirs, and its error bound covers what rounding does to both."""
+"""The reference of PyTorch's optimizers is theirs, and its error bound covers what rounding does to both."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from parity.causes.optimizer.rules import Fed, Rule, course
+from parity.causes.optimizer.course import Fed, course
+from parity.optimizers.rule import OptimizerRule
 
 STEPS, WIDTH = 7, 5
 
@@ -56,7 +57,7 @@ CASES: list[tuple[str, Any, dict[str, Any]]] = [
     (
         "Adagrad",
         lambda p: torch.optim.Adagrad(p, 0.1, 0.01, initial_accumulator_value=0.2),
-        {"lr_decay": 0.01, "start": 0.2, "eps": 1e-10},
+        {"lr_decay": 0.01, "initial_accumulator": 0.2, "eps": 1e-10},
     ),
 ]
 
@@ -64,7 +65,7 @@ CASES: list[tuple[str, Any, dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "make", "settings"), CASES)
 def test_the_reference_is_pytorchs(kind: str, make: Any, settings: dict[str, Any]) -> None:
     fed, torch_weights = _steps(make)
-    made = course(kind, Rule(RATES, **settings), fed).weights
+    made = course(OptimizerRule(kind, RATES, **settings), fed).weights
     assert (np.abs(made.value - torch_weights) <= made.slack).all()
     # RAdam's length is a difference of numbers some hundred times as large.
     assert made.slack.max() < (3e-12 if kind == "RAdam" else 3e-13)
@@ -73,5 +74,5 @@ def test_the_reference_is_pytorchs(kind: str, make: Any, settings: dict[str, Any
 @pytest.mark.parametrize(("kind", "make", "settings"), CASES)
 def test_the_bound_is_tighter_than_a_fault(kind: str, make: Any, settings: dict[str, Any]) -> None:
     fed, torch_weights = _steps(make)
-    made = course(kind, Rule(RATES * (1 + 1e-11), **settings), fed).weights
+    made = course(OptimizerRule(kind, RATES * (1 + 1e-11), **settings), fed).weights
     assert not (np.abs(made.value - torch_weights) <= made.slack).all()
