@@ -67,7 +67,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--thorough"):
         return
     seen: collections.Counter[str] = collections.Counter()
-    quick, long = [], []
+    quick: list[pytest.Item] = []
+    long: list[pytest.Item] = []
     for item in items:
         name, cases = item.nodeid.partition("[")[0], item.get_closest_marker("cases")
         seen[name] += 1
