@@ -136,7 +136,7 @@ def templates(package: str) -> jinja2.Environment:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    environment = templates("parity.report")
+    environment = templates(__package__)
     environment.filters.update(visible=visible, integer=numbers.integer, typeset=numbers.typeset)
     environment.globals.update(
         printed=_rows.printed,
