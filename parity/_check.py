@@ -86,21 +86,21 @@ def check(
 
         limit = MEMORY_LIMIT if memory_limit is None else memory_limit
         recording = record(program_or_recording, seed=seed, argv=argv, dropout=dropout, memory_limit=limit)
-        progress(f"recorded {numbers.count(recording.steps, 'step')} of PyTorch, and again in float64")
+        progress(f"recorded {numbers.count(recording.steps, 'step')} in PyTorch, and ran them again in float64")
     made, costs = make_port(recording, port), {"training": recording.environment.get("seconds", 0.0)}
     with _timed(costs, "replay"):
         replayed = replay(made, recording)
-    progress(f"replayed them in JAX on {replayed.device}, locked and free, in {recording.dtype} and float64")
+    progress(f"replayed them in JAX ({replayed.device}) in {recording.dtype} and in float64")
     with _timed(costs, "bounds"):
         bounds = derive.derive(recording, made, replayed.free64)
-    progress("followed the rounding of every operation")
+    progress("derived the rounding bounds")
     findings = judge.judge(recording, replayed, bounds)
     replayed, bounds, findings = optimizer_conventions.settled(recording, made, replayed, bounds, findings)
-    progress(f"made {numbers.count(len(findings), 'check')} of all stages against their rounding bounds")
+    progress(f"held every stage against its bounds: {numbers.count(len(findings), 'check')}")
     with _timed(costs, "causes"):
         found = causes.find(recording, made, replayed, bounds, findings)
     if found:
-        progress(f"found {numbers.count(len(found), 'cause')} by replaying")
+        progress(f"found {numbers.count(len(found), 'cause')}, each tested by a replay")
     name = document.slug(recording.name)
     return Verdict(
         recording=recording,

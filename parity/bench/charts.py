@@ -60,7 +60,7 @@ def _times(name: str, workload: Json | None, timed: Sequence[Json]) -> dict[str,
     if limit:
         line = alt.Chart(alt.InlineData(values=[{"median": limit}])).mark_rule(strokeDash=[4, 3]).encode(x=x)
         layers.insert(0, line)
-    title = f"{name}: from the quickest to the slowest warm call" + (
+    title = f"{name}: warm calls, from the quickest to the slowest" + (
         f"; dashed, the limit of {time(limit)}" if limit else ""
     )
     return finish(layers, rows, title, f"Seconds of each way to train {name}.", _ROW * len(rows))
@@ -111,13 +111,13 @@ def _roofline(document: Json) -> dict[str, Any] | None:
         {"intensity": each, "rate": min(limits["bandwidth"] * each, limits["single"])} for each in (low, ridge, high)
     ]
     log = alt.Scale(type="log", nice=False)
-    x = alt.X(field="intensity", type="quantitative", scale=log, title="operations for a byte read", axis=_ticks("~g"))
-    y = alt.Y(field="rate", type="quantitative", scale=log, title="operations a second", axis=_ticks("~s"))
+    x = alt.X(field="intensity", type="quantitative", scale=log, title="operations per byte read", axis=_ticks("~g"))
+    y = alt.Y(field="rate", type="quantitative", scale=log, title="operations per second", axis=_ticks("~s"))
     line = alt.Chart(alt.InlineData(values=roof)).mark_line(strokeWidth=2, color="#8a919c").encode(x=x, y=y)
     tip = [alt.Tooltip(field=field, type="nominal") for field in ("workload", "way")]
     dots = alt.Chart().mark_point(filled=True, size=70, opacity=0.9).encode(x=x, y=y, color=_COLOR, tooltip=tip)
     words = alt.Chart().mark_text(align="left", dx=9).encode(x=x, y=y, text=alt.Text(field="label", type="nominal"))
-    title = "Roofline: what the data need at least, over the time taken; the line is what was measured here at most"
+    title = "Roofline: the operations that a training needs, over the time it took; the line is the machine’s limit"
     described = "Operations a second of jaxreg and of PyTorch for each workload, under the machine's limits."
     return finish([line, dots, words], rows, title, described, 340)
 

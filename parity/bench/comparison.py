@@ -37,7 +37,7 @@ def load(file: str | Path) -> Json:
     if read["version"] not in _READ:
         raise BenchError(
             f"{file} is of version {read['version']!r}, and versions {' and '.join(map(str, _READ))} can be read; "
-            "run it again with this version"
+            "run the benchmark again with this version"
         )
     try:
         _sizes(read), remarks(read, read)
@@ -68,7 +68,7 @@ def check_common(old: Json, chosen: list[Workload], starts: bool) -> None:
     """
     before = _sizes(old)
     if not (starts and old["starts"]) and not any(_size(vars(workload)) in before for workload in chosen):
-        raise BenchError("the two runs have no workload of the same size in common; give the earlier run's --size")
+        raise BenchError("the two runs have no workload of the same size in common; give --size as in the earlier run")
 
 
 def changes(old: Json, new: Json) -> list[Json]:
@@ -86,8 +86,8 @@ def remarks(old: Json, new: Json) -> list[str]:
     found = []
     if old.get("clock") != new.get("clock"):
         found.append(
-            "The earlier file does not say what this one does of the clock: a time may have ended before the trained "
-            "model was made, and before and now are then not the same stretch."
+            "The two files define a time differently. In the earlier one, a time may have ended before the trained "
+            "model was made."
         )
     environments = [run.get("environment", {}) for run in (old, new)]
     for name in ("device", "processor", "cores"):
@@ -102,7 +102,7 @@ def remarks(old: Json, new: Json) -> list[str]:
         disturbed = [one["name"] for one in run["workloads"] if (one.get("machine") or {}).get("disturbed")]
         disturbed += ["start"] if (run.get("starts_machine") or {}).get("disturbed") else []
         if disturbed:
-            found.append(f"{words} was disturbed: {', '.join(disturbed)}.")
+            found.append(f"{words} was disturbed in: {', '.join(disturbed)}.")
     return found
 
 

@@ -123,9 +123,8 @@ def settled(once: Callable[[], timing.Run], say: Callable[[str], None], cores: i
     found: list[Signs] = []
     while len(runs) < ATTEMPTS and not (found and not found[-1].disturbed):
         if found:
-            say(
-                f"the machine was disturbed: {described(found[-1].drift, found[-1].spread, found[-1].limit)}; once more"
-            )
+            last = found[-1]
+            say(f"the machine was disturbed: {described(last.drift, last.spread, last.limit)}; running again")
         runs.append(once())
         found.append(signs(runs[-1], cores))
     shown = min(range(len(found)), key=lambda number: found[number].worst)

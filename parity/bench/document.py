@@ -17,10 +17,9 @@ Json = dict[str, Any]
 # 2: says what the clock covers; cold calls, memory, and what the machine showed.
 VERSION = 2
 _CLOCK = {
-    "training": "A time runs from the call, with the data in arrays of the way’s own library on the device, until "
-    "weights and bias are arrays on the host; where the way has a model and losses, the model can be called and the "
-    "losses are there.",
-    "start": "A time runs from the start of `python` until the process has printed the weight and ended.",
+    "training": "A time begins with the call; the data are already on the device, in the library’s own arrays. It ends "
+    "when weights and bias are arrays on the host. Where the way has a model and losses, they are ready too.",
+    "start": "A time begins with the start of `python` and ends when the process has printed the weight and ended.",
 }
 
 
@@ -52,15 +51,16 @@ def document(
 
 
 _MEMORY = (
-    "Memory is what a warm call adds at most to what the process has resident, as Linux counts it; the data, compiled "
-    "programs and free memory that is used again do not count."
+    "Memory is the most that a warm call adds to the process’s resident memory, as Linux counts it. The data, compiled "
+    "programs and freed memory that is used again do not count."
 )
-_START_MEMORY = "Memory is what the process has resident at most."
+_START_MEMORY = "Memory is the process’s largest resident memory."
 
 
 def _cold(measured: Measured) -> str:
-    known = f"last-level cache: {units.size(measured.cache)}" if measured.cache else "size of the caches not known here"
-    return f"A cold call comes after {units.size(measured.touched)} of other data were read and written ({known})."
+    known = f"is {units.size(measured.cache)}" if measured.cache else "has a size that is not known here"
+    touched = units.size(measured.touched)
+    return f"Before a cold call, {touched} of other data are read and written. The last-level cache {known}."
 
 
 def _machine(attempts: disturbance.Attempts | None) -> Json | None:

@@ -152,7 +152,7 @@ def bench(
     """
     for workload in chosen:
         workloads.check_room(workload, size)
-    say("measuring what the machine can do")
+    say("measuring the machine's limits")
     limits = measure(on, _torch_limits())
     timed = []
     with jax.default_device(on):
@@ -188,7 +188,7 @@ def _torch_limits() -> Callable[[Any], tuple[float, float, float]] | None:
 def _rows(
     workload: Workload, peers: Sequence[Peer], bench: _Bench, say: Say
 ) -> tuple[tuple[Row, ...], disturbance.Attempts | None]:
-    say("making the data, and the training in float64")
+    say("making the data, and training in float64")
     data = workloads.data(workload)
     judge = _Judge(workload, data)
     rows: dict[str, Row] = {}
@@ -202,7 +202,7 @@ def _rows(
             rows[peer.name], ways[peer.name] = _first(peer, workload, data, bench.device, judge)
             say(f"{peer.name}: first run {_told(rows[peer.name])}")
         except Exception as error:
-            rows[peer.name] = _fails(peer, "it fails here", error)
+            rows[peer.name] = _fails(peer, "it failed here", error)
             say(f"{peer.name}: {rows[peer.name].why_not}")
     watch = _Watched(bench, workload, {peer.name: peer for peer in peers}, judge)
 
@@ -217,7 +217,7 @@ def _rows(
 
 
 def _told(row: Row) -> str:
-    return f"{units.time(row.first_seconds or 0.0)}, uses {units.share(row.share or 0.0)} of its rounding bound"
+    return f"{units.time(row.first_seconds or 0.0)}, error {units.share(row.share or 0.0)} of the rounding bound"
 
 
 def _fails(peer: Peer, when: str, error: Exception) -> Row:
@@ -274,7 +274,7 @@ class _Watched(timing.Watch):
         self.shares[name] = max(self.shares.get(name, 0.0), *(self._judge.share(trained, each) for each in results))
 
     def failed(self, name: str, error: Exception) -> None:
-        self.failures[name] = _fails(self._peers[name], "it fails when it is called again", error)
+        self.failures[name] = _fails(self._peers[name], "it failed in a later call", error)
 
 
 def _first(peer: Peer, workload: Workload, data: Data, on: Any, judge: _Judge) -> tuple[Row, Callable[[], Any]]:

@@ -40,9 +40,9 @@ def machine(document: Json) -> str:
     """One sentence on the device and what it was measured to do."""
     limits, environment = document["limits"], document["environment"]
     return (
-        f"{environment['device']} ({environment['device_platform']}), {count(environment['cores'], 'core')}: reads "
-        f"{plain(limits['bandwidth'] / 1e9)} GB/s, {plain(limits['single'] / 1e9)} GFLOP/s in float32, "
-        f"{plain(limits['double'] / 1e9)} in float64, as measured in this run"
+        f"{environment['device']} ({environment['device_platform']}), {count(environment['cores'], 'core')}. Measured "
+        f"in this run: reads {plain(limits['bandwidth'] / 1e9)} GB/s, computes {plain(limits['single'] / 1e9)} GFLOP/s "
+        f"in float32 and {plain(limits['double'] / 1e9)} in float64"
     )
 
 
@@ -150,14 +150,14 @@ def notes(document: Json, workload: Json) -> list[str]:
     found = disturbed(workload["machine"])
     found += _one_turn(timed)
     if "JAX_COMPILATION_CACHE_DIR" in document["environment"]["flags"]:
-        found.append("First: JAX may have taken programs from its compilation cache, which is set.")
+        found.append("First: JAX may have taken compiled programs from its compilation cache, which is set.")
     if any(peer["ratio"] is None for peer in timed):
-        found.append("No × jaxreg: not the same training, or jaxreg’s is not.")
+        found.append("No × jaxreg: this way, or jaxreg itself, is not the same training.")
     if any(not peer["cold_seconds"] for peer in timed):
         touched = time(document["cold"]["touched"] / document["limits"]["bandwidth"])
-        found.append(f"No cold time: a call takes a second or more, and reading the caches full takes {touched}.")
+        found.append(f"No cold time: a call takes a second or more, and filling the caches takes only {touched}.")
     if any(peer["memory"] is None for peer in timed):
-        found.append("No memory: the system does not count it, or the work is not done on the host.")
+        found.append("No memory: the system does not report it, or the work is not done on the host.")
     return found
 
 
@@ -165,13 +165,13 @@ def start_notes(document: Json) -> list[str]:
     """The same of the whole processes."""
     found = disturbed(document["starts_machine"]) + _one_turn(document["starts"])
     if any(start["memory"] is None for start in document["starts"]):
-        found.append("No memory: the system does not tell.")
+        found.append("No memory: the system does not report it.")
     return found
 
 
 def _one_turn(timed: Sequence[Json]) -> list[str]:
     single = any(len(one["seconds"]) == 1 for one in timed)
-    return [f"({NONE}): one turn; an interval needs two (--seconds gives time for more)."] if single else []
+    return [f"({NONE}): one turn only. An interval needs two, and --seconds gives time for more."] if single else []
 
 
 def disturbed(machine: Json | None) -> list[str]:
@@ -182,13 +182,13 @@ def disturbed(machine: Json | None) -> list[str]:
     shown = attempts[machine["shown"]]
     if machine["disturbed"]:
         words = described(shown["drift"], shown["spread"], limit)
-        kept = f" in each of {len(attempts)} runs; in the least disturbed one, shown here" if len(attempts) > 1 else ""
-        return [f"The machine was disturbed{kept}: {words}."]
+        every = f" in each of {len(attempts)} runs, of which the least disturbed is shown" if len(attempts) > 1 else ""
+        return [f"The machine was disturbed{every}: {words}."]
     others = [one for number, one in enumerate(attempts) if number != machine["shown"]]
     if not others:
         return []
     words = "; ".join(described(one["drift"], one["spread"], limit) for one in others)
-    return [f"The machine was disturbed in {count(len(others), 'earlier run')}, left out here: {words}."]
+    return [f"The machine was disturbed in {count(len(others), 'earlier run')}, not shown here: {words}."]
 
 
 class _Columns:
@@ -265,5 +265,7 @@ def comparison(changes: Sequence[Json], remarks: Sequence[str]) -> RenderableTyp
             ratio(change["ratio"]),
             "" if change["change"] == "same" else change["change"],
         )
-    lines = [] if changes else ["No way was the same training, of one workload and size, in both runs."]
+    lines = (
+        [] if changes else ["The two runs have no way in common that was the same training on one workload and size."]
+    )
     return Group(table, *map(Text, [*lines, *remarks]))

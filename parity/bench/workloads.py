@@ -140,6 +140,6 @@ def check_room(whole: Workload, size: float) -> None:
     smaller = float(f"{0.4 * free / whole.bytes:.2g}")
     fits = smaller < size and 2 * whole.scaled(smaller).bytes <= free
     raise BenchError(
-        f"{whole.name} needs {needed / 2**30:.3g} GiB (the data, and once more for the other library), and "
+        f"{whole.name} needs {needed / 2**30:.3g} GiB (the data, once for each of two libraries), and "
         f"{free / 2**30:.3g} GiB are free; " + (f"give --size {smaller:g}" if fits else "no --size makes it fit")
     )

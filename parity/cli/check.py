@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
     """Add the command to the parser's commands."""
     check = commands.add_parser(
         "check",
-        help="judge one program, in the terminal only",
+        help="judge one program in the terminal",
         description="Judge one program and print the verdict: where the two sides first part, why, and what to change.",
     )
     check.add_argument("program", metavar="PROGRAM", help="a PyTorch script, or the name of a built-in one")
@@ -34,8 +34,8 @@ def add(commands: Any) -> None:
     check.add_argument(
         "--matrix",
         action="store_true",
-        help="also replay every step on each platform JAX finds here, at each precision of matrix products: highest, "
-        "high (TF32), the platform's default, and bfloat16",
+        help="also replay every step on each platform that JAX finds here, at each precision of matrix products "
+        "(highest, high, the platform's default, bfloat16)",
     )
     check.set_defaults(run=_check)
 

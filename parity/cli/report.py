@@ -22,22 +22,26 @@ def add(commands: Any) -> None:
     """Add the command to the parser's commands."""
     report = commands.add_parser(
         "report",
-        help="write a report: a page, Markdown, JSON, the recording and the JAX code",
-        description="Judge programs and write a folder with report.html, report.md, report.json, the static charts, "
-        "and for each program its recording and the JAX code. Without PROGRAM: the two built-in programs.",
+        help="judge programs and write a report: a page, Markdown, JSON, charts, recordings and JAX code",
+        description="Judge programs and write a folder: report.html, report.md, report.json, the charts as images, and "
+        "each program's recording and JAX code. Without PROGRAM, the two built-in programs are judged.",
     )
     report.add_argument(
         "programs", nargs="*", metavar="PROGRAM", help="a PyTorch script, or the name of a built-in one"
     )
     common(report)
     report.add_argument(
-        "-o", "--output", default=_DEFAULT_FOLDER, metavar="FOLDER", help=f"where to (default: {_DEFAULT_FOLDER})"
+        "-o",
+        "--output",
+        default=_DEFAULT_FOLDER,
+        metavar="FOLDER",
+        help=f"write to FOLDER (default: {_DEFAULT_FOLDER})",
     )
     report.add_argument(
         "--repeats",
         type=count,
         metavar="N",
-        help=f"time both sides N times, running the program again each time (default: {REPEATS} for the built-in "
+        help=f"time both sides N times; each time runs the program again (default: {REPEATS} for the built-in "
         "programs, 0 for yours)",
     )
     report.set_defaults(run=_report)

@@ -76,8 +76,8 @@ def told(loss: Loss) -> str:
     """The loss in words."""
     name, other = ("JAX", "PyTorch") if loss.side == "jax" else ("PyTorch", "JAX")
     return (
-        f"loss of accuracy: {name}'s errors are {loss.own:.2g} of the tensor's largest element, {other}'s "
-        f"{loss.other:.2g}, and the float64 runs agree. Both are the same program, and {name}'s is written so that "
-        "rounding is magnified: look for the difference of two nearly equal numbers, such as a variance taken as "
-        "mean(x²) − mean(x)²"
+        f"Loss of accuracy: {name}'s errors are {loss.own:.2g} of the tensor's largest element, {other}'s are "
+        f"{loss.other:.2g}. The float64 runs agree, so both are the same program. But {name}'s operations magnify "
+        "rounding. Look for the difference of two nearly equal numbers, such as a variance taken as "
+        "mean(x²) − mean(x)²."
     )

@@ -70,9 +70,9 @@ def initial(recording: Recording, replay: Replay) -> Iterator[Gap]:
     for name, torch in both.items():
         if name not in own or np.array_equal(torch, _as(own[name], torch), equal_nan=True):
             continue
-        message = "the port starts from other weights: {name} differs by up to {gap:.3g}. Start it from the recorded "
+        message = "The port starts from other weights: {name} differs by up to {gap:.3g}. Start it from the recorded "
         source = "recording.initial" if name in recording.initial else "recording.initial_buffers"
-        yield _gap("initial weights", name, 0, torch, own[name], message + f"ones, {source}")
+        yield _gap("initial weights", name, 0, torch, own[name], message + f"ones, {source}.")
 
 
 def data(recording: Recording, replay: Replay) -> Iterator[Gap]:
@@ -89,7 +89,7 @@ def data(recording: Recording, replay: Replay) -> Iterator[Gap]:
                 if torch[name].shape != own[name].shape or not np.array_equal(torch[name], _as(own[name], torch[name]))
             ]
             if apart:
-                message = "the port was fed other {name} than PyTorch: they differ by up to {gap:.3g}. "
+                message = "The port was fed other {name} than PyTorch: they differ by up to {gap:.3g}. "
                 yield _gap("data", field, step, *apart[0], message + _how_apart(*apart[0]))
                 break
 
@@ -97,13 +97,13 @@ def data(recording: Recording, replay: Replay) -> Iterator[Gap]:
 def _how_apart(torch: Array, own: Any) -> str:
     """What two arrays that are not the same have in common."""
     if np.shape(own) != torch.shape:
-        return "Their shapes differ"
+        return "Their shapes differ."
     other = _as(own, torch)
     if np.array_equal(np.sort(torch, axis=None), np.sort(other, axis=None), equal_nan=True):
-        return "The numbers are the same, in another order: compare the order of its rows"
+        return "The numbers are the same, in another order. Compare the order of the rows."
     if torch.dtype.kind == "f" and not np.nanmax(ulps(torch, other), initial=0) > _ROUNDED:
-        return "They are rounded at another place: make them in the dtypes that the program makes them in"
-    return "Compare how they are loaded and scaled"
+        return "They are rounded at another place. Make them in the dtypes that the program makes them in."
+    return "Compare how they are loaded and scaled."
 
 
 def _as(values: Any, like: Array) -> Array:
@@ -112,7 +112,7 @@ def _as(values: Any, like: Array) -> Array:
 
 def _gap(stage: str, name: str, step: int, torch: Array, own: Any, message: str) -> Gap:
     if np.shape(own) != torch.shape:
-        told = f"{name} has shape {np.shape(own)} in the port and {torch.shape} in PyTorch"
+        told = f"{name} has shape {np.shape(own)} in the port and {torch.shape} in PyTorch."
         return Gap(stage, name, step, np.array([np.inf]), 0.0, None, told)
     jax_side = _as(own, torch)
     apart = distance(jax_side, torch)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parity._words import count
+from parity._words import count, place
 from parity.bounds.derive import Bounds
 from parity.judging import accuracy_loss, comparisons, scales
 from parity.judging.comparisons import Case, Gap
@@ -36,11 +36,11 @@ def warnings(findings: Sequence[Finding]) -> tuple[str, ...]:
         beyond = [finding for finding in findings if finding.holds and getattr(finding, share) > 1]
         if beyond:
             worst = max(beyond, key=lambda finding: float(getattr(finding, share)))
-            others = f" (and of {count(len(beyond) - 1, 'more tensor')})" if len(beyond) > 1 else ""
+            others = f" (and in {count(len(beyond) - 1, 'more tensor')})" if len(beyond) > 1 else ""
             told.append(
-                f"{side}'s error of {worst.stage}, {worst.tensor}{others} is within the worst case, but "
-                f"{getattr(worst, share):.2g} times what independent roundings exceed once in 1e9 elements: its sums "
-                "or products may run in a lower precision, or its roundings all go one way"
+                f"{side}'s error in {place(worst.stage, worst.tensor)}{others} is within its worst-case bound. "
+                f"But it is {getattr(worst, share):.2g} times what independent roundings exceed once in 1e9 elements. "
+                f"{side}'s sums or products may run in a lower precision, or its roundings may all go the same way."
             )
     return tuple(told)
 
@@ -196,32 +196,30 @@ def _explain(finding: Finding, at: dict[str, float]) -> str:
     """What is wrong at the first element that does not hold."""
     endless = [side for side in ("torch", "jax") if not np.isfinite(at[side])]
     if len(endless) == 1:
-        side, name = endless[0], {"torch": "PyTorch", "jax": "JAX"}[endless[0]]
-        other = "jax" if side == "torch" else "torch"
+        names = {"torch": "PyTorch", "jax": "JAX"}
+        side, other = endless[0], "jax" if endless[0] == "torch" else "torch"
         return (
-            f"{name} has {at[side]:g} where the other side has {at[other]:.9g}: what is not finite appears on {name}'s "
-            "side first, and here. Look for a division by zero, a logarithm of zero, or an overflow in what comes "
-            "before this stage"
+            f"{names[side]} has {at[side]:g} here, where {names[other]} has {at[other]:.9g}. Look for a division by "
+            "zero, a logarithm of zero or an overflow before this stage."
         )
     if finding.off == "program":
         gap = abs(at["jax64"] - at["torch64"])
-        apart = f"{gap:.3g} apart"
         # Nothing is a multiple of what is zero to rounding.
         ratio = at["jax64"] / at["torch64"] if abs(at["torch64"]) > at["bound"] else np.inf
         factor = f", a factor of {ratio:.9g}" if np.isfinite(ratio) and abs(ratio - 1) > 1e-6 else ""
         return (
-            f"in float64 PyTorch has {at['torch64']:.9g} and JAX {at['jax64']:.9g}, {apart}{factor}; rounding "
-            f"explains {at['bound']:.2g}. The two are not the same program"
+            f"In float64, PyTorch has {at['torch64']:.9g} and JAX has {at['jax64']:.9g}: {gap:.3g} apart{factor}. "
+            f"Rounding explains only {at['bound']:.2g}. The two are not the same program."
         )
-    side = {"jax": "JAX's", "torch": "PyTorch's", "both": "each side's"}[str(finding.off)]
+    side = {"jax": "JAX's", "torch": "PyTorch's", "both": "Each side's"}[str(finding.off)]
     own = at["torch"] if finding.off == "torch" else at["jax"]
     advice = {
-        "jax": "The same program in a lower precision: look at the precision of its products and its dtypes",
-        "torch": "PyTorch's recorded value is not what its model, loss and optimizer give: something changed it on the "
-        "way (clipping, or a hook of a tensor?), or its products ran in a lower precision",
-        "both": "Both run in a lower precision than their dtype's",
+        "jax": "JAX runs the same program in a lower precision. Look at the precision of its products and its dtypes.",
+        "torch": "PyTorch's recorded value is not what its model, loss and optimizer give. Something changed it on the "
+        "way (clipping, or a hook of a tensor?), or its products ran in a lower precision.",
+        "both": "Both sides run in a lower precision than that of their dtype.",
     }[str(finding.off)]
     return (
-        f"{side} value {own:.9g} is {abs(own - at['torch64']):.3g} from the exact {at['torch64']:.9g}; "
-        f"rounding explains {at['bound']:.2g}, and the float64 runs agree. {advice}"
+        f"{side} value {own:.9g} is {abs(own - at['torch64']):.3g} from the exact {at['torch64']:.9g}. Rounding "
+        f"explains only {at['bound']:.2g}, and the float64 runs agree. {advice}"
     )

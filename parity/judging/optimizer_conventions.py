@@ -67,8 +67,8 @@ def told(factors: Factors) -> list[str]:
         if values:
             times = " or ".join(f"{value:g}" for value in values)
             sentences.append(
-                f"The port keeps {key} in another convention, {times} times PyTorch's: every update agrees all the "
-                "same, so the training is the same. A checkpoint's optimizer state needs that factor"
+                f"The port keeps {key} at {times} times PyTorch's value. Every update agrees, so the training is the "
+                "same. The optimizer state of a checkpoint needs that factor."
             )
     return sentences
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from parity._words import listed
+from parity._words import listed, place
 from parity.judging.finding import Finding, first_divergence
 
 # "inaccurate": the same program, and one side has lost half of the digits that the other keeps.
@@ -31,24 +31,27 @@ def headline(findings: Sequence[Finding]) -> str:
         if missing := _without_numbers(findings):
             return f"Not judged: there is no finite {listed(missing, 'or')} to compare."
         return "Parity holds: the same training in PyTorch and in JAX."
+    where = place(first.stage, first.tensor)
     if first.inaccurate:
         side = "PyTorch" if first.off == "torch" else "JAX"
-        return f"{side} loses accuracy at step {first.step:,}: {first.stage}, {first.tensor}."
-    return f"The sides part at step {first.step:,}: {first.stage}, {first.tensor}."
+        return f"{side} loses accuracy at step {first.step:,}: {where}."
+    return f"The two sides part at step {first.step:,}: {where}."
 
 
 def not_compared(findings: Sequence[Finding]) -> list[str]:
     """Say of what nothing was compared, because both sides have inf or NaN only; nothing where there is no such."""
     if missing := _without_numbers(findings):
-        told = f"Of every {listed(missing)} both sides have inf or NaN only: nothing was compared there, and any port "
-        return [f"{told}would pass."]
+        return [
+            f"Both sides have only inf or NaN in every {listed(missing)}. Nothing was compared there, so any port "
+            "would pass."
+        ]
     names = named([finding for finding in findings if not finding.compared])
-    return [f"Not compared, because both sides have inf or NaN only: {names}."] if names else []
+    return [f"Not compared, because both sides have only inf or NaN: {names}."] if names else []
 
 
 def named(findings: Sequence[Finding]) -> str:
     """The first few of findings by name, and how many more there are; empty where there is none."""
-    names = [f"{finding.stage}, {finding.tensor}" for finding in findings]
+    names = [place(finding.stage, finding.tensor) for finding in findings]
     more = len(names) - _MOST
     return "; ".join([*names[:_MOST], *([f"{more:,} more"] if more > 0 else [])])
 

@@ -115,7 +115,7 @@ def run(
         for precision in precisions:
             cells.append(_cell(port, recording, replayed, bounds, device, precision))
             if progress is not None:
-                progress(f"replayed it on {device.platform} at {precision}")
+                progress(f"replayed every step on {device.platform} at precision {precision}")
     return PlatformJudgement(tuple(cells))
 
 

@@ -31,9 +31,9 @@ _LISTED, _SHAPES, _RATES = 16, 4, 6
 _LONG = 300
 # How the headline of a report names the programs that do not hold.
 _OUTCOMES = {
-    "parts": "The sides part",
+    "parts": "The two sides part",
     "inaccurate": "A side loses accuracy",
-    "not judged": "Not judged, for want of finite numbers",
+    "not judged": "Not judged, because there are no finite numbers to compare",
 }
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "altair")
 
@@ -59,8 +59,10 @@ def _headline(judgements: Sequence[Judgement]) -> str:
             told.append(f"{words}: {', '.join(titles)}.")
     if told:
         return " ".join(told)
-    what = "this program is" if len(judgements) == 1 else f"these {len(judgements):,} programs are"
-    return f"Parity holds: {what} the same training in PyTorch and in JAX."
+    if len(judgements) == 1:
+        return "Parity holds: this program is the same training in PyTorch and in JAX."
+    every = "both" if len(judgements) == 2 else f"all {len(judgements):,}"
+    return f"Parity holds: {every} programs train the same in PyTorch and in JAX."
 
 
 def environment(judgements: Sequence[Judgement]) -> Json:

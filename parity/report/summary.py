@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from parity._words import sentence
 from parity.judging import divergence, optimizer_conventions, outcome
 from parity.judging.cause import Cause
 from parity.judging.comparisons import LOCKED_FIELDS
@@ -31,7 +32,7 @@ def sentences(judgement: Judgement, lines: Sequence[printed_lines.Line]) -> tupl
     if first is not None:
         failing = sum(not finding.holds for finding in judgement.findings)
         checks = numbers.count(len(judgement.findings), "check")
-        told = f"{failing:,} of {checks} {'does' if failing == 1 else 'do'} not hold."
+        told = f"{failing:,} of {checks} {'fails' if failing == 1 else 'fail'}."
         return (told, *_near_float32(judgement, first), *notes, *_not_finite(judgement))
     nothing = outcome.not_compared(judgement.findings)
     if not judgement.ok:
@@ -73,8 +74,8 @@ def _near_float32(judgement: Judgement, first: Finding) -> list[str]:
     if judgement.causes or first.same_program or not 0 < (first.float64_difference or 0.0) < 2.0**-22:
         return []
     return [
-        "A float32 rounding of a constant would make as much: is there one that one side works out in float64 and "
-        "the other keeps in float32? A buffer of PyTorch's is in recording.initial_buffers."
+        "A constant that only one side rounds to float32 would explain a difference of this size. Look for one that "
+        "the other side computes in float64. PyTorch's buffers are in recording.initial_buffers."
     ]
 
 
@@ -85,34 +86,34 @@ def _in_float64(judgement: Judgement) -> str:
     if steps == 1:
         what = f"{every} prediction, loss, gradient and weight of the one step"
     if kept < steps:
-        what = f"{every} loss, and {every} prediction, gradient and weight of the {kept:,} of {steps:,} steps kept,"
+        what = f"{every} loss, and in {every} prediction, gradient and weight of the {kept:,} of {steps:,} steps kept"
     # Where rounding could lead a training on its own anywhere, only the single steps prove something.
     is_open = judgement.bounds.open_from64 is not None
     step, alone = (_worst64(judgement.findings, stages) for stages in (_SINGLE, _ALONE))
     within, apart = max(step, alone), ""
     if is_open:
-        what, within = what.rstrip(",") + ", each step from the recorded state,", step
-        apart = f" Trained on their own, the two stay {_near(alone) or 'equal'}."
-    size = "of its tensor's largest element, and within what rounding explains"
-    near = f"{_near(within)} {size}" if within else "exactly"
-    return f"In float64, {what} agrees {near}.{apart}{_zero(judgement)}"
+        what, within = f"{what}, when each step starts from the recorded state", step
+        apart = f" Trained on their own, they stay {_near(alone) or 'equal'}."
+    size = " The largest difference is {} of its tensor's largest element, and rounding explains it."
+    largest = size.format(numbers.scientific(within, 2)) if within else " They are exactly equal."
+    return f"In float64, the two sides agree in {what}.{largest}{apart}{_zero(judgement)}"
 
 
 def _zero(judgement: Judgement) -> str:
     """The tensors of which nothing is left but rounding."""
     zero = outcome.named([finding for finding in judgement.findings if finding.zero])
-    return f" Zero to rounding on both sides, so that nothing is relative to it: {zero}." if zero else ""
+    return f" Zero to rounding on both sides, so nothing is relative to it: {zero}." if zero else ""
 
 
 def _in_own_precision(judgement: Judgement) -> str:
     # What exceeds all of a tensor's numbers is no bound of which something is used.
     bounded = [finding for finding in judgement.findings if finding.finite and finding.unbounded < 1]
     if not bounded:
-        return f"In {judgement.recording.dtype} alone nothing is shown.{_without_bound(judgement)}"
+        return f"In {judgement.recording.dtype} alone, nothing can be shown.{_without_bound(judgement)}"
     torch, own = (max(getattr(finding, f"{side}_used") for finding in bounded) for side in ("torch", "jax"))
     told = (
-        f"In {judgement.recording.dtype}, each side stays within the bound on its own rounding: PyTorch uses at most "
-        f"{numbers.percent(torch)} of it, JAX {numbers.percent(own)}."
+        f"In {judgement.recording.dtype}, each side's errors stay within their rounding bounds: PyTorch's reach "
+        f"{numbers.percent(torch)} of a bound, JAX's {numbers.percent(own)}."
     )
     return told + _without_bound(judgement)
 
@@ -126,13 +127,13 @@ def _without_bound(judgement: Judgement) -> str:
         checks = numbers.count(len(locked), "check")
         whole = "all" if all(finding.unbounded == 1 for finding in without) else "some or all"
         told = (
-            f" In {len(without):,} of {checks} of single steps, {judgement.recording.dtype}'s worst-case rounding "
-            f"exceeds {whole} of the values, so that there is no bound. Those values are checked in float64 alone."
+            f" In {len(without):,} of {checks} of single steps, {judgement.recording.dtype} rounding could exceed "
+            f"{whole} of the values themselves, so no bound applies. Those values are checked in float64 alone."
         )
     if set(judgement.bounds.sampled) - {"trajectory"}:
         told += (
-            " Float64's worst case is too wide to be of use in places. There both sides agree within what random "
-            "errors in every operation explain."
+            " In places, the worst-case bound of float64 is too wide to be useful. There the two sides agree within "
+            "what random rounding errors in every operation explain."
         )
     return told
 
@@ -143,14 +144,14 @@ def _open(judgement: Judgement) -> list[str]:
     if start is None:
         return []
     start64, own = judgement.bounds.open_from64, judgement.recording.dtype
-    wide = "in float64 at no step" if start64 is None else f"in float64 from step {start64:,} on"
-    if start64 == start:
-        wide = "and in float64 too"
-    told = "In a training on its own, rounding alone could move the loss by more than its size: "
-    told += f"in {own} from step {start:,} on, {wide}. The later steps are proven from the recorded state"
+    wide = "at no step" if start64 is None else f"from step {start64:,} on"
+    told = (
+        f"From step {start:,} on, rounding alone could move the loss of a free {own} training by more than its size. "
+        f"In float64, it could {wide}. The later steps are proven one by one, each from the recorded state."
+    )
     if "trajectory" in judgement.bounds.sampled:
-        told += ", and by a second float64 training whose weights and gradients are a little off"
-    return [f"{told}."]
+        told += " A second float64 training, with weights and gradients a little off, shows how far rounding can go."
+    return [told]
 
 
 def _on_cost(judgement: Judgement) -> list[str]:
@@ -171,8 +172,9 @@ def _at_the_end(judgement: Judgement) -> str:
     last = {finding.tensor: finding for finding in judgement.findings if finding.stage == "final weights"}
     worst = sorted(last, key=lambda name: -(last[name].ulps or 0.0))[:_NAMED]
     apart = ", ".join(f"{name} {_ulps(last[name])}" for name in last if name in worst)
-    told = "the two are this far apart" if len(last) <= _NAMED else f"of {len(last):,} tensors the furthest apart are"
-    return f"After {numbers.count(judgement.recording.steps, 'step')} on their own, {told}: {apart}."
+    told = "this far apart" if len(last) <= _NAMED else f"this far apart, at most, in {len(last):,} tensors"
+    steps = numbers.count(judgement.recording.steps, "step")
+    return f"Trained on their own for {steps}, the two sides end {told}: {apart}."
 
 
 def _on_print(printed: Sequence[printed_lines.Line]) -> list[str]:
@@ -186,8 +188,8 @@ def _on_print(printed: Sequence[printed_lines.Line]) -> list[str]:
         )
     if unknown:
         told.append(
-            f"{_lines(unknown, len(printed), 'was', 'were')} not compared: of a number there it is not known "
-            "where it came from."
+            f"{_lines(unknown, len(printed), 'was', 'were')} not compared: parity could not tell where a number there "
+            "came from."
         )
     return told
 
@@ -216,4 +218,4 @@ def _lines(some: int, of: int, one: str, many: str) -> str:
 
 
 def _told(cause: Cause) -> list[str]:
-    return [f"Cause: {cause.name}: {cause.sentence}", *([f"Fix: {cause.fix}"] if cause.fix else [])]
+    return [f"Cause: {cause.name}. {sentence(cause.sentence)}", *([f"Fix: {cause.fix}"] if cause.fix else [])]

@@ -67,7 +67,7 @@ def _cell(stage: Json, style: Callable[[str], str]) -> Cell:
 def note() -> str:
     """Say how the matrix is read."""
     return (
-        "Each step of the recording replayed in its own dtype on each platform, at each precision of matrix products: "
-        "the largest share of its rounding bound that an error uses, and the largest error relative to its tensor's "
-        "largest element over all steps."
+        "Every recorded step, replayed in its own dtype on each platform and at each precision of matrix products. A "
+        "cell shows the largest share of its rounding bound that an error uses. Beside it stands the largest error, "
+        "relative to its tensor's largest element over all steps."
     )

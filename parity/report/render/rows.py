@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from parity._words import place, sentence
 from parity.report.render import folding, numbers
 from parity.report.render.escaping import visible
 
@@ -17,11 +18,11 @@ Json = Mapping[str, Any]
 
 # What stands in place of a relative difference where there is nothing to be relative to.
 ZERO = "zero"
-ZERO_NOTE = "zero: float64 cannot tell any number of this tensor from zero, so that nothing is relative to it."
+ZERO_NOTE = "zero: float64 cannot tell any number of this tensor from zero, so nothing is relative to it."
 ALIKE_NOTE = "Where an update's difference is 0 and a bound is used, both sides round to the same number."
 # What stands beside a row of which no number was compared.
 NOTHING_FINITE = "not finite"
-NOTHING_NOTE = "A dash as the largest difference: neither side has a finite number there in its own precision."
+NOTHING_NOTE = "A dash under largest difference: neither side has a finite number there in its own precision."
 _FOLD_FROM = 9
 _KEPT_HEAD, _KEPT_TAIL = 3, 2
 _OFF = {
@@ -129,7 +130,7 @@ def folded(program: Json) -> str:
     rows = program["findings"]
     if not folding.is_long(rows):
         return ""
-    return f"Of {numbers.count(len(rows), 'check')}, each stage's first that fail and its worst are shown."
+    return f"Of {numbers.count(len(rows), 'check')}, each stage shows the first that fail and the worst."
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,10 @@ class Cause:
 
 def causes(program: Json) -> list[Cause]:
     """The causes that were found, the likeliest first."""
-    return [Cause(*(visible(row[key]) for key in ("name", "sentence", "fix"))) for row in program.get("causes", [])]
+    return [
+        Cause(visible(row["name"]), sentence(visible(row["sentence"])), visible(row["fix"]))
+        for row in program.get("causes", [])
+    ]
 
 
 def warnings(program: Json) -> list[str]:
@@ -218,11 +222,11 @@ def timing(row: Json, style: Callable[[str], str] = str) -> str:
     if 0 < ratio < 1 and min(low, high) > 0:
         faster, ratio, low, high = "PyTorch", 1 / ratio, 1 / high, 1 / low
     ratio_told, low_told, high_told = (style(numbers.scientific(each)) for each in (ratio, low, high))
-    spread = f"{low_told} to {high_told} over {numbers.count(int(row['repeats']), 'repeat')}"
-    times = f": {faster} is {ratio_told} times as fast ({spread})" if math.isfinite(ratio) else ""
+    spread = f"95% interval {low_told} to {high_told}, {numbers.count(int(row['repeats']), 'repeat')}"
+    times = f" {faster} is {ratio_told} times as fast ({spread})." if math.isfinite(ratio) else ""
     torch, own, once = (style(numbers.duration(row[f"{each}_seconds"])) for each in ("torch", "jax", "compile"))
     steps = style(_steps(row["steps"]))
-    return f"{steps} PyTorch {torch} and JAX {own}{times}; compiling JAX's training took {once}, once."
+    return f"{steps} {torch} in PyTorch and {own} in JAX.{times} Compiling JAX's training took {once}, once."
 
 
 def _steps(steps: Any) -> str:
@@ -234,10 +238,10 @@ def divergence(program: Json) -> str:
     first = program["first_divergence"]
     if first is None:
         return ""
-    step = "" if first["step"] is None else f", step {numbers.integer(first['step'])}"
-    message = f": {visible(first['message'])}" if first["message"] else ""
+    step = "" if first["step"] is None else f"step {numbers.integer(first['step'])}, "
+    message = f" {sentence(visible(first['message']))}" if first["message"] else ""
     what = "First loss of accuracy" if program["verdict"].get("outcome") == "inaccurate" else "First parting"
-    return f"{what}: {visible(first['stage'])} of {visible(first['tensor'])}{step}{message}"
+    return f"{what}: {step}{place(visible(first['stage']), visible(first['tensor']))}.{message}"
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from parity.report.render.escaping import visible
 
 _PYTORCH, _JAX, _GOOD, _BAD = "dark_orange", "cyan", "green", "bold magenta"
 _DEFAULT_WIDTH = 80
-# The least room for a column whose cells may be folded.
-_LEAST = 7
+# The least columns of text for a column whose cells may be folded.
+_STAGE_WIDTH, _TENSOR_WIDTH = 10, 7
 
 
 def renderable(program: Mapping[str, Any]) -> RenderableType:
@@ -35,7 +35,7 @@ def renderable(program: Mapping[str, Any]) -> RenderableType:
         parts += [Text(), _findings(program)]
         parts += [Text(note, style="dim") for note in _rows.notes(folding.fold(program["findings"]))]
         if note := _rows.folded(program):
-            parts.append(Text(f"{note} The JSON has them all.", style="dim"))
+            parts.append(Text(f"{note} The JSON file has them all.", style="dim"))
     if cells := matrix_rows.rows(program):
         parts += [Text(), Text(matrix_rows.note()), Text(), matrix(cells, matrix_rows.stages(program))]
     if program["printed"]:
@@ -93,7 +93,7 @@ def _verdict(program: Mapping[str, Any]) -> RenderableType:
 def _causes(program: Mapping[str, Any]) -> list[Text]:
     lines = []
     for cause in _rows.causes(program):
-        lines.append(Text.assemble((f"Cause: {cause.name}", "bold"), f": {cause.sentence}"))
+        lines.append(Text.assemble((f"Cause: {cause.name}.", "bold"), f" {cause.sentence}"))
         if cause.fix:
             lines.append(Text.assemble(("Fix", "bold"), f": {cause.fix}"))
     return lines
@@ -102,10 +102,10 @@ def _causes(program: Mapping[str, Any]) -> list[Text]:
 class _Fitting:
     """A table where all of its cells have room; else the same in lines, so that no number is cut."""
 
-    def __init__(self, table: Table, lines: Sequence[Text], folds: str) -> None:
-        """``folds`` is the heading of the column that may be folded."""
+    def __init__(self, table: Table, lines: Sequence[Text]) -> None:
+        """Measure the table, whose columns with a least width may be folded to it."""
         self._table, self._lines = table, lines
-        widths = [_LEAST if column.header == folds else _width(column) for column in table.columns]
+        widths = [column.min_width or _width(column) for column in table.columns]
         self._least = sum(widths) + 2 * (len(widths) - 1)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -122,8 +122,8 @@ def _width(column: Column) -> int:
 
 def _findings(program: Mapping[str, Any]) -> _Fitting:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("stage", no_wrap=True)
-    table.add_column("tensor", overflow="fold", min_width=_LEAST)
+    table.add_column("stage", min_width=_STAGE_WIDTH)
+    table.add_column("tensor", overflow="fold", min_width=_TENSOR_WIDTH)
     for title in ("largest\ndiff.", "ULPs", "float64\ndiff."):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("bound used\ntorch / jax", justify="right", no_wrap=True)
@@ -140,7 +140,7 @@ def _findings(program: Mapping[str, Any]) -> _Fitting:
             Text(f"  largest diff. {cells.difference}, {cells.ulps} ULPs, float64 diff. ") + float64,
             Text("  bound used, torch / jax: ") + _used(cells),
         ]
-    return _Fitting(table, lines, "tensor")
+    return _Fitting(table, lines)
 
 
 def _used(cells: _rows.Finding) -> Text:
@@ -162,7 +162,7 @@ def matrix(rows: list[matrix_rows.Row], stages: list[str]) -> RenderableType:
         table.add_row(Text(row.platform), Text(row.precision), *cells)
         lines += [Text(f"{row.platform}, {row.precision}"), *told]
     failures = [Text("\n".join(sorted({row.failure for row in rows if row.failure})), style="dim")]
-    return Group(_Fitting(table, lines, ""), *(failures if failures[0] else []))
+    return Group(_Fitting(table, lines), *(failures if failures[0] else []))
 
 
 def _named(stages: list[str], row: matrix_rows.Row) -> list[tuple[str, matrix_rows.Cell]]:
