@@ -124,7 +124,7 @@ def _timed(costs: dict[str, float], what: str) -> Iterator[None]:
 
 
 def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | None) -> Port:
-    """The port that was given or is made; from the recording itself where there is none."""
+    """Return the port that was given or made; one derived from the recording where there is none."""
     if port is None:
         return translate(recording)
     if callable(port):
@@ -172,7 +172,7 @@ def matrix(
 def with_matrix(
     verdict: Verdict, port: Port | Callable[[Recording], Port] | None, progress: Progress | None = None
 ) -> Verdict:
-    """The verdict with its matrix."""
+    """Return the verdict with its matrix."""
     return dataclasses.replace(verdict, matrix=_matrix_of(verdict, port, PRECISIONS, progress))
 
 
@@ -182,7 +182,7 @@ def _matrix_of(
     precisions: Sequence[str],
     progress: Progress | None,
 ) -> Matrix:
-    """The matrix of what a verdict was made from."""
+    """Replay what a verdict was made from on every platform."""
     made = optimizer_conventions.adapted(
         make_port(verdict.recording, port), verdict.recording, verdict.replay.conventions
     )

@@ -12,7 +12,7 @@ from parity._errors import ParityError
 
 
 def as_path(value: Any, what: str, error: type[ParityError]) -> Path:
-    """A path of text.
+    """Return a path of text.
 
     Raises:
         ParityError: of the kind ``error``: it is none.

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from parity._errors import BenchError
+from parity._words import listed
 from parity.bench import timing
 from parity.bench.workloads import Workload
 
 Json = dict[str, Any]
-_SIZE = ("name", "rows", "columns", "epochs", "batch", "settings", "groups")
+_SIZE_FIELDS = ("name", "rows", "columns", "epochs", "batch", "settings", "groups")
 # Variables that change how the libraries compute.
-_SET = ("XLA_FLAGS", "OMP_NUM_THREADS")
+_COMPARED_FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS")
 # All versions of bench.json until now: what an earlier one has not is not compared.
-_READ = (1, 2)
+_READABLE_VERSIONS = (1, 2)
 
 
 def load(file: str | Path) -> Json:
-    """A document that an earlier run wrote, of this version or an earlier one.
+    """Load a document that an earlier run wrote, of this version or an earlier one.
 
     Raises:
         BenchError: the file is none, or of a later version.
@@ -34,10 +35,11 @@ def load(file: str | Path) -> Json:
         raise BenchError(f"{file} is not a bench.json: it is no JSON") from None
     if not isinstance(read, dict) or not {"version", "workloads", "starts"} <= read.keys():
         raise BenchError(f"{file} is not a bench.json: it has no workloads")
-    if read["version"] not in _READ:
+    if read["version"] not in _READABLE_VERSIONS:
+        known = listed([str(version) for version in _READABLE_VERSIONS])
         raise BenchError(
-            f"{file} is of version {read['version']!r}, and versions {' and '.join(map(str, _READ))} can be read; "
-            "run the benchmark again with this version"
+            f"{file} is of version {read['version']!r}, and versions {known} can be read; run the benchmark again with "
+            "this version"
         )
     try:
         _sizes(read), remarks(read, read)
@@ -72,7 +74,7 @@ def check_common(old: Json, chosen: list[Workload], starts: bool) -> None:
 
 
 def changes(old: Json, new: Json) -> list[Json]:
-    """What became slower or quicker, for every workload and way that both have and that is the same training in both.
+    """List what became slower or quicker, for each workload and way that is the same training in both runs.
 
     Both times are warm ones.
     """
@@ -82,7 +84,7 @@ def changes(old: Json, new: Json) -> list[Json]:
 
 
 def remarks(old: Json, new: Json) -> list[str]:
-    """What makes a difference between the two runs something else than a change of the code."""
+    """List what else than a change of the code may explain a difference between the two runs."""
     found = []
     if old.get("clock") != new.get("clock"):
         found.append(
@@ -94,7 +96,7 @@ def remarks(old: Json, new: Json) -> list[str]:
         was, now = (each.get(name) for each in environments)
         if was != now:
             found.append(f"Another machine: {name} was {was}, and is {now} now.")
-    for name in _SET:
+    for name in _COMPARED_FLAGS:
         was, now = (each.get("flags", {}).get(name, "not set") for each in environments)
         if was != now:
             found.append(f"Another setting: {name} was {was}, and is {now} now.")
@@ -111,11 +113,11 @@ def _sizes(made: Json) -> set[tuple[Any, ...]]:
 
 
 def _size(workload: Json) -> tuple[Any, ...]:
-    return tuple(workload[key] for key in _SIZE)
+    return tuple(workload[key] for key in _SIZE_FIELDS)
 
 
 def _timings(made: Json) -> Iterator[tuple[tuple[Any, ...], Json]]:
-    """Every timed way that is the same training, under its workload with its size, and its name."""
+    """Iterate over the timed ways that are the same training, under workload, size and name."""
     for workload in made["workloads"]:
         for peer in workload["peers"]:
             if peer["seconds"] and peer["same"]:

@@ -7,16 +7,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from parity.bench import disturbance, memory, timing, units
+from parity.bench import disturbance, memory, timing
 from parity.bench.environment import environment
 from parity.bench.roofline import Limits
-from parity.bench.run import Measured, Row, Timed
+from parity.bench.run import Measured, PeerResult, TimedWorkload
 from parity.bench.startup import Start
+from parity.report.render import numbers
 
 Json = dict[str, Any]
 # 2: says what the clock covers; cold calls, memory, and what the machine showed.
 VERSION = 2
-_CLOCK = {
+_CLOCK_SENTENCES = {
     "training": "A time begins with the call; the data are already on the device, in the library’s own arrays. It ends "
     "when weights and bias are arrays on the host. Where the way has a model and losses, they are ready too.",
     "start": "A time begins with the start of `python` and ends when the process has printed the weight and ended.",
@@ -26,7 +27,7 @@ _CLOCK = {
 def document(
     measured: Measured, starts: Sequence[Start], attempts: disturbance.Attempts | None, device: Any, command: str
 ) -> Json:
-    """The document of one run, as ``schema.json`` describes it.
+    """Return the document of one run, as ``schema.json`` describes it.
 
     Args:
         measured: the workloads.
@@ -39,9 +40,9 @@ def document(
         "version": VERSION,
         "command": command,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "clock": _CLOCK,
+        "clock": _CLOCK_SENTENCES,
         "cold": {"cache": measured.cache, "touched": measured.touched, "said": _cold(measured)},
-        "memory": {"resolution": memory.resolution(), "training": _MEMORY, "start": _START_MEMORY},
+        "memory": {"resolution": memory.resolution(), "training": _MEMORY_SENTENCE, "start": _START_MEMORY_SENTENCE},
         "environment": environment(device),
         "limits": measured.limits._asdict(),
         "workloads": [_workload(one, measured.limits) for one in measured.timed],
@@ -50,16 +51,16 @@ def document(
     }
 
 
-_MEMORY = (
+_MEMORY_SENTENCE = (
     "Memory is the most that a warm call adds to the process’s resident memory, as Linux counts it. The data, compiled "
     "programs and freed memory that is used again do not count."
 )
-_START_MEMORY = "Memory is the process’s largest resident memory."
+_START_MEMORY_SENTENCE = "Memory is the process’s largest resident memory."
 
 
 def _cold(measured: Measured) -> str:
-    known = f"is {units.size(measured.cache)}" if measured.cache else "has a size that is not known here"
-    touched = units.size(measured.touched)
+    known = f"is {numbers.size(measured.cache)}" if measured.cache else "has a size that is not known here"
+    touched = numbers.size(measured.touched)
     return f"Before a cold call, {touched} of other data are read and written. The last-level cache {known}."
 
 
@@ -85,7 +86,7 @@ def _start(start: Start) -> Json:
     }
 
 
-def _workload(timed: Timed, limits: Limits) -> Json:
+def _workload(timed: TimedWorkload, limits: Limits) -> Json:
     return {
         "name": timed.workload.name,
         "about": timed.workload.about,
@@ -99,11 +100,11 @@ def _workload(timed: Timed, limits: Limits) -> Json:
         "operations": timed.work.operations,
         "least_seconds": timed.work.seconds(limits),
         "machine": _machine(timed.attempts),
-        "peers": [_row(row) for row in timed.rows],
+        "peers": [_peer_result(row) for row in timed.rows],
     }
 
 
-def _row(row: Row) -> Json:
+def _peer_result(row: PeerResult) -> Json:
     return {
         "name": row.peer,
         "why_not": row.why_not,

@@ -16,11 +16,11 @@ import jax
 Json = dict[str, Any]
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 # Variables that change what is timed. A compilation cache makes a first training quick that was compiled before.
-_FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_COMPILATION_CACHE_DIR")
+_FLAG_VARIABLES = ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_COMPILATION_CACHE_DIR")
 
 
 def environment(device: Any) -> Json:
-    """What a time depends on: device, clocks, threads, versions, flags, and the state of the source tree."""
+    """Return what a time depends on: device, clocks, threads, versions, flags, and the commit."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -32,7 +32,7 @@ def environment(device: Any) -> Json:
         "clocks": _clocks(device.platform),
         "threads": _threads(),
         "versions": {name: _version(name) for name in _PACKAGES},
-        "flags": {name: os.environ[name] for name in _FLAGS if name in os.environ},
+        "flags": {name: os.environ[name] for name in _FLAG_VARIABLES if name in os.environ},
         "precision": jax.config.jax_default_matmul_precision or "highest",  # type: ignore[attr-defined]
         "git": _git(),
     }
@@ -54,7 +54,7 @@ def _processor() -> str:
 
 
 def _threads() -> Json:
-    """How many threads the libraries compute with."""
+    """Count the threads that the libraries compute with."""
     found: Json = {
         "cores allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     }
@@ -64,7 +64,7 @@ def _threads() -> Json:
 
 
 def _clocks(platform_name: str) -> Json:
-    """Clock rates in MHz as the system tells them: of the processor's cores now, of a GPU now and at most."""
+    """Read clock rates in MHz: of the processor's cores now, of a GPU now and at most."""
     if platform_name == "gpu":
         words = "clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem"
         command = ["nvidia-smi", f"--query-gpu={words}", "--format=csv,noheader,nounits"]
@@ -79,7 +79,7 @@ def _clocks(platform_name: str) -> Json:
 
 
 def _git() -> str | None:
-    """The commit of the tree that this package is kept in, with a mark where files are changed.
+    """Return the commit of the tree that this package is kept in, with a mark where files are changed.
 
     ``None`` where it is kept in none: it may be installed inside a tree that is another project's.
     """

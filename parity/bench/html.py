@@ -7,8 +7,8 @@ from typing import Any
 
 import jinja2
 
-from parity.bench import charts, table, units
-from parity.report.render import html
+from parity.bench import charts, table
+from parity.report.render import html, numbers
 
 
 def render(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], remarks: Sequence[str] = ()) -> str:
@@ -25,5 +25,5 @@ def render(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], re
 
 def _template() -> jinja2.Template:
     environment = html.templates("parity.bench")
-    environment.globals.update(table=table, time=units.time)
+    environment.globals.update(table=table, time=numbers.duration)
     return environment.get_template("page.html.j2")

@@ -12,7 +12,7 @@ import gc
 import os
 from typing import Any
 
-_STATUS, _FORGET = "/proc/self/status", "/proc/self/clear_refs"
+_STATUS_FILE, _RESET_FILE = "/proc/self/status", "/proc/self/clear_refs"
 
 
 def begin(device: Any) -> int | None:
@@ -28,7 +28,7 @@ def begin(device: Any) -> int | None:
         ctypes.CDLL(None).malloc_trim(0)
     now = _count("VmRSS")
     try:
-        with open(_FORGET, "w") as file:
+        with open(_RESET_FILE, "w") as file:
             file.write("5")
     except OSError:
         return None
@@ -36,20 +36,20 @@ def begin(device: Any) -> int | None:
 
 
 def added(before: int | None) -> int | None:
-    """The most bytes that were resident since :func:`begin`, less those that were resident then."""
+    """Return the most bytes resident since :func:`begin`, less those resident then."""
     highest = _count("VmHWM")
     return None if before is None or highest is None else max(highest - before, 0)
 
 
 def resolution() -> int:
-    """Bytes that the difference of two of Linux's counts may be off: each core keeps a few pages to itself."""
+    """Return by how many bytes two of Linux's counts may differ: each core keeps a few pages to itself."""
     cores = os.cpu_count() or 1
     return 2 * cores * max(32, 2 * cores) * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 
 
 def _count(name: str) -> int | None:
     try:
-        with open(_STATUS) as lines:
+        with open(_STATUS_FILE) as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
     except (OSError, StopIteration, ValueError):
         return None

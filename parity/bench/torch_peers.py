@@ -34,7 +34,7 @@ def _seen(weight: Any, bias: Any) -> Any:
 
 
 def _batches(workload: Workload, x: Any, y: Any) -> Iterator[tuple[Any, Any]]:
-    """The rows of one epoch, step by step."""
+    """Yield the rows of one epoch, step by step."""
     if not workload.batch:
         yield x, y
         return
@@ -98,7 +98,7 @@ def _descend(workload: Workload, x: Any, y: Any, weight: Any, bias: Any) -> Any:
 
 
 def _batched(workload: Workload, data: Data, device: Any) -> Train:
-    """All groups, or all settings, in one product a step."""
+    """Train all groups, or all settings, in one product a step."""
     x, y, weight, bias = _placed(data, device)
     rates = torch.from_numpy(workload.rates.astype(np.float32)).to(x.device)
     many = workload.groups or workload.settings

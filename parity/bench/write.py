@@ -32,4 +32,4 @@ def write(
     from parity.bench import html
 
     page, data = html.render(document, changes, remarks), json.dumps(document, indent=1, allow_nan=False) + "\n"
-    return _folder.put(folder, {PAGE: page.encode(), DATA: data.encode()})
+    return _folder.write_files(folder, {PAGE: page.encode(), DATA: data.encode()})

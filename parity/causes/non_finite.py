@@ -21,7 +21,7 @@ def infinities(case: Case) -> list[Cause]:
         (case.recording.arbiter_locked, case.replay.locked64, "float64"),
         (case.recording.observed, case.replay.locked, str(case.recording.dtype)),
     )
-    lost = comparisons.lost(case.recording, case.replay.locked.losses)
+    lost = comparisons.steps_with_nan_loss(case.recording, case.replay.locked.losses)
     for row in range(len(case.recording.kept)):
         step = int(case.recording.kept[row])
         if step in lost:

@@ -46,7 +46,7 @@ def _bytes(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """A number of at least 0."""
+    """Parse a whole number of at least 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
     return int(text)

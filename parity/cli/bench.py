@@ -11,7 +11,7 @@ from parity.cli.arguments import talk
 from parity.cli.terminal import HOLDS, PARTS, progress
 
 DEFAULT_FOLDER = "parity-bench"
-_REPEATS, _SECONDS, _STARTS = 7, 20.0, 5
+_DEFAULT_TURNS, _DEFAULT_SECONDS, _PROCESS_TURNS = 7, 20.0, 5
 
 _EPILOG = """\
 workloads:
@@ -69,14 +69,18 @@ def add(commands: Any) -> None:
     )
     bench.add_argument("--device", metavar="PLATFORM", help="cpu, gpu or tpu (default: the one that JAX chooses)")
     bench.add_argument(
-        "--repeats", type=_count, default=_REPEATS, metavar="N", help=f"number of turns (default: {_REPEATS})"
+        "--repeats",
+        type=_count,
+        default=_DEFAULT_TURNS,
+        metavar="N",
+        help=f"number of turns (default: {_DEFAULT_TURNS})",
     )
     bench.add_argument(
         "--seconds",
         type=_positive,
-        default=_SECONDS,
+        default=_DEFAULT_SECONDS,
         metavar="S",
-        help=f"give each way S seconds in all; slow ways have fewer turns, at least one (default: {_SECONDS:g})",
+        help=f"give each way S seconds in all; slow ways have fewer turns (default: {_DEFAULT_SECONDS:g})",
     )
     bench.add_argument(
         "--ways",
@@ -127,7 +131,9 @@ def _measured(
         say=say,
     )
     starts, attempts = (
-        startup.starts(on, repeats=_STARTS, say=lambda line: say(f"start: {line}")) if with_starts else ([], None)
+        startup.starts(on, repeats=_PROCESS_TURNS, say=lambda line: say(f"start: {line}"))
+        if with_starts
+        else ([], None)
     )
     return document.document(measured, starts, attempts, on, command)
 

@@ -44,19 +44,19 @@ def _check(arguments: argparse.Namespace, words: list[str]) -> int:
     from parity._errors import OutputError
 
     # The program may go to another folder, and print; what it prints goes elsewhere where a result goes to "-".
-    wanted = {flag: output.place(getattr(arguments, flag)) for flag in ("json", "markdown")}
+    wanted = {flag: output.checked_target(getattr(arguments, flag)) for flag in ("json", "markdown")}
     if list(wanted.values()).count("-") > 1:
         raise OutputError("--json - and --markdown - would print into one another; give one of them a file")
     arguments.repeats = 0
-    with output.alone() if "-" in wanted.values() else contextlib.nullcontext(sys.stdout) as stream:
+    with output.stdout_for_result() if "-" in wanted.values() else contextlib.nullcontext(sys.stdout) as stream:
         verdict = judge(chosen([arguments.program])[0], arguments)
         if wanted["json"] is not None:
             from parity.report.render import numbers
 
             text = json.dumps(numbers.encode(verdict.to_dict()), indent=1, allow_nan=False) + "\n"
-            output.put(wanted["json"], text, stream)
+            output.write_result(wanted["json"], text, stream)
         if wanted["markdown"] is not None:
-            output.put(wanted["markdown"], verdict.to_markdown(), stream)
+            output.write_result(wanted["markdown"], verdict.to_markdown(), stream)
     if "-" not in wanted.values():
         show(verdict)
     return exit_code([verdict]) or (HOLDS if verdict.matrix is None or verdict.matrix.ok else PARTS)

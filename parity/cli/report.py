@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.cli.arguments import common, count
-from parity.cli.programs import REPEATS, chosen, exit_code, judge, show
+from parity.cli.programs import DEFAULT_REPEATS, chosen, exit_code, judge, show
 from parity.cli.terminal import progress
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
         "--repeats",
         type=count,
         metavar="N",
-        help=f"time both sides N times; each time runs the program again (default: {REPEATS} for the built-in "
+        help=f"time both sides N times; each time runs the program again (default: {DEFAULT_REPEATS} for the built-in "
         "programs, 0 for yours)",
     )
     report.set_defaults(run=_report)
@@ -81,7 +81,7 @@ def _write(verdicts: Sequence[Verdict], words: list[str], folder: str) -> list[P
 
 
 def _named_apart(verdict: Verdict, others: Sequence[Verdict]) -> Verdict:
-    """Two scripts may have one name; their files must not."""
+    """Give a verdict another name where one of the others has the same, for their files' sake."""
     taken = {other.name for other in others}
     if verdict.name not in taken:
         return verdict

@@ -13,7 +13,7 @@ from parity.replay.replay import Replay
 
 
 def first_steps(recording: Recording, replay: Replay) -> dict[str, int]:
-    """The first step at which a side has inf or NaN, by the side's name; sides that stay finite are left out."""
+    """Return the first step at which a side has inf or NaN, by the side's name; sides that stay finite are left out."""
     first = {}
     for side, run in {"PyTorch": recording.observed, "JAX": replay.free}.items():
         bad = set(np.flatnonzero(~np.isfinite(run.losses)).tolist())

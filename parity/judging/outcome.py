@@ -11,13 +11,13 @@ from parity.judging.finding import Finding, first_divergence
 # "inaccurate": the same program, and one side has lost half of the digits that the other keeps.
 Outcome = Literal["holds", "parts", "inaccurate", "not judged"]
 # Where no number of one of these is finite, a training without parity would pass as well.
-_NEEDED = ("forward", "loss", "gradient", "update")
-_NAMES = {"forward": "prediction"}
-_MOST = 4
+_STAGES_NEEDED = ("forward", "loss", "gradient", "update")
+_PLAIN_NAMES = {"forward": "prediction"}
+_LISTED_FINDINGS = 4
 
 
 def of(findings: Sequence[Finding]) -> Outcome:
-    """The outcome in a word."""
+    """Return the outcome in a word."""
     first = first_divergence(findings)
     if first is not None:
         return "inaccurate" if first.inaccurate else "parts"
@@ -25,7 +25,7 @@ def of(findings: Sequence[Finding]) -> Outcome:
 
 
 def headline(findings: Sequence[Finding]) -> str:
-    """The outcome in one line."""
+    """Return the outcome in one line."""
     first = first_divergence(findings)
     if first is None:
         if missing := _without_numbers(findings):
@@ -45,21 +45,21 @@ def not_compared(findings: Sequence[Finding]) -> list[str]:
             f"Both sides have only inf or NaN in every {listed(missing)}. Nothing was compared there, so any port "
             "would pass."
         ]
-    names = named([finding for finding in findings if not finding.compared])
+    names = list_places([finding for finding in findings if not finding.compared])
     return [f"Not compared, because both sides have only inf or NaN: {names}."] if names else []
 
 
-def named(findings: Sequence[Finding]) -> str:
-    """The first few of findings by name, and how many more there are; empty where there is none."""
+def list_places(findings: Sequence[Finding]) -> str:
+    """Name the first few findings, and count the rest; empty where there is none."""
     names = [place(finding.stage, finding.tensor) for finding in findings]
-    more = len(names) - _MOST
-    return "; ".join([*names[:_MOST], *([f"{more:,} more"] if more > 0 else [])])
+    more = len(names) - _LISTED_FINDINGS
+    return "; ".join([*names[:_LISTED_FINDINGS], *([f"{more:,} more"] if more > 0 else [])])
 
 
 def _without_numbers(findings: Sequence[Finding]) -> list[str]:
-    """The stages that parity rests on and that have nothing finite to compare."""
-    stages = {finding.stage: False for finding in findings if finding.stage in _NEEDED}
+    """Return the stages that parity rests on and that have nothing finite to compare."""
+    stages = {finding.stage: False for finding in findings if finding.stage in _STAGES_NEEDED}
     for finding in findings:
         if finding.stage in stages and finding.compared:
             stages[finding.stage] = True
-    return [_NAMES.get(stage, stage) for stage, compared in stages.items() if not compared]
+    return [_PLAIN_NAMES.get(stage, stage) for stage, compared in stages.items() if not compared]

@@ -76,14 +76,14 @@ class PlatformJudgement:
         return all(cell.holds for cell in self.cells if cell.precision in HIGHEST)
 
     def to_dict(self) -> dict[str, Any]:
-        """The matrix as plain values, as ``report.json`` holds it."""
+        """Return the matrix as plain values, as ``report.json`` holds it."""
         cells = [{**dataclasses.asdict(cell), "stages": [*map(dataclasses.asdict, cell.stages)]} for cell in self.cells]
         told = [{**plain, "holds": cell.holds} for plain, cell in zip(cells, self.cells, strict=True)]
         return {"holds": self.ok, "cells": told}
 
 
 def platforms() -> list[Any]:
-    """The first device of every platform that JAX finds here."""
+    """Return the first device of every platform that JAX finds here."""
     found = []
     for name in _PLATFORMS:
         try:

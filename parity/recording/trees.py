@@ -12,12 +12,12 @@ Path = tuple[Any, ...]
 
 
 def leaves(tree: Any) -> list[Any]:
-    """The arrays of a tree, depth first; ``None`` is an empty place."""
+    """Return the arrays of a tree, depth first; ``None`` is an empty place."""
     return [leaf for _, leaf in paths(tree)]
 
 
 def paths(tree: Any, at: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Each array of a tree with the keys and places that lead to it."""
+    """Yield each array of a tree with the keys and places that lead to it."""
     if isinstance(tree, dict):
         for key, item in tree.items():
             yield from paths(item, (*at, key))
@@ -29,7 +29,7 @@ def paths(tree: Any, at: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """``function`` of each array, and of those at the same place in ``others``, as a tree of the same form."""
+    """Apply ``function`` to each array of ``tree``, with those at the same place in ``others``."""
     if isinstance(tree, dict):
         return {key: mapped(function, item, *(other[key] for other in others)) for key, item in tree.items()}
     if isinstance(tree, list | tuple):
@@ -39,14 +39,14 @@ def mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
 
 
 def found(tree: Any, path: Path) -> Any:
-    """What stands at ``path``."""
+    """Return what stands at ``path``."""
     for key in path:
         tree = tree[key]
     return tree
 
 
 def form(tree: Any) -> Any:
-    """Shapes and dtypes, to tell whether two trees are alike in all but their values."""
+    """Return shapes and dtypes, to tell whether two trees are alike in all but their values."""
     if isinstance(tree, dict):
         return ("dict", tuple((key, form(item)) for key, item in tree.items()))
     if isinstance(tree, list | tuple):
@@ -55,12 +55,12 @@ def form(tree: Any) -> Any:
 
 
 def size(tree: Any) -> int:
-    """Bytes of all arrays."""
+    """Count the bytes of all arrays."""
     return sum(leaf.nbytes for leaf in leaves(tree))
 
 
 def digest(tree: Any) -> bytes:
-    """A fingerprint of form and values."""
+    """Compute a fingerprint of form and values."""
     hasher = hashlib.blake2b(repr(form(tree)).encode())
     for leaf in leaves(tree):
         hasher.update(np.ascontiguousarray(leaf).tobytes())
@@ -68,12 +68,12 @@ def digest(tree: Any) -> bytes:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Bit for bit, so that a NaN is itself."""
+    """Compare two trees bit for bit, so that a NaN is itself."""
     return form(a) == form(b) and all(same_array(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
 
 
 def same_array(a: Any, b: Any) -> bool:
-    """Two arrays, bit for bit; an array that is itself is not looked at."""
+    """Compare two arrays bit for bit; an array that is itself is not looked at."""
     if a is b:
         return True
     if a.shape != b.shape or a.dtype != b.dtype:
@@ -83,7 +83,7 @@ def same_array(a: Any, b: Any) -> bool:
 
 
 def shapes(tree: Any) -> str:
-    """The shapes, readable: ``(8, 3)``, ``{ids: (8, 12), mask: (8, 12)}``."""
+    """Write the shapes, readable: ``(8, 3)``, ``{ids: (8, 12), mask: (8, 12)}``."""
     if isinstance(tree, dict):
         return "{" + ", ".join(f"{key}: {shapes(item)}" for key, item in tree.items()) + "}"
     if isinstance(tree, list | tuple):

@@ -12,7 +12,7 @@ from parity._words import count
 from parity.recording import trees
 
 # What may belong to a tensor of a kind: an optimizer may count in whole numbers.
-_KINDS = {"f": "fiub", "i": "iub", "u": "iub"}
+_STATE_KINDS = {"f": "fiub", "i": "iub", "u": "iub"}
 
 
 def check(recording: Any, source: str) -> None:
@@ -43,7 +43,7 @@ def _problems(recording: Any) -> Iterator[str]:
             yield f"{name} is of {values.dtype}, and what is trained is of floating numbers"
     rates = {name: values.shape for name, values in recording.learning_rates.items()}
     if rates != dict.fromkeys(recording.rules, (steps,)) or not rates.keys() <= recording.initial.keys():
-        yield f"learning rates are of {_named(rates)}, and parameters of {_named(recording.rules)} are trained"
+        yield f"learning rates are of {_listed(rates)}, and parameters of {_listed(recording.rules)} are trained"
     for name in ("observed", "arbiter_locked", "arbiter_free"):
         yield from _trace(recording, name, steps)
     for place, batch in enumerate(recording.batches):
@@ -86,24 +86,24 @@ def _trace(recording: Any, name: str, steps: int) -> Iterator[str]:
     yield from _tensors(f"{name}: gradients", trace.gradients, recording.initial, kept)
     yield from _tensors(f"{name}: weights", trace.weights, recording.initial, kept)
     if trace.state.keys() != observed.state.keys():
-        yield f"{name} has optimizer state {_named(trace.state)}, and {_named(observed.state)} was observed"
+        yield f"{name} has optimizer state {_listed(trace.state)}, and {_listed(observed.state)} was observed"
     for key, tensors in trace.state.items():
         yield from _tensors(f"{name}: {key}", tensors, recording.initial, kept, some=True)
         if tensors.keys() != observed.state[key].keys():
-            yield f"{name} has {key} of {_named(tensors)}, and of {_named(observed.state[key])} it was observed"
+            yield f"{name} has {key} of {_listed(tensors)}, and of {_listed(observed.state[key])} it was observed"
     yield from _tensors(f"{name}: buffers", trace.buffers, recording.initial_buffers, kept, some=True)
 
 
 def _tensors(what: str, tensors: Any, like: Any, rows: int, *, some: bool = False) -> Iterator[str]:
-    """Tensors with a leading axis of ``rows``, each otherwise of the shape of that name in ``like``."""
+    """Check tensors with a leading axis of ``rows``, each otherwise of the shape of that name in ``like``."""
     if not tensors.keys() <= like.keys() or (not some and tensors.keys() != like.keys()):
-        yield f"{what} are of {_named(tensors)}, and {_named(like)} was expected"
+        yield f"{what} are of {_listed(tensors)}, and {_listed(like)} was expected"
     for name, values in tensors.items():
         if values.shape != (rows, *like[name].shape):
             yield f"{what} of {name} have shape {values.shape}, and {(rows, *like[name].shape)} was expected"
-        if values.dtype.kind not in _KINDS.get(like[name].dtype.kind, like[name].dtype.kind):
+        if values.dtype.kind not in _STATE_KINDS.get(like[name].dtype.kind, like[name].dtype.kind):
             yield f"{what} of {name} are of {values.dtype}, and the tensor is of {like[name].dtype}"
 
 
-def _named(names: Any) -> str:
+def _listed(names: Any) -> str:
     return ", ".join(names) or "nothing"

@@ -14,10 +14,10 @@ from parity.recording.recording import Recording
 from parity.replay.replay import Replay
 
 # What two ways to work out the same float64 number may differ by, relative to it.
-_SAME = 2.0**-48
+_FLOAT64_TOLERANCE = 2.0**-48
 
 
-class Line(NamedTuple):
+class LinePair(NamedTuple):
     """A printed line of PyTorch and its counterpart.
 
     ``jax`` is ``None`` where it is not known of every number in the line where it came from, or where the JAX side has
@@ -33,13 +33,13 @@ class Line(NamedTuple):
         return None if self.jax is None else self.torch == self.jax
 
 
-def side_by_side(recording: Recording, replay: Replay) -> tuple[Line, ...]:
-    """Every line the program printed, beside what the free replay gives for it."""
-    return tuple(Line(line.text, _rewrite(line, recording, replay)) for line in recording.printed)
+def side_by_side(recording: Recording, replay: Replay) -> tuple[LinePair, ...]:
+    """Pair every line the program printed with what the free replay gives for it."""
+    return tuple(LinePair(line.text, _rewrite(line, recording, replay)) for line in recording.printed)
 
 
 def _rewrite(line: PrintedLine, recording: Recording, replay: Replay) -> str | None:
-    """The line with each number exchanged, where the source of every one is known."""
+    """Return the line with each number exchanged, where the source of every one is known."""
     known = {place for number in line.numbers for place in range(number.start, number.end)}
     if any(known.isdisjoint(range(*match.span())) for match in NUMBER.finditer(line.text)):
         return None
@@ -63,7 +63,7 @@ def _exchanged(number: Number, line: str, recording: Recording, replay: Replay) 
 
 
 def _values(source: Source, recording: Recording, replay: Replay) -> tuple[Any, Any] | None:
-    """The number in PyTorch's recording and in the JAX replay; ``None`` where one of them has none."""
+    """Return the number in the recording and in the replay; ``None`` where one of them has none."""
     if source.kind == "loss":
         if not 0 <= source.first <= source.last < recording.steps:
             return None
@@ -115,7 +115,7 @@ def _leaf(source: Source, torch: Any, jax: Any) -> tuple[Any, Any] | None:
 
 
 def counterpart(text: str, style: str, torch: Any, jax: Any) -> str | None:
-    """What stands for ``text``, which PyTorch's number was written as, where that is JAX's number.
+    """Write JAX's number in the way in which ``text`` writes PyTorch's.
 
     ``None`` where ``text`` is not how PyTorch's number is written.
     """
@@ -134,11 +134,11 @@ def _fits(text: str, expected: str) -> bool:
         return True
     # In full digits, the program's own order of operations shows in the last one.
     full = len(re.sub(r"\D", "", text)) >= 15
-    return full and math.isclose(float(text), float(expected), rel_tol=_SAME)
+    return full and math.isclose(float(text), float(expected), rel_tol=_FLOAT64_TOLERANCE)
 
 
 def written(text: str, style: str, value: Any) -> str:
-    """``value`` in a style; where that is by PyTorch's look, as many digits as ``text`` has."""
+    """Write ``value`` in a style; where that is PyTorch's look, with as many digits as ``text`` has."""
     decimals = len(re.split("[eE]", text)[0].partition(".")[2])
     if style == "repr":
         return repr(float(value))

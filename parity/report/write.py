@@ -34,7 +34,7 @@ def write(document: Mapping[str, Any], folder: str | Path, files: Mapping[str, b
     Args:
         document: the report as ``schema.json`` describes it; NumPy values and non-finite floats are encoded here.
         folder: where to write; made, with its parents, if it does not exist.
-        files: more files to put beside the report: relative names, with ``/`` between folders, to contents.
+        files: more files to write_files beside the report: relative names, with ``/`` between folders, to contents.
 
     Returns:
         The paths written, in the order page, Markdown, JSON, charts, ``files``.
@@ -47,7 +47,7 @@ def write(document: Mapping[str, Any], folder: str | Path, files: Mapping[str, b
         if name in contents:
             raise OutputError(f"the report has a file of its own called {name!r}; give the extra file another name")
         contents[_relative(name)] = content
-    return _folder.put(folder, contents)
+    return _folder.write_files(folder, contents)
 
 
 def render(document: Mapping[str, Any]) -> dict[str, bytes]:

@@ -38,9 +38,9 @@ class _Machine(timing.Watch):
             lambda at: 1.5 if at < 4 else 1.0,
             2,
             [
-                "The machine was disturbed in 1 earlier run, not shown here: a fixed computation took up to 50 % "
-                "longer at one time than at another and the ways took up to 50 % longer in one turn than in the others (the "
-                "limit is 25 %)."
+                "The machine was disturbed in 1 earlier run, not shown here: a fixed computation took up to 50% "
+                "longer at one time than at another and the ways took up to 50% longer in one turn than in the "
+                "others (the limit is 25%)."
             ],
             id="drift that ends",
         ),
@@ -48,8 +48,8 @@ class _Machine(timing.Watch):
             lambda at: 1.5 if 3.17 < at < 6.2 else 1.0,
             2,
             [
-                "The machine was disturbed in 1 earlier run, not shown here: the ways took up to 50 % longer in one "
-                "turn than in the others (the limit is 25 %)."
+                "The machine was disturbed in 1 earlier run, not shown here: the ways took up to 50% longer in one "
+                "turn than in the others (the limit is 25%)."
             ],
             id="in a turn, and not between them",
         ),

@@ -131,7 +131,7 @@ def test_a_platform_on_which_nothing_was_compared_does_not_hold(nothing: Verdict
 
 
 def found(given: Any, lost: Any = ()) -> Finding:
-    return judge._find(given, np.array(lost))
+    return judge._compare(given, np.array(lost))
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def _rewritten(content: bytes, change: Any, *, sealed: bool) -> bytes:
     header = json.loads(str(arrays.pop("header")))
     change(header["body"], arrays)
     if sealed:
-        named = [key for key in _archive._named(header["body"]) if isinstance(key, str)]
+        named = [key for key in _archive._array_names(header["body"]) if isinstance(key, str)]
         header["checksum"] = _archive._checksum(header["body"], {key: arrays[key] for key in named if key in arrays})
     buffer = io.BytesIO()
     np.savez(buffer, header=np.array(json.dumps(header)), **arrays)

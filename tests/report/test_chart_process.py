@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.helpers.sample_report import Document
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(chart_process, "_kept", {})
     yield
-    assert chart_process._helpers == []
+    assert chart_process._awaited == []
 
 
 def _all(program: dict[str, Any]) -> dict[str, str]:
@@ -45,8 +46,10 @@ def test_what_was_not_asked_for_is_drawn_here(documents: dict[str, Document]) ->
 def test_a_dead_process_loses_nothing(documents: dict[str, Document]) -> None:
     program = documents["holding"]["programs"][0]
     with chart_process.drawing_ahead() as draw:
-        chart_process._helpers[0]._process.kill()
-        chart_process._helpers[0]._process.wait()
+        draw(program)
+        [process] = multiprocessing.active_children()
+        process.kill()
+        process.join()
         draw(program)
         draw(program)
         assert "<svg" in _all(program)["loss"]
@@ -57,9 +60,17 @@ def test_no_process_is_left_behind() -> None:
 
     def fail() -> None:
         with chart_process.drawing_ahead():
-            seen.append(chart_process._helpers[0]._process)
+            seen.extend(multiprocessing.active_children())
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    assert seen[0].poll() is not None
+    assert [process.is_alive() for process in seen] == [False]
+
+
+def test_documents_may_come_faster_than_they_are_drawn(documents: dict[str, Document]) -> None:
+    """Both pipes were full at once, and both processes waited for each other."""
+    with chart_process.drawing_ahead() as draw:
+        for _ in range(3):
+            draw(documents["holding"]["programs"][0])
+        assert "<svg" in _all(documents["holding"]["programs"][0])["loss"]

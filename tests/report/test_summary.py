@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from parity import Verdict
 from parity.judging.finding import Finding
-from parity.report.printed_lines import Line
+from parity.report.printed_lines import LinePair
 from parity.report.render import numbers
 from tests.report.test_read_back import stands_for
 
@@ -145,7 +145,7 @@ def _says_ulps(told: str, found: tuple[Finding, ...]) -> None:
 def test_printed_lines_are_counted(same: list[bool | None]) -> None:
     held = Finding("loss", "loss", True, True, True, 0.0, None, 1e-16, None, 0.1, 0.1, None, "")
     made = verdict((held, dataclasses.replace(held, stage="final weights")))
-    lines = tuple(Line("a", {True: "a", False: "b", None: None}[each]) for each in same)
+    lines = tuple(LinePair("a", {True: "a", False: "b", None: None}[each]) for each in same)
     object.__setattr__(made, "printed", lines)
     told = " ".join(made.sentences)
     for state, words in ((False, ("differs", "differ")), (None, ("was", "were"))):

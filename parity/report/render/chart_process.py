@@ -7,98 +7,74 @@ deliver is drawn here.
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
+import logging
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
 from parity.report.render import numbers
+from parity.report.render.numbers import Json
 
+_LOG = logging.getLogger(__name__)
 # Drawings of a few reports; the oldest go first.
-_MOST = 128
+_KEPT_DRAWINGS = 128
 _kept: dict[str, str] = {}
-_helpers: list[Helper] = []
+_awaited: list[Future[dict[str, str]]] = []
 
 
 def once(key: str, draw: Callable[[], str]) -> str:
-    """The drawing called ``key``: as it was made before, as the helper makes it, or as ``draw`` makes it now."""
+    """Return the drawing called ``key``: as made before, as the helper makes it, or as ``draw`` makes it now."""
+    while key not in _kept and _awaited:
+        _take_in(_awaited.pop(0))
     if key not in _kept:
-        for helper in _helpers:
-            helper.wait()
-    if key not in _kept:
-        keep(key, draw())
+        _keep(key, draw())
     return _kept[key]
 
 
-def keep(key: str, drawing: str) -> None:
-    """Remember a drawing."""
+def _keep(key: str, drawing: str) -> None:
     _kept[key] = drawing
-    while len(_kept) > _MOST:
+    while len(_kept) > _KEPT_DRAWINGS:
         del _kept[next(iter(_kept))]
 
 
-def kept() -> Mapping[str, str]:
-    """All that is remembered."""
-    return _kept
+def _take_in(drawn: Future[dict[str, str]]) -> None:
+    try:
+        for key, drawing in drawn.result().items():
+            _keep(key, drawing)
+    except Exception as error:  # the process died, or fails at what will fail here, too, and is told of then
+        _LOG.debug("drawing here what the drawing process did not deliver: %r", error)
 
 
-class Helper:
-    """A process that draws what it is asked for, and a thread that takes in what it has drawn."""
+def _draw(program: Json | None) -> dict[str, str]:
+    """Draw, in the drawing process, a program's charts, or for ``None`` the page's script; return what is new."""
+    from parity.report.render import charts, html
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "parity.report.render"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._change = threading.Condition()
-        self._awaited = 1  # the page's script, which it makes unasked
-        self._thread = threading.Thread(target=self._take_in, daemon=True)
-        self._thread.start()
-
-    def ask(self, program: Mapping[str, Any]) -> None:
-        """Have the charts of one program of a document drawn."""
-        assert self._process.stdin is not None
-        with self._change, contextlib.suppress(OSError):  # it may have died: then what it lacks is drawn here
-            self._process.stdin.write(json.dumps(numbers.encode(program)) + "\n")
-            self._process.stdin.flush()
-            self._awaited += 1
-
-    def wait(self) -> None:
-        """Return when everything asked for is there, or will never be."""
-        with self._change:
-            self._change.wait_for(lambda: self._awaited <= 0)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._thread.join()
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        self._process.wait()
-
-    def _take_in(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                drawings = json.loads(line)
-                with self._change:
-                    for key, drawing in drawings.items():
-                        keep(key, drawing)
-                    self._awaited -= 1
-                    self._change.notify_all()
-        with self._change:
-            self._awaited = 0
-            self._change.notify_all()
+    known = set(_kept)
+    if program is None:
+        html.javascript()
+    else:
+        for spec in charts.specs(program).values():
+            charts.svg(spec)
+    return {key: drawing for key, drawing in _kept.items() if key not in known}
 
 
 @contextlib.contextmanager
-def drawing_ahead() -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def drawing_ahead() -> Iterator[Callable[[Json], None]]:
     """Draw meanwhile: call what this gives with each program of the document as soon as it is known."""
-    helper = Helper()
-    _helpers.append(helper)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+
+    def ask(program: Any) -> None:
+        try:
+            _awaited.append(pool.submit(_draw, program))
+        except RuntimeError as error:  # the process died
+            _LOG.debug("drawing here, without the drawing process: %r", error)
+
     try:
-        yield helper.ask
+        ask(None)
+        yield lambda program: ask(numbers.encode(program))
     finally:
-        _helpers.remove(helper)
-        helper.close()
+        _awaited.clear()
+        pool.shutdown(cancel_futures=True)

@@ -36,7 +36,7 @@ def render(document: Mapping[str, Any]) -> str:
 
 
 def javascript() -> str:
-    """Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
+    """Return Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
     return chart_process.once("javascript", lambda: vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
@@ -68,7 +68,7 @@ def _figures(program: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def figures(specs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a page's template makes figures of, from names to Vega-Lite specifications."""
+    """Return what a page's template makes figures of, from names to Vega-Lite specifications."""
     # The title is the figure's caption: words in an SVG do not wrap on a narrow screen.
     return [
         {
@@ -96,7 +96,7 @@ def _inline(svg: str, prefix: str, description: str) -> Markup:
 
 @lru_cache(maxsize=1)
 def shared() -> dict[str, Any]:
-    """What every page has in common. Only scripts with these very hashes may run, whatever else got into the page."""
+    """Return what every page has in common. Only scripts with these very hashes may run."""
     theme = f"const LIGHT = {json.dumps(charts.LIGHT)};\n"
     scripts = [javascript(), theme + _text("page.js")]
     for script in scripts:
@@ -124,7 +124,7 @@ def _text(name: str) -> str:
 
 
 def templates(package: str) -> jinja2.Environment:
-    """An environment for the templates that lie in a package: what they are given is words, and must be there."""
+    """Make an environment for the templates of a package; every value is escaped and must be given."""
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: files(package).joinpath(name).read_text("utf-8")),
         autoescape=True,
@@ -172,7 +172,7 @@ def _shown(program: Mapping[str, Any]) -> list[_rows.Finding]:
 
 
 def _share(value: Any, *others: Any) -> float:
-    """The length of a bar beside others, as a fraction of the longest."""
+    """Return the length of a bar beside others, as a fraction of the longest."""
     longest = max((numbers.number(other) for other in (value, *others)), default=0.0)
     part = numbers.number(value) / longest if longest > 0 else 0.0
     return round(part, 4) if 0 <= part <= 1 else 1.0

@@ -128,7 +128,7 @@ def _matrix(program: Json) -> list[str]:
     heads = ["platform", "precision", *matrix_rows.stages(program)]
     lines = [f"| {' | '.join(map(escape, heads))} |", f"| {' | '.join('---' for _ in heads)} |"]
     for row in rows:
-        cells = [f"{_mark(cell.holds)} {escape(cell.told)}" for cell in row.cells]
+        cells = [f"{_mark(cell.holds)} {escape(cell.text)}" for cell in row.cells]
         if row.failure:
             cells = ["–"] * len(row.cells)
         lines.append(f"| {' | '.join([escape(row.platform), escape(row.precision), *cells])} |")

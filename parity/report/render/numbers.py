@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from parity._words import count as count
 
+# What JSON's objects are read as, and built as; ``schema.json`` says what they hold.
+Json: TypeAlias = Mapping[str, Any]
+JsonDict: TypeAlias = dict[str, Any]
+# A number as a document holds it: a string where it is not finite.
+JsonNumber: TypeAlias = float | str
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _EXPONENT = re.compile(r"(?<=\d)e([+-]\d+)")
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 # What stands where there is no number.
 NOTHING = "–"
+_SIZE_UNITS = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
 _DURATION_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
@@ -197,6 +203,18 @@ def duration(seconds: Any) -> str:
         if x >= scale * 0.9995:
             return f"{scientific(x / scale)} {unit}"
     return "0 s" if x == 0 else f"{scientific(x / 1e-9)} ns"
+
+
+def size(count: float) -> str:
+    """Write bytes in the unit that fits them.
+
+    >>> size(512), size(1536), size(2**20), size(3.5 * 2**30), size(2**20 - 1)
+    ('512 B', '1.50 KiB', '1.00 MiB', '3.50 GiB', '1.00 MiB')
+    """
+    for scale, unit in _SIZE_UNITS:
+        if count >= scale * 0.9995:
+            return f"{scientific(count / scale)} {unit}"
+    return f"{integer(count)} B"
 
 
 def full(value: Any, digits: int = 9) -> str:

@@ -23,9 +23,9 @@ ALIKE_NOTE = "Where an update's difference is 0 and a bound is used, both sides 
 # What stands beside a row of which no number was compared.
 NOTHING_FINITE = "not finite"
 NOTHING_NOTE = "A dash under largest difference: neither side has a finite number there in its own precision."
-_FOLD_FROM = 9
-_KEPT_HEAD, _KEPT_TAIL = 3, 2
-_OFF = {
+_FOLDED_RUN_LINES = 9
+_HEAD_LINES, _TAIL_LINES = 3, 2
+_SIDE_MESSAGES = {
     "torch": "PyTorch's side is off",
     "jax": "JAX's side is off",
     "both": "both sides are off",
@@ -60,7 +60,7 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
     def write(value: Any) -> str:
         return style(numbers.scientific(value, digits))
 
-    off = _OFF.get(row["off"] or "", "")
+    off = _SIDE_MESSAGES.get(row["off"] or "", "")
     where = "" if row["holds"] else "" if row["step"] is None else f"step {numbers.integer(row['step'])}"
     used = row["bound_used"]
     shares = {side: _share(used[side], row["within"][side], row["unbounded"]) for side in ("torch", "jax")}
@@ -84,12 +84,12 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
 
 
 def _share(used: Any, within: bool, unbounded: Any) -> str:
-    """What is used of a bound; a dash where it says nothing of any number: it exceeds all of the tensor's."""
+    """Write the used share of a bound; a dash where the bound exceeds every number of its tensor."""
     return numbers.NOTHING if within and numbers.number(unbounded) == 1 else numbers.percent(used)
 
 
 def _relation(difference: Any, bound: Any) -> str:
-    """How a difference compares with its bound, as numbers; empty where there are none."""
+    """Compare a difference with its bound, as numbers; empty where there are none."""
     if difference is None or bound is None:
         return ""
     return "≤" if numbers.number(difference) <= numbers.number(bound) else ">"
@@ -111,7 +111,7 @@ def shown(program: Json, digits: int = 3, style: Callable[[str], str] = str) -> 
 
 
 def notes(rows: Sequence[Json]) -> list[str]:
-    """What rows of the stage table need to be understood."""
+    """Explain what rows of the stage table need to be understood."""
     told = {
         ZERO_NOTE: any(row["zero"] for row in rows),
         NOTHING_NOTE: any(row["difference"] is None for row in rows),
@@ -143,7 +143,7 @@ class Cause:
 
 
 def causes(program: Json) -> list[Cause]:
-    """The causes that were found, the likeliest first."""
+    """Return the causes that were found, the likeliest first."""
     return [
         Cause(visible(row["name"]), sentence(visible(row["sentence"])), visible(row["fix"]))
         for row in program.get("causes", [])
@@ -151,7 +151,7 @@ def causes(program: Json) -> list[Cause]:
 
 
 def warnings(program: Json) -> list[str]:
-    """What does not break parity and should be known."""
+    """Return what does not break parity and should be known."""
     return [visible(text) for text in program.get("warnings", [])]
 
 
@@ -184,12 +184,12 @@ def printed(rows: Sequence[Json]) -> list[PrintedLines]:
 
 
 def _fold(run: list[tuple[str, str, bool]]) -> list[PrintedLines]:
-    if not run[0][2] or len(run) < _FOLD_FROM:
+    if not run[0][2] or len(run) < _FOLDED_RUN_LINES:
         return [PrintedLines(run)]
-    middle = len(run) - _KEPT_TAIL
+    middle = len(run) - _TAIL_LINES
     return [
-        PrintedLines(run[:_KEPT_HEAD]),
-        PrintedLines(run[_KEPT_HEAD:middle], folded=True),
+        PrintedLines(run[:_HEAD_LINES]),
+        PrintedLines(run[_HEAD_LINES:middle], folded=True),
         PrintedLines(run[middle:]),
     ]
 
@@ -268,7 +268,7 @@ def _final(row: Json, style: Callable[[str], str]) -> Final:
 
 
 def shown_digits(row: Json) -> int:
-    """As many digits of a final weight as identify it: fewer where both sides' are float32's."""
+    """Count the digits that identify a final weight: fewer where both sides' are float32's."""
     values = np.array([numbers.number(row[side]) for side in ("torch", "jax")])
     with np.errstate(over="ignore"):
         narrow = np.array_equal(values, values.astype(np.float32), equal_nan=True)
@@ -301,7 +301,7 @@ def agreeing(value: Any, reference: Any, digits: int = 9, style: Callable[[str],
 
 
 def _shared(value: float, reference: float, digits: int) -> int:
-    """How many of a value's so many significant digits agree with the reference."""
+    """Count how many of a value's significant digits agree with the reference."""
     if value == reference or (math.isnan(value) and math.isnan(reference)):
         return digits
     if value == 0 or not (math.isfinite(value) and math.isfinite(reference)):

@@ -148,7 +148,7 @@ def _used(cells: _rows.Finding) -> Text:
     return Text(" / ").join(Text(cells.used[side], style="" if cells.within[side] else _BAD) for side in sides)
 
 
-def matrix(rows: list[matrix_rows.Row], stages: list[str]) -> RenderableType:
+def matrix(rows: list[matrix_rows.MatrixRow], stages: list[str]) -> RenderableType:
     """Build the table of platforms and precisions."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in ("platform", "precision", *stages):
@@ -156,16 +156,18 @@ def matrix(rows: list[matrix_rows.Row], stages: list[str]) -> RenderableType:
     lines = []
     for row in rows:
         cells = [_mark(cell.holds) + Text(f" {cell.used}\n  {cell.error}") for cell in row.cells]
-        told = [Text(f"  {name} ") + _mark(cell.holds) + Text(f" {cell.told}") for name, cell in _named(stages, row)]
+        text = [
+            Text(f"  {name} ") + _mark(cell.holds) + Text(f" {cell.text}") for name, cell in _stage_cells(stages, row)
+        ]
         if row.failure:
-            cells, told = [_nothing() for _ in stages], []
+            cells, text = [_nothing() for _ in stages], []
         table.add_row(Text(row.platform), Text(row.precision), *cells)
-        lines += [Text(f"{row.platform}, {row.precision}"), *told]
+        lines += [Text(f"{row.platform}, {row.precision}"), *text]
     failures = [Text("\n".join(sorted({row.failure for row in rows if row.failure})), style="dim")]
     return Group(_Fitting(table, lines), *(failures if failures[0] else []))
 
 
-def _named(stages: list[str], row: matrix_rows.Row) -> list[tuple[str, matrix_rows.Cell]]:
+def _stage_cells(stages: list[str], row: matrix_rows.MatrixRow) -> list[tuple[str, matrix_rows.MatrixCell]]:
     return list(zip(stages, row.cells, strict=True))
 
 
