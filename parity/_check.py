@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jaxreg import _forked
 from parity import causes
@@ -26,7 +26,12 @@ from parity.replay.replay import failures_as_port_errors, replay
 from parity.report import document
 from parity.report.render import numbers
 
+if TYPE_CHECKING:
+    from parity.capture.run_program import Program
+
 Progress = Callable[[str], None]
+# A port, or what makes one from the recording.
+PortLike: TypeAlias = Port | Callable[[Recording], Port]
 
 
 def _silent(_: str) -> None:
@@ -34,8 +39,8 @@ def _silent(_: str) -> None:
 
 
 def check(
-    program_or_recording: Any,
-    port: Port | Callable[[Recording], Port] | None = None,
+    program_or_recording: Program | Recording,
+    port: PortLike | None = None,
     *,
     seed: int | None = None,
     argv: Sequence[str] = (),
@@ -80,8 +85,9 @@ def check(
         True
     """
     _forked.check()
-    recording = program_or_recording
-    if not isinstance(recording, Recording):
+    if isinstance(program_or_recording, Recording):
+        recording = program_or_recording
+    else:
         from parity.capture.record import MEMORY_LIMIT, record
 
         limit = MEMORY_LIMIT if memory_limit is None else memory_limit
@@ -123,7 +129,7 @@ def _timed(costs: dict[str, float], what: str) -> Iterator[None]:
     costs[what] = time.perf_counter() - begin
 
 
-def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | None) -> Port:
+def make_port(recording: Recording, port: PortLike | None) -> Port:
     """Return the port that was given or made; one derived from the recording where there is none."""
     if port is None:
         return translate(recording)
@@ -137,8 +143,8 @@ def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | N
 
 
 def matrix(
-    program_or_recording: Any,
-    port: Port | Callable[[Recording], Port] | None = None,
+    program_or_recording: Program | Recording,
+    port: PortLike | None = None,
     *,
     precisions: Sequence[str] = PRECISIONS,
     **options: Any,
@@ -169,16 +175,14 @@ def matrix(
     return _matrix_of(verdict, port, precisions, options.get("progress"))
 
 
-def with_matrix(
-    verdict: Verdict, port: Port | Callable[[Recording], Port] | None, progress: Progress | None = None
-) -> Verdict:
+def with_matrix(verdict: Verdict, port: PortLike | None, progress: Progress | None = None) -> Verdict:
     """Return the verdict with its matrix."""
     return dataclasses.replace(verdict, matrix=_matrix_of(verdict, port, PRECISIONS, progress))
 
 
 def _matrix_of(
     verdict: Verdict,
-    port: Port | Callable[[Recording], Port] | None,
+    port: PortLike | None,
     precisions: Sequence[str],
     progress: Progress | None,
 ) -> Matrix:

@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
+    from parity._check import PortLike
+    from parity._errors import ParityError
     from parity._verdict import Verdict
+    from parity.capture.run_program import Program
+    from parity.recording.recording import Recording
 
 _FOLDERS = pytest.StashKey[set[str]]()
 _FOLDER_NAME_LENGTH = 120
@@ -50,7 +54,7 @@ class Checker:
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib.import_module("parity"), name)
 
-    def check(self, program: Any, port: Any = None, **options: Any) -> Verdict:
+    def check(self, program: Program | Recording, port: PortLike | None = None, **options: Any) -> Verdict:
         """Check a program against its port, and fail the test where they part.
 
         Args:
@@ -77,7 +81,9 @@ class Checker:
             _fail(verdict, kept)
         return verdict
 
-    def _judge(self, program: Any, port: Any, options: dict[str, Any]) -> tuple[Verdict, Path | None]:
+    def _judge(
+        self, program: Program | Recording, port: PortLike | None, options: dict[str, Any]
+    ) -> tuple[Verdict, Path | None]:
         from parity._check import check
 
         if isinstance(program, str | os.PathLike):
@@ -158,7 +164,7 @@ def _fail(verdict: Verdict, folder: Path | None) -> NoReturn:
     raise shown("\n".join([verdict.explanation, *kept]), pytrace=False)
 
 
-def _without_our_frames(error: Any) -> NoReturn:
+def _without_our_frames(error: ParityError) -> NoReturn:
     """Raise an error of parity's again as if it came from the test's own line."""
     __tracebackhide__ = True
     if details := getattr(error, "program_traceback", ""):

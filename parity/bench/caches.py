@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -54,7 +53,7 @@ class Filler:
         touched: bytes that are read and written to fill them.
     """
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, device: jax.Device) -> None:
         self.cache = last_level()
         self.touched = amount(self.cache, device.platform)
         self._more = jax.jit(lambda array: array + 1, donate_argnums=0)

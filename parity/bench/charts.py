@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import altair as alt
 
 from parity.report.render import numbers
 from parity.report.render.charts import finish
+from parity.report.render.numbers import Json, JsonDict
 
-Json = Mapping[str, Any]
 _ROW_PIXELS = 26
 _GROUPS = ("jaxreg", "others")
 _COLOR = alt.Color(field="whose", type="nominal", scale=alt.Scale(domain=list(_GROUPS)[::-1]), legend=None)
 
 
-def specs(document: Json) -> list[dict[str, Any]]:
+def specs(document: Json) -> list[JsonDict]:
     """Chart the times of each workload, of whole processes, and the roofline over all workloads."""
     found = [_times(workload["name"], workload, workload["peers"]) for workload in document["workloads"]]
     if document["starts"]:
@@ -26,7 +25,7 @@ def specs(document: Json) -> list[dict[str, Any]]:
     return [chart for chart in (roof, *found) if chart is not None]
 
 
-def _times(name: str, workload: Json | None, timed: Sequence[Json]) -> dict[str, Any] | None:
+def _times(name: str, workload: Json | None, timed: Sequence[Json]) -> JsonDict | None:
     rows = [
         {
             "way": each["name"],
@@ -86,7 +85,7 @@ def _decades(low: float, high: float) -> list[float]:
 _ROOFLINE_PEERS = ("jaxreg", "PyTorch eager", "PyTorch by hand")
 
 
-def _roofline(document: Json) -> dict[str, Any] | None:
+def _roofline(document: Json) -> JsonDict | None:
     """Chart the rate that each training reached, under what the machine can do."""
     limits = document["limits"]
     rows = [

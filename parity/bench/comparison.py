@@ -6,14 +6,13 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from parity._errors import BenchError
 from parity._words import listed
 from parity.bench import timing
 from parity.bench.workloads import Workload
+from parity.report.render.numbers import JsonDict
 
-Json = dict[str, Any]
 _SIZE_FIELDS = ("name", "rows", "columns", "epochs", "batch", "settings", "groups")
 # Variables that change how the libraries compute.
 _COMPARED_FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS")
@@ -21,7 +20,7 @@ _COMPARED_FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS")
 _READABLE_VERSIONS = (1, 2)
 
 
-def load(file: str | Path) -> Json:
+def load(file: str | Path) -> JsonDict:
     """Load a document that an earlier run wrote, of this version or an earlier one.
 
     Raises:
@@ -51,13 +50,13 @@ def load(file: str | Path) -> Json:
     return read
 
 
-def _is_sound(timed: Json) -> bool:
+def _is_sound(timed: JsonDict) -> bool:
     """Whether the times are there: numbers above 0, one at least in each turn."""
     calls = [call for turn in timed["seconds"] for call in turn or [0]]
     return bool(calls) and all(isinstance(call, (int, float)) and 0 < call < math.inf for call in calls)
 
 
-def check_common(old: Json, chosen: list[Workload], starts: bool) -> None:
+def check_common(old: JsonDict, chosen: list[Workload], starts: bool) -> None:
     """Make sure, before anything is timed, that an earlier run has something to compare with.
 
     Args:
@@ -73,7 +72,7 @@ def check_common(old: Json, chosen: list[Workload], starts: bool) -> None:
         raise BenchError("the two runs have no workload of the same size in common; give --size as in the earlier run")
 
 
-def changes(old: Json, new: Json) -> list[Json]:
+def changes(old: JsonDict, new: JsonDict) -> list[JsonDict]:
     """List what became slower or quicker, for each workload and way that is the same training in both runs.
 
     Both times are warm ones.
@@ -83,7 +82,7 @@ def changes(old: Json, new: Json) -> list[Json]:
     return [{"workload": str(key[0]), "peer": str(key[-1]), **_change(earlier, timed)} for key, earlier, timed in pairs]
 
 
-def remarks(old: Json, new: Json) -> list[str]:
+def remarks(old: JsonDict, new: JsonDict) -> list[str]:
     """List what else than a change of the code may explain a difference between the two runs."""
     found = []
     if old.get("clock") != new.get("clock"):
@@ -108,15 +107,15 @@ def remarks(old: Json, new: Json) -> list[str]:
     return found
 
 
-def _sizes(made: Json) -> set[tuple[Any, ...]]:
+def _sizes(made: JsonDict) -> set[tuple[object, ...]]:
     return {_size(workload) for workload in made["workloads"]}
 
 
-def _size(workload: Json) -> tuple[Any, ...]:
+def _size(workload: JsonDict) -> tuple[object, ...]:
     return tuple(workload[key] for key in _SIZE_FIELDS)
 
 
-def _timings(made: Json) -> Iterator[tuple[tuple[Any, ...], Json]]:
+def _timings(made: JsonDict) -> Iterator[tuple[tuple[object, ...], JsonDict]]:
     """Iterate over the timed ways that are the same training, under workload, size and name."""
     for workload in made["workloads"]:
         for peer in workload["peers"]:
@@ -125,7 +124,7 @@ def _timings(made: Json) -> Iterator[tuple[tuple[Any, ...], Json]]:
     yield from ((("start", start["name"]), start) for start in made["starts"])
 
 
-def _change(old: Json, new: Json) -> Json:
+def _change(old: JsonDict, new: JsonDict) -> JsonDict:
     """Time before over time now, with an interval from both runs' spread; a change where that leaves 1 out."""
     ratio = timing.unpaired(old["seconds"], new["seconds"])
     kind = "not known: one turn" if ratio.low is None or ratio.high is None else "same"

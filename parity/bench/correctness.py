@@ -19,6 +19,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from parity.bench.workloads import Data, Workload
 
@@ -64,7 +65,7 @@ def expected(workload: Workload, data: Data, given: Sums | None = None) -> Traje
     return _follow(given or sums(data), start, workload.rates, workload.epochs)
 
 
-def apart(found: Any, trajectories: Trajectories) -> float:
+def apart(found: ArrayLike, trajectories: Trajectories) -> float:
     """Return the distance of weights, as a share of its bound: at most 1 for the same training."""
     off = np.abs(np.asarray(found, np.float64).reshape(trajectories.bound.shape) - trajectories.coefficients)
     shares = np.divide(off, trajectories.bound, out=np.where(off > 0, np.inf, 0.0), where=trajectories.bound > 0)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ def limit(cores: int) -> float:
     return max(1 / (2 * cores), _LEAST_LIMIT)
 
 
-def reference(device: Any) -> Callable[[], None]:
+def reference(device: jax.Device) -> Callable[[], None]:
     """Make the fixed computation: a product of two matrices, on all of the device."""
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
     side = _CPU_MATRIX_SIDE if device.platform == "cpu" else _DEVICE_MATRIX_SIDE

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Sequence
-from typing import Any
+
+import jax
 
 from parity.bench import disturbance, memory, timing
 from parity.bench.environment import environment
@@ -13,8 +14,8 @@ from parity.bench.roofline import Limits
 from parity.bench.run import Measured, PeerResult, TimedWorkload
 from parity.bench.startup import Start
 from parity.report.render import numbers
+from parity.report.render.numbers import JsonDict
 
-Json = dict[str, Any]
 # 2: says what the clock covers; cold calls, memory, and what the machine showed.
 VERSION = 2
 _CLOCK_SENTENCES = {
@@ -25,8 +26,8 @@ _CLOCK_SENTENCES = {
 
 
 def document(
-    measured: Measured, starts: Sequence[Start], attempts: disturbance.Attempts | None, device: Any, command: str
-) -> Json:
+    measured: Measured, starts: Sequence[Start], attempts: disturbance.Attempts | None, device: jax.Device, command: str
+) -> JsonDict:
     """Return the document of one run, as ``schema.json`` describes it.
 
     Args:
@@ -64,7 +65,7 @@ def _cold(measured: Measured) -> str:
     return f"Before a cold call, {touched} of other data are read and written. The last-level cache {known}."
 
 
-def _machine(attempts: disturbance.Attempts | None) -> Json | None:
+def _machine(attempts: disturbance.Attempts | None) -> JsonDict | None:
     if attempts is None:
         return None
     return {
@@ -75,18 +76,18 @@ def _machine(attempts: disturbance.Attempts | None) -> Json | None:
     }
 
 
-def all_same(made: Json) -> bool:
+def all_same(made: JsonDict) -> bool:
     """Whether every way that was timed is the same training."""
     return all(peer["same"] for workload in made["workloads"] for peer in workload["peers"] if peer["seconds"])
 
 
-def _start(start: Start) -> Json:
+def _start(start: Start) -> JsonDict:
     return {**start._asdict(), "seconds": [[s] for s in start.seconds], "ratio": start.ratio._asdict()} | {
         "median": timing.median([[s] for s in start.seconds])
     }
 
 
-def _workload(timed: TimedWorkload, limits: Limits) -> Json:
+def _workload(timed: TimedWorkload, limits: Limits) -> JsonDict:
     return {
         "name": timed.workload.name,
         "about": timed.workload.about,
@@ -104,7 +105,7 @@ def _workload(timed: TimedWorkload, limits: Limits) -> Json:
     }
 
 
-def _peer_result(row: PeerResult) -> Json:
+def _peer_result(row: PeerResult) -> JsonDict:
     return {
         "name": row.peer,
         "why_not": row.why_not,

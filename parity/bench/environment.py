@@ -9,17 +9,17 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 
-Json = dict[str, Any]
+from parity.report.render.numbers import JsonDict
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 # Variables that change what is timed. A compilation cache makes a first training quick that was compiled before.
 _FLAG_VARIABLES = ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_COMPILATION_CACHE_DIR")
 
 
-def environment(device: Any) -> Json:
+def environment(device: jax.Device) -> JsonDict:
     """Return what a time depends on: device, clocks, threads, versions, flags, and the commit."""
     return {
         "python": platform.python_version(),
@@ -53,9 +53,9 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _threads() -> Json:
+def _threads() -> JsonDict:
     """Count the threads that the libraries compute with."""
-    found: Json = {
+    found: JsonDict = {
         "cores allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     }
     if "torch" in sys.modules:
@@ -63,7 +63,7 @@ def _threads() -> Json:
     return found
 
 
-def _clocks(platform_name: str) -> Json:
+def _clocks(platform_name: str) -> JsonDict:
     """Read clock rates in MHz: of the processor's cores now, of a GPU now and at most."""
     if platform_name == "gpu":
         words = "clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jinja2
 
 from parity.bench import charts, table
 from parity.report.render import html, numbers
+from parity.report.render.numbers import Json
 
 
-def render(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], remarks: Sequence[str] = ()) -> str:
+def render(document: Json, changes: Sequence[Json], remarks: Sequence[str] = ()) -> str:
     """Render the page.
 
     Args:

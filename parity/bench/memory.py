@@ -10,12 +10,13 @@ import contextlib
 import ctypes
 import gc
 import os
-from typing import Any
+
+import jax
 
 _STATUS_FILE, _RESET_FILE = "/proc/self/status", "/proc/self/clear_refs"
 
 
-def begin(device: Any) -> int | None:
+def begin(device: jax.Device) -> int | None:
     """Give back what is free, forget the highest count so far, and tell the bytes that are resident now.
 
     ``None`` where the figure cannot be had: the system is not Linux or forbids it, or the work is not done on the host.

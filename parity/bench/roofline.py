@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,13 +48,13 @@ def read_bytes() -> int:
     return max(_READ_BYTES, 2 * (caches.last_level() or 0))
 
 
-def measure(device: Any, others: Callable[[Any], tuple[float, float, float]] | None = None) -> Limits:
+def measure(device: jax.Device, others: Callable[[jax.Device], tuple[float, float, float]] | None = None) -> Limits:
     """Measure the limits of a device, by XLA and by ``others``, which may reach more."""
     found = [_xla(device), *([others(device)] if others is not None else [])]
     return Limits(*(max(column) for column in zip(*found, strict=True)))
 
 
-def _xla(device: Any) -> tuple[float, float, float]:
+def _xla(device: jax.Device) -> tuple[float, float, float]:
     size = read_bytes()
     with jax.enable_x64(True):
         wide = jax.device_put(np.ones(size // 4, np.float32), device)
@@ -67,11 +67,11 @@ def _xla(device: Any) -> tuple[float, float, float]:
     return size / read, rates[0], rates[1]
 
 
-def _ready(function: Callable[[Any], Any], argument: Any) -> Callable[[], Any]:
+def _ready(function: Callable[[jax.Array], jax.Array], argument: jax.Array) -> Callable[[], object]:
     return lambda: np.asarray(function(argument).ravel()[0])
 
 
-def quickest(call: Callable[[], Any]) -> float:
+def quickest(call: Callable[[], object]) -> float:
     """Time the quickest of several calls: a limit is what is reached undisturbed."""
     call()
     taken = []

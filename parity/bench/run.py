@@ -12,9 +12,9 @@ import jax
 
 from parity._errors import BenchError
 from parity.bench import caches, correctness, disturbance, memory, timing, workloads
-from parity.bench.peers import OTHERS, OURS, Peer
+from parity.bench.peers import OTHERS, OURS, Peer, Train
 from parity.bench.roofline import Limits, Work, measure
-from parity.bench.workloads import Data, Workload
+from parity.bench.workloads import Array, Data, Workload
 from parity.report.render import numbers
 
 Say = Callable[[str], None]
@@ -80,14 +80,14 @@ class TimedWorkload:
 class _Bench:
     """What all workloads of a benchmark are timed with."""
 
-    device: Any
+    device: jax.Device
     repeats: int
     seconds: float
     reference: Callable[[], None]
     fill_caches: caches.Filler
 
 
-def device(platform: str | None) -> Any:
+def device(platform: str | None) -> jax.Device:
     """Return the device to run on.
 
     Raises:
@@ -135,7 +135,14 @@ class Measured(NamedTuple):
 
 
 def bench(
-    chosen: Sequence[Workload], peers: Sequence[Peer], *, size: float, on: Any, repeats: int, seconds: float, say: Say
+    chosen: Sequence[Workload],
+    peers: Sequence[Peer],
+    *,
+    size: float,
+    on: jax.Device,
+    repeats: int,
+    seconds: float,
+    say: Say,
 ) -> Measured:
     """Time workloads on a device.
 
@@ -178,7 +185,7 @@ def _torch_peers() -> list[Peer]:
     return list(PEERS)
 
 
-def _torch_limits() -> Callable[[Any], tuple[float, float, float]] | None:
+def _torch_limits() -> Callable[[jax.Device], tuple[float, float, float]] | None:
     try:
         from parity.bench.torch_roofline import limits
     except ImportError:
@@ -193,7 +200,7 @@ def _rows(
     data = workloads.data(workload)
     judge = _Judge(workload, data)
     rows: dict[str, PeerResult] = {}
-    ways: dict[str, Callable[[], Any]] = {}
+    ways: dict[str, Train] = {}
     for peer in peers:
         reason = peer.unfit(workload, bench.device)
         if reason:
@@ -280,7 +287,7 @@ class _Watched(timing.Watch):
         self.failures[name] = _fails(self._peers[name], "it failed in a later call", error)
 
 
-def _first(peer: Peer, workload: Workload, data: Data, on: Any, judge: _Judge) -> tuple[PeerResult, Callable[[], Any]]:
+def _first(peer: Peer, workload: Workload, data: Data, on: jax.Device, judge: _Judge) -> tuple[PeerResult, Train]:
     """Make the first run, which compiles, and judge its weights; return what to call again, too."""
     begin = time.perf_counter()
     way = peer.prepare(workload, data, on)
@@ -302,7 +309,7 @@ class _Judge:
         self._sums = None if workload.batch else correctness.sums(data)
         self._known: dict[Workload, correctness.Trajectories] = {}
 
-    def share(self, workload: Workload, found: Any) -> float:
+    def share(self, workload: Workload, found: Array) -> float:
         if workload not in self._known:
             self._known[workload] = correctness.expected(workload, self._data, self._sums)
         return correctness.apart(found, self._known[workload])

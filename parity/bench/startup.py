@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 import jaxreg
 from parity._errors import BenchError
 from parity.bench import correctness, disturbance, timing, workloads
@@ -45,7 +47,7 @@ class Start(NamedTuple):
     memory: int | None
 
 
-def starts(device: Any, *, repeats: int, say: Callable[[str], None]) -> tuple[list[Start], disturbance.Attempts]:
+def starts(device: jax.Device, *, repeats: int, say: Callable[[str], None]) -> tuple[list[Start], disturbance.Attempts]:
     """Time the fitted line's scripts, in turns; PyTorch's only where PyTorch is installed.
 
     Args:

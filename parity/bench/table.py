@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -13,9 +12,7 @@ from rich.text import Text
 from parity._words import count
 from parity.bench.disturbance import described
 from parity.report.render import numbers
-
-Json = dict[str, Any]
-
+from parity.report.render.numbers import JsonDict
 
 COLUMNS = ("first", "median", "spread", "× jaxreg", "cold", "× jaxreg cold", "memory", "× limit", "of bound")
 START_COLUMNS = ("median", "spread", "× jaxreg", "memory", "prints")
@@ -23,7 +20,7 @@ START_COLUMNS = ("median", "spread", "× jaxreg", "memory", "prints")
 NONE = numbers.NOTHING
 
 
-def renderable(document: Json) -> RenderableType:
+def renderable(document: JsonDict) -> RenderableType:
     """Build what rich prints: the machine, then a table for each workload and the processes."""
     parts: list[RenderableType] = [Text(machine(document))]
     for workload in document["workloads"]:
@@ -35,7 +32,7 @@ def renderable(document: Json) -> RenderableType:
     return Group(*parts)
 
 
-def machine(document: Json) -> str:
+def machine(document: JsonDict) -> str:
     """Describe the device and what it was measured to do."""
     limits, environment = document["limits"], document["environment"]
     bandwidth, single, double = (numbers.scientific(limits[key] / 1e9) for key in ("bandwidth", "single", "double"))
@@ -45,22 +42,22 @@ def machine(document: Json) -> str:
     )
 
 
-def sentences(document: Json) -> list[str]:
+def sentences(document: JsonDict) -> list[str]:
     """Define a training's time, cold time and memory."""
     return [document["clock"]["training"], document["cold"]["said"], document["memory"]["training"]]
 
 
-def start_sentences(document: Json) -> list[str]:
+def start_sentences(document: JsonDict) -> list[str]:
     """Define the time and memory of a whole process."""
     return [document["clock"]["start"], document["memory"]["start"]]
 
 
-def heading(workload: Json) -> str:
+def heading(workload: JsonDict) -> str:
     """Name a workload, its size, and the least time that it can take."""
     return f"{workload['name']}: {size(workload)}. The limit: {numbers.duration(workload['least_seconds'])}"
 
 
-def size(workload: Json) -> str:
+def size(workload: JsonDict) -> str:
     """Write a workload's size in words, which may be scaled.
 
     >>> size({"rows": 100, "columns": 1, "epochs": 1000, "batch": 0, "settings": 0, "groups": 20})
@@ -73,13 +70,13 @@ def size(workload: Json) -> str:
     return f"{first}{rows} × {columns}{batch}, {count(workload['epochs'], 'epoch')}"
 
 
-def rows(document: Json, workload: Json) -> list[tuple[Json, list[str]]]:
+def rows(document: JsonDict, workload: JsonDict) -> list[tuple[JsonDict, list[str]]]:
     """Return the timed ways, quickest first, then the others, each with its cells."""
     peers = sorted(workload["peers"], key=lambda peer: peer["median"] or float("inf"))
     return [(peer, _cells(document, workload, peer)) for peer in peers]
 
 
-def _cells(document: Json, workload: Json, peer: Json) -> list[str]:
+def _cells(document: JsonDict, workload: JsonDict, peer: JsonDict) -> list[str]:
     if peer["why_not"]:
         return [peer["why_not"]]
     judged = "not finite" if peer["share"] is None else numbers.percent(peer["share"])
@@ -96,7 +93,7 @@ def _cells(document: Json, workload: Json, peer: Json) -> list[str]:
     ]
 
 
-def start_rows(document: Json) -> list[tuple[Json, list[str]]]:
+def start_rows(document: JsonDict) -> list[tuple[JsonDict, list[str]]]:
     """Return the whole processes, each with its cells."""
     return [
         (
@@ -130,7 +127,7 @@ def spread(turns: Sequence[Sequence[float]]) -> str:
     return NONE if len(calls) == 1 else f"{numbers.duration(min(calls))} - {numbers.duration(max(calls))}"
 
 
-def ratio(found: Json | None) -> str:
+def ratio(found: JsonDict | None) -> str:
     """Write a ratio with its interval, a dash for that of a single turn; a dash where there is no ratio.
 
     >>> ratio({"median": 2.0, "low": 1.9, "high": 2.125}), ratio({"median": 1234.5, "low": None, "high": None})
@@ -142,7 +139,7 @@ def ratio(found: Json | None) -> str:
     return f"{median} ({NONE})" if found["low"] is None else f"{median} ({low}-{high})"
 
 
-def notes(document: Json, workload: Json) -> list[str]:
+def notes(document: JsonDict, workload: JsonDict) -> list[str]:
     """Explain the dashes in a workload's cells, and whether the machine was disturbed."""
     timed = [peer for peer in workload["peers"] if peer["seconds"]]
     found = disturbed(workload["machine"])
@@ -159,7 +156,7 @@ def notes(document: Json, workload: Json) -> list[str]:
     return found
 
 
-def start_notes(document: Json) -> list[str]:
+def start_notes(document: JsonDict) -> list[str]:
     """Explain the dashes in the cells of whole processes."""
     found = disturbed(document["starts_machine"]) + _one_turn(document["starts"])
     if any(start["memory"] is None for start in document["starts"]):
@@ -167,12 +164,12 @@ def start_notes(document: Json) -> list[str]:
     return found
 
 
-def _one_turn(timed: Sequence[Json]) -> list[str]:
+def _one_turn(timed: Sequence[JsonDict]) -> list[str]:
     single = any(len(one["seconds"]) == 1 for one in timed)
     return [f"({NONE}): one turn only. An interval needs two, and --seconds gives time for more."] if single else []
 
 
-def disturbed(machine: Json | None) -> list[str]:
+def disturbed(machine: JsonDict | None) -> list[str]:
     """Say that the machine was disturbed; nothing where it was not."""
     if machine is None:
         return []
@@ -231,7 +228,7 @@ class _Columns:
         return table
 
 
-def _workload(document: Json, workload: Json) -> RenderableType:
+def _workload(document: JsonDict, workload: JsonDict) -> RenderableType:
     timed, left_out = [], []
     for peer, cells in rows(document, workload):
         if peer["why_not"]:
@@ -242,14 +239,14 @@ def _workload(document: Json, workload: Json) -> RenderableType:
     return _Columns(heading(workload), "way to train", COLUMNS, timed, lines + notes(document, workload))
 
 
-def _starts(document: Json) -> RenderableType:
+def _starts(document: JsonDict) -> RenderableType:
     title = "start: the fitted line's whole process, from `python` to the printed weight"
     lines = start_sentences(document) + start_notes(document)
     timed = [(start["name"], cells, None) for start, cells in start_rows(document)]
     return _Columns(title, "script", START_COLUMNS, timed, lines)
 
 
-def comparison(changes: Sequence[Json], remarks: Sequence[str]) -> RenderableType:
+def comparison(changes: Sequence[JsonDict], remarks: Sequence[str]) -> RenderableType:
     """Build the table of what changed against an earlier run, and of what makes the two hard to compare."""
     table = Table(title="Against the earlier run", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("workload", "way to train", "before", "now", "before / now", ""):

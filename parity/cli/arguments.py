@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from typing import TypeAlias
+
+# The parser's commands, to which each command adds its own.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def common(parser: argparse.ArgumentParser) -> None:

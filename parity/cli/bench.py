@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-from parity.cli.arguments import talk
+from parity.cli.arguments import Commands, talk
 from parity.cli.terminal import HOLDS, PARTS, progress
+
+if TYPE_CHECKING:
+    from parity.report.render.numbers import JsonDict
 
 DEFAULT_FOLDER = "parity-bench"
 _DEFAULT_TURNS, _DEFAULT_SECONDS, _PROCESS_TURNS = 7, 20.0, 5
@@ -43,7 +46,7 @@ examples:
 """
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser of ``parity``."""
     from parity.bench.workloads import WORKLOADS
 
@@ -110,8 +113,8 @@ def run(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _measured(
-    arguments: argparse.Namespace, command: str, old: dict[str, Any] | None, say: Callable[[str], None]
-) -> dict[str, Any]:
+    arguments: argparse.Namespace, command: str, old: JsonDict | None, say: Callable[[str], None]
+) -> JsonDict:
     from parity.bench import comparison, document, startup, workloads
     from parity.bench import run as running
 
@@ -138,7 +141,7 @@ def _measured(
     return document.document(measured, starts, attempts, on, command)
 
 
-def _show(made: dict[str, Any], changes: list[dict[str, Any]], remarks: list[str], compared: bool) -> None:
+def _show(made: JsonDict, changes: list[JsonDict], remarks: list[str], compared: bool) -> None:
     from rich.console import Console
 
     from parity.bench import table

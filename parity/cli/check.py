@@ -6,15 +6,14 @@ import argparse
 import contextlib
 import json
 import sys
-from typing import Any
 
 from parity.cli import output
-from parity.cli.arguments import common
+from parity.cli.arguments import Commands, common
 from parity.cli.programs import chosen, exit_code, judge, show
 from parity.cli.terminal import HOLDS, PARTS
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser's commands."""
     check = commands.add_parser(
         "check",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
+from parity.cli.arguments import Commands
 from parity.cli.terminal import HOLDS
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser's commands."""
     words = "list the built-in programs and the workloads of the benchmark"
     listing = commands.add_parser("list", help=words, description=f"{words.capitalize()}.")

@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from parity.cli.terminal import HOLDS, NOT_JUDGED, PARTS, progress
 
 if TYPE_CHECKING:
     from parity._verdict import Verdict
+    from parity.porting.port import Port
+    from parity.programs import BuiltInProgram
+    from parity.recording.recording import Recording
 
 # Repeats of the timing where none are asked for. A person's own program is not run again unasked: it may write files.
 DEFAULT_REPEATS = 5
 
 
-def chosen(names: Sequence[str]) -> list[Any]:
+def chosen(names: Sequence[str]) -> list[BuiltInProgram]:
     """Return the programs named, by path or built-in name (a file goes first); all built-in ones for no name."""
     from parity.programs import BUILT_IN, BuiltInProgram
 
@@ -33,7 +36,7 @@ def chosen(names: Sequence[str]) -> list[Any]:
     ]
 
 
-def judge(program: Any, arguments: argparse.Namespace) -> Verdict:
+def judge(program: BuiltInProgram, arguments: argparse.Namespace) -> Verdict:
     """Record, replay and judge one program, and time it where that was asked for."""
     import dataclasses
 
@@ -69,7 +72,7 @@ def judge(program: Any, arguments: argparse.Namespace) -> Verdict:
     return verdict
 
 
-def _recording_of(path: Any) -> Any:
+def _recording_of(path: Path) -> Recording | None:
     """Return the recording that a file holds; ``None`` where it is a script or a function."""
     if not isinstance(path, Path) or path.suffix != ".npz":
         return None
@@ -78,7 +81,7 @@ def _recording_of(path: Any) -> Any:
     return Recording.load(path)
 
 
-def _load_port(text: str) -> Any:
+def _load_port(text: str) -> Port | Callable[[Recording], Port]:
     """Load what FILE.py:NAME names."""
     import runpy
 

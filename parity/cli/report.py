@@ -6,9 +6,9 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from parity.cli.arguments import common, count
+from parity.cli.arguments import Commands, common, count
 from parity.cli.programs import DEFAULT_REPEATS, chosen, exit_code, judge, show
 from parity.cli.terminal import progress
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DEFAULT_FOLDER = "parity-report"
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser's commands."""
     report = commands.add_parser(
         "report",

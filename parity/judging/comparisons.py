@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from parity.bounds.derive import Bounds
 from parity.judging.scales import distance, largest, spacing
-from parity.recording.recording import Array, Recording, Trace
+from parity.recording.recording import Array, Recording, Trace, Tree
 from parity.replay.replay import Replay
 
 # The field of a trace that each locked stage looks at.
@@ -95,7 +96,7 @@ def data(recording: Recording, replay: Replay) -> Iterator[Mismatch]:
                 break
 
 
-def _how_apart(torch: Array, own: Any) -> str:
+def _how_apart(torch: Array, own: ArrayLike) -> str:
     """Describe how two arrays that are not the same differ."""
     if np.shape(own) != torch.shape:
         return "Their shapes differ."
@@ -107,11 +108,11 @@ def _how_apart(torch: Array, own: Any) -> str:
     return "Compare how they are loaded and scaled."
 
 
-def _as_dtype_of(values: Any, like: Array) -> Array:
+def _as_dtype_of(values: ArrayLike, like: Array) -> Array:
     return np.asarray(values).astype(like.dtype)
 
 
-def _mismatch(stage: str, name: str, step: int, torch: Array, own: Any, message: str) -> Mismatch:
+def _mismatch(stage: str, name: str, step: int, torch: Array, own: ArrayLike, message: str) -> Mismatch:
     if np.shape(own) != torch.shape:
         told = f"{name} has shape {np.shape(own)} in the port and {torch.shape} in PyTorch."
         return Mismatch(stage, name, step, np.array([np.inf]), 0.0, None, told)
@@ -179,7 +180,7 @@ def _stage(
 
 
 def _cut(trace: Trace, rows: int) -> Trace:
-    def first(tree: Any) -> Any:
+    def first(tree: Tree) -> Tree:
         return jax.tree.map(lambda values: values[:rows], tree)
 
     return dataclasses.replace(trace, state=first(trace.state), weights=first(trace.weights))
@@ -220,7 +221,7 @@ def _values(run: Trace, field: str, key: Key, kept: Array, scalars: Array) -> tu
     return values.reshape(len(values), -1), kept[: len(values)]
 
 
-def _leaves(tree: Any, name: str = "predictions") -> list[tuple[str, Array]]:
+def _leaves(tree: Tree, name: str = "predictions") -> list[tuple[str, Array]]:
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [(f"{name}{jax.tree_util.keystr(path)}", np.asarray(leaf)) for path, leaf in flat]
 

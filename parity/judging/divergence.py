@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from jax import tree
 
-from parity.recording.recording import Recording
+from parity.recording.recording import Recording, Tree
 from parity.replay.replay import Replay
 
 
@@ -50,6 +49,6 @@ def _reason(recording: Recording, step: int) -> str:
     return "Until then it was finite, and a smaller learning rate may keep it so."
 
 
-def _is_finite(values: Any) -> bool:
+def _is_finite(values: Tree) -> bool:
     leaves = (np.asarray(leaf) for leaf in tree.leaves(values))
     return all(bool(np.isfinite(leaf).all()) for leaf in leaves if leaf.dtype.kind in "fc")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import optax
@@ -15,7 +14,7 @@ from parity.judging import judge
 from parity.judging.finding import Finding
 from parity.porting import optax_state, parameter_names
 from parity.porting.port import Port, of_arrays
-from parity.recording.recording import Array, Recording
+from parity.recording.recording import Array, Recording, Tree
 from parity.replay.replay import Replay, relocked
 
 Factors = Mapping[str, Mapping[str, float]]
@@ -76,13 +75,15 @@ def describe(factors: Factors) -> list[str]:
 class _Scaled:
     """An optimizer whose state is PyTorch's: each part of it is the inner one's over a constant."""
 
-    def __init__(self, optimizer: optax.GradientTransformation, factors: Mapping[str, Any]) -> None:
+    def __init__(self, optimizer: optax.GradientTransformation, factors: Mapping[str, Tree]) -> None:
         self._optimizer, self._factors = optimizer, factors
 
-    def init(self, params: Any) -> Any:
+    def init(self, params: optax.Params) -> optax.OptState:
         return optax_state.scaled(self._optimizer.init(params), params, self._factors, lambda a, b: a / b)
 
-    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(
+        self, updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra: object
+    ) -> tuple[optax.Updates, optax.OptState]:
         own = optax_state.scaled(state, params, self._factors, lambda a, b: a * b)
         updates, own = self._optimizer.update(updates, own, params, **extra)
         return updates, optax_state.scaled(own, params, self._factors, lambda a, b: a / b)

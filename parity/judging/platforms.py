@@ -82,7 +82,7 @@ class PlatformJudgement:
         return {"holds": self.ok, "cells": told}
 
 
-def platforms() -> list[Any]:
+def platforms() -> list[jax.Device]:
     """Return the first device of every platform that JAX finds here."""
     found = []
     for name in _PLATFORMS:
@@ -129,7 +129,9 @@ def _check(precisions: Sequence[str]) -> None:
             raise PortError(message) from error
 
 
-def _cell(port: Port, recording: Recording, replayed: Replay, bounds: Bounds, device: Any, precision: str) -> Cell:
+def _cell(
+    port: Port, recording: Recording, replayed: Replay, bounds: Bounds, device: jax.Device, precision: str
+) -> Cell:
     where = (device.platform, device.device_kind, precision)
     try:
         locked = replay.locked_run(port, recording, device=device, precision=precision)

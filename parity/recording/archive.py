@@ -15,9 +15,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from jaxreg._files import write_whole
 from parity._errors import OutputError, RecordingError
@@ -36,12 +37,15 @@ _DAMAGE_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, struct.error),
     *(SyntaxError, tokenize.TokenError),  # of the header of an array, which NumPy reads as Python reads its own
 )
+Array = np.ndarray[Any, Any]
+# JSON, whose form the types of a recording say.
+Plain: TypeAlias = Any
 T = TypeVar("T")
 
 
-def pack(tree: Any) -> bytes:
+def pack(tree: object) -> bytes:
     """Return the bytes of an ``.npz`` file that :func:`read` turns back into ``tree``."""
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    arrays: dict[str, Array] = {}
     body = _strip(tree, arrays)
     header = json.dumps({"format": FORMAT, "version": VERSION, "body": body, "checksum": _checksum(body, arrays)})
     buffer = io.BytesIO()
@@ -51,7 +55,7 @@ def pack(tree: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _checksum(body: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
+def _checksum(body: Plain, arrays: Mapping[str, Array]) -> str:
     """Compute a fingerprint of all that a recording says."""
     digest = hashlib.blake2b(json.dumps(body).encode())
     for key, array in arrays.items():
@@ -60,7 +64,7 @@ def _checksum(body: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _strip(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+def _strip(value: object, arrays: dict[str, Array]) -> Plain:
     """Turn ``value`` into JSON, each array replaced by its place in ``arrays``."""
     if isinstance(value, np.ndarray | np.generic):
         key = f"array{len(arrays)}"
@@ -98,7 +102,7 @@ def read(path: Path, kind: type[T]) -> T:
         raise RecordingError(f"{path} is not a recording, or is damaged ({error}); record the program again") from None
 
 
-def _read(path: Path, archive: Any, kind: type[T]) -> T:
+def _read(path: Path, archive: NpzFile, kind: type[T]) -> T:
     header = json.loads(str(archive[_HEADER]))
     if (header["format"], header["version"]) != (FORMAT, VERSION):
         raise RecordingError(
@@ -120,11 +124,11 @@ def _read(path: Path, archive: Any, kind: type[T]) -> T:
     return typing.cast(T, _restore(body, kind, {key: _native(array) for key, array in content.items()}))
 
 
-def _native(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _native(array: Array) -> Array:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
+def _restore(value: Plain, kind: Any, content: Mapping[str, Array]) -> Any:
     """Turn JSON back into the type ``kind``: dataclasses, tuples, mappings, arrays and plain values."""
     if kind is Any:
         return _restore_tree(value, content)
@@ -147,7 +151,7 @@ def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
     return value
 
 
-def _expect(value: Any, kind: type | types.UnionType) -> None:
+def _expect(value: object, kind: type | types.UnionType) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"expected {getattr(kind, '__name__', kind)}, found {type(value).__name__}")
 
@@ -164,7 +168,7 @@ def _items(value: dict[str, Any]) -> list[tuple[Any, Any]]:
     return [(key, item) for key, item in pairs]
 
 
-def _restore_tree(value: Any, content: Mapping[str, Any]) -> Any:
+def _restore_tree(value: Plain, content: Mapping[str, Array]) -> Any:
     """Restore a tree of arrays and plain values."""
     if isinstance(value, list):
         return tuple(_restore_tree(item, content) for item in value)
@@ -180,7 +184,7 @@ def _restore_tree(value: Any, content: Mapping[str, Any]) -> Any:
     return {key: _restore_tree(item, content) for key, item in _items(value)}
 
 
-def _array_names(body: Any) -> Iterator[str]:
+def _array_names(body: Plain) -> Iterator[str]:
     """Yield the arrays that a header speaks of, in the order in which they were put there."""
     if isinstance(body, list):
         for item in body:

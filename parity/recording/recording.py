@@ -18,8 +18,8 @@ from parity.recording.program_output import PrintedLine
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = Mapping[str, Array]
-# An array, or a tuple, list or dict of trees: what a model takes or gives, what a loss takes beside it.
-Tree = Any
+# What a model takes or gives, what a loss takes beside it.
+Tree = trees.Tree
 
 # Torch classes by their full names, as a recording keeps them.
 LINEAR = "torch.nn.modules.linear.Linear"
@@ -297,7 +297,7 @@ class Recording:
         return f"Recording({self.name!r}: {parts}, {count(self.steps, 'step')}{kept}, {rows})"
 
 
-def fresh_state(key: str, rule: Mapping[str, Any], rate: float, like: Array) -> Array:
+def fresh_state(key: str, rule: Mapping[str, float], rate: float, like: Array) -> Array:
     """Make the state that PyTorch's optimizers begin with."""
     value = {"sum": rule.get("initial_accumulator_value", 0.0), "step_size": rate}.get(key, 0.0)
     return np.full_like(like, value)

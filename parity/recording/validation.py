@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,11 +11,14 @@ from parity._errors import RecordingError
 from parity._words import count
 from parity.recording import trees
 
+if TYPE_CHECKING:
+    from parity.recording.recording import Recording, Tensors
+
 # What may belong to a tensor of a kind: an optimizer may count in whole numbers.
 _STATE_KINDS = {"f": "fiub", "i": "iub", "u": "iub"}
 
 
-def check(recording: Any, source: str) -> None:
+def check(recording: Recording, source: str) -> None:
     """Refuse a recording whose parts disagree; NaN is as good a value as any.
 
     Raises:
@@ -29,7 +32,7 @@ def check(recording: Any, source: str) -> None:
         raise RecordingError(f"{source} is not a recording that fits together: {problem}. Record the program again")
 
 
-def _problems(recording: Any) -> Iterator[str]:
+def _problems(recording: Recording) -> Iterator[str]:
     order, steps = recording.batch_of_step, len(recording.batch_of_step)
     if order.ndim != 1 or not steps or not np.issubdtype(order.dtype, np.integer):
         yield "it has no steps"
@@ -56,11 +59,11 @@ def _problems(recording: Any) -> Iterator[str]:
             yield f"batch {place} has passes of {sum(batch.parts)} rows in all, and inputs {shapes}"
 
 
-def _kept(recording: Any, steps: int) -> Iterator[str]:
+def _kept(recording: Recording, steps: int) -> Iterator[str]:
     thinned, starts = recording.thinned, recording.starts
-    if (thinned is None) != (starts is None):
-        yield "steps were left out, and what the kept ones started from is not there, or the other way round"
-    if thinned is None:
+    if thinned is None or starts is None:
+        if thinned is not None or starts is not None:
+            yield "steps were left out, and what the kept ones started from is not there, or the other way round"
         return
     rising = thinned.ndim == 1 and thinned.size and bool((np.diff(thinned) > 0).all())
     if not rising or thinned[0] < 0 or thinned[-1] >= steps:
@@ -72,7 +75,7 @@ def _kept(recording: Any, steps: int) -> Iterator[str]:
     yield from _tensors("the buffers before the kept steps", starts.buffers, buffers, len(thinned), some=True)
 
 
-def _trace(recording: Any, name: str, steps: int) -> Iterator[str]:
+def _trace(recording: Recording, name: str, steps: int) -> Iterator[str]:
     trace, kept, observed = getattr(recording, name), len(recording.kept), recording.observed
     if trace.losses.dtype.kind != "f":
         yield f"{name} has losses of {trace.losses.dtype}, expected floating numbers"
@@ -94,7 +97,7 @@ def _trace(recording: Any, name: str, steps: int) -> Iterator[str]:
     yield from _tensors(f"{name}: buffers", trace.buffers, recording.initial_buffers, kept, some=True)
 
 
-def _tensors(what: str, tensors: Any, like: Any, rows: int, *, some: bool = False) -> Iterator[str]:
+def _tensors(what: str, tensors: Tensors, like: Tensors, rows: int, *, some: bool = False) -> Iterator[str]:
     """Check tensors with a leading axis of ``rows``, each otherwise of the shape of that name in ``like``."""
     if not tensors.keys() <= like.keys() or (not some and tensors.keys() != like.keys()):
         yield f"{what} are of {_listed(tensors)}, and {_listed(like)} was expected"
@@ -105,5 +108,5 @@ def _tensors(what: str, tensors: Any, like: Any, rows: int, *, some: bool = Fals
             yield f"{what} of {name} are of {values.dtype}, and the tensor is of {like[name].dtype}"
 
 
-def _listed(names: Any) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "nothing"

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from parity.judging.judgement import Judgement
-from parity.recording.recording import LINEAR, Array, Recording, Tensors
+from parity.recording.recording import LINEAR, Array, Recording, Tensors, Tree
+from parity.report.render.numbers import JsonDict
 
-Json = dict[str, Any]
 # Points of a curve, elements of the weights, tensors with a distance, and points of the data that a page draws.
 _CURVE_POINTS, _WEIGHT_CURVES, _DISTANCE_CURVES, _DATA_POINTS = 240, 6, 8, 400
 
 
-def series(judgement: Judgement) -> Json:
+def series(judgement: Judgement) -> JsonDict:
     """Return the curves of losses, a few weights and the distances of the tensors most apart, and the data."""
     return {
         "loss": _losses(judgement),
@@ -34,7 +32,7 @@ def thinned(length: int) -> Array:
     return np.unique(np.concatenate([early, even]).astype(int))
 
 
-def _losses(judgement: Judgement) -> list[Json]:
+def _losses(judgement: Judgement) -> list[JsonDict]:
     torch, own = judgement.recording.observed.losses, judgement.replay.free.losses
     steps = np.arange(len(torch)) if len(own) == len(torch) else judgement.recording.kept
     torch = torch[steps] if len(own) != len(torch) else torch
@@ -48,10 +46,10 @@ def _places(recording: Recording) -> list[tuple[int, int]]:
     return [(int(made[i]), int(i) - 1) for i in thinned(len(made))]
 
 
-def _weights(judgement: Judgement) -> list[Json]:
+def _weights(judgement: Judgement) -> list[JsonDict]:
     recording, replay = judgement.recording, judgement.replay
     every = ((name, index) for name, values in recording.initial.items() for index in np.ndindex(values.shape))
-    rows: list[Json] = []
+    rows: list[JsonDict] = []
     for name, index in itertools.islice(every, _WEIGHT_CURVES):
         for step, row in _places(recording):
             torch = _after(recording.initial, recording.observed.weights, name, row)[index]
@@ -60,10 +58,10 @@ def _weights(judgement: Judgement) -> list[Json]:
     return rows
 
 
-def _distances(judgement: Judgement) -> list[Json]:
+def _distances(judgement: Judgement) -> list[JsonDict]:
     recording, replay = judgement.recording, judgement.replay
     bounds = judgement.bounds
-    rows: list[Json] = []
+    rows: list[JsonDict] = []
     for name in _most_apart(judgement):
         for step, row in _places(recording):
             torch = _after(recording.initial, recording.observed.weights, name, row)
@@ -99,7 +97,7 @@ def _after(initial: Tensors, weights: Tensors, name: str, row: int) -> Array:
     return np.asarray(initial[name] if row < 0 else weights[name][row])
 
 
-def _bound(weights: Mapping[str, Any], name: str, row: int) -> Array:
+def _bound(weights: Tensors, name: str, row: int) -> Array:
     """Return the bound on one side: zero at the start, infinite where none was derived."""
     if row < 0:
         return np.zeros(())
@@ -116,7 +114,7 @@ def _largest_distance(a: Array, b: Array) -> float:
         return float(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)), initial=0.0))
 
 
-def _data(judgement: Judgement) -> Json | None:
+def _data(judgement: Judgement) -> JsonDict | None:
     """Return points and fitted lines, where one input and one output make a picture of them."""
     recording = judgement.recording
     batch = recording.batches[0]
@@ -139,7 +137,7 @@ def _data(judgement: Judgement) -> Json | None:
     }
 
 
-def _is_line(recording: Recording, inputs: Any, targets: Any) -> bool:
+def _is_line(recording: Recording, inputs: Tree, targets: Tree) -> bool:
     if recording.model.type != LINEAR or not (isinstance(inputs, np.ndarray) and isinstance(targets, np.ndarray)):
         return False
     return inputs.ndim > 0 and inputs.size == targets.size == len(inputs) > 0

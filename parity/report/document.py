@@ -10,7 +10,6 @@ import os
 import platform
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,11 +18,10 @@ from parity.judging import scales
 from parity.judging.cause import Cause
 from parity.judging.finding import Finding
 from parity.judging.judgement import Judgement
-from parity.recording.recording import Array, Recording
+from parity.recording.recording import Array, Recording, Tree
 from parity.report import curves, summary
-from parity.report.render.numbers import count
+from parity.report.render.numbers import JsonDict, count
 
-Json = dict[str, Any]
 VERSION = 1
 # Final weights that a page lists, batches of a data set it describes, and groups of learning rates.
 _LISTED_WEIGHTS, _LISTED_SHAPES, _LISTED_RATES = 16, 4, 6
@@ -38,7 +36,7 @@ _OUTCOMES = {
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "altair")
 
 
-def report(judgements: Sequence[Judgement], command: str) -> Json:
+def report(judgements: Sequence[Judgement], command: str) -> JsonDict:
     """Return the document of a whole report."""
     programs = [program(judgement) for judgement in judgements]
     return {
@@ -65,7 +63,7 @@ def _headline(judgements: Sequence[Judgement]) -> str:
     return f"Parity holds: {every} programs train the same in PyTorch and in JAX."
 
 
-def environment(judgements: Sequence[Judgement]) -> Json:
+def environment(judgements: Sequence[Judgement]) -> JsonDict:
     """Return where and with what the two sides ran."""
     judgement = judgements[0]
     recorded = judgement.recording.environment
@@ -86,7 +84,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-") or "program"
 
 
-def program(judgement: Judgement) -> Json:
+def program(judgement: Judgement) -> JsonDict:
     """Return the document of one program."""
     recording = judgement.recording
     first, printed = judgement.first_divergence, summary.printed(judgement)
@@ -121,7 +119,7 @@ def program(judgement: Judgement) -> Json:
     }
 
 
-def _cause(cause: Cause) -> Json:
+def _cause(cause: Cause) -> JsonDict:
     plain = ("name", "sentence", "fix", "stage", "tensor", "step", "agreement")
     return {name: getattr(cause, name) for name in plain}
 
@@ -167,7 +165,7 @@ def _data(recording: Recording) -> str:
     return told
 
 
-def _shapes(tree: Any) -> str:
+def _shapes(tree: Tree) -> str:
     """Name every array of a tree with its shape and dtype."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     told = []
@@ -209,12 +207,12 @@ def _shape(array: Array) -> str:
     return " × ".join(f"{length:,}" for length in array.shape) or "scalar"
 
 
-def _finding(finding: Finding) -> Json:
+def _finding(finding: Finding) -> JsonDict:
     plain = (
         *("stage", "tensor", "holds", "same_program", "inaccurate", "compared", "zero"),
         *("difference", "ulps", "float64_difference", "float64_bound"),
     )
-    used: Json = {"torch": finding.torch_used, "jax": finding.jax_used}
+    used: JsonDict = {"torch": finding.torch_used, "jax": finding.jax_used}
     own = {name: getattr(finding, name) for name in plain}
     if not finding.finite:
         own["difference"], used = None, dict.fromkeys(used)
@@ -230,9 +228,9 @@ def _finding(finding: Finding) -> Json:
     }
 
 
-def _final(judgement: Judgement) -> list[Json]:
+def _final(judgement: Judgement) -> list[JsonDict]:
     """Return the first elements of the final weights, of every tensor some where they are few."""
-    rows: list[Json] = []
+    rows: list[JsonDict] = []
     exact_weights, own_weights = judgement.recording.arbiter_free.weights, judgement.replay.free.weights
     told = {finding.tensor: finding for finding in judgement.findings if finding.stage == "final weights"}
     for name, torch in judgement.recording.observed.weights.items():

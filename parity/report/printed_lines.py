@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from parity.recording import trees
 from parity.recording.program_output import NUMBER, Number, PrintedLine, Source
-from parity.recording.recording import Recording
+from parity.recording.recording import Array, Recording, Tree
 from parity.replay.replay import Replay
 
+# A number of either side, of Python or of NumPy.
+Scalar: TypeAlias = float | np.generic
 # What two ways to work out the same float64 number may differ by, relative to it.
 _FLOAT64_TOLERANCE = 2.0**-48
 
@@ -62,7 +64,7 @@ def _exchanged(number: Number, line: str, recording: Recording, replay: Replay) 
     return None if pair is None else counterpart(text, number.style, *pair)
 
 
-def _values(source: Source, recording: Recording, replay: Replay) -> tuple[Any, Any] | None:
+def _values(source: Source, recording: Recording, replay: Replay) -> tuple[Scalar, Scalar] | None:
     """Return the number in the recording and in the replay; ``None`` where one of them has none."""
     if source.kind == "loss":
         if not 0 <= source.first <= source.last < recording.steps:
@@ -78,7 +80,7 @@ def _values(source: Source, recording: Recording, replay: Replay) -> tuple[Any, 
     return tuple(float(value) * source.factor / source.divisor for value in (torch, jax))  # type: ignore[return-value]
 
 
-def _losses(source: Source, losses: Any, recording: Recording) -> Any:
+def _losses(source: Source, losses: Array, recording: Recording) -> Scalar:
     steps = range(source.first, source.last + 1)
     if len(steps) == 1 and (source.factor, source.divisor, source.weighted) == (1.0, 1.0, False):
         return losses[source.first]
@@ -86,7 +88,7 @@ def _losses(source: Source, losses: Any, recording: Recording) -> Any:
     return sum(float(losses[step]) * n for step, n in zip(steps, rows, strict=True)) * source.factor / source.divisor
 
 
-def _tensors(source: Source, recording: Recording, replay: Replay) -> tuple[Any, Any] | None:
+def _tensors(source: Source, recording: Recording, replay: Replay) -> tuple[Array, Array] | None:
     if source.kind == "evaluation":
         if source.first >= len(replay.evaluations):
             return None
@@ -109,12 +111,12 @@ def _tensors(source: Source, recording: Recording, replay: Replay) -> tuple[Any,
     return (torch[source.name][row], jax[source.name][row]) if source.name in torch and source.name in jax else None
 
 
-def _leaf(source: Source, torch: Any, jax: Any) -> tuple[Any, Any] | None:
+def _leaf(source: Source, torch: Tree, jax: Tree) -> tuple[Array, Array] | None:
     pairs = [trees.leaves(side) for side in (torch, jax)]
     return None if source.leaf >= min(map(len, pairs)) else (pairs[0][source.leaf], pairs[1][source.leaf])
 
 
-def counterpart(text: str, style: str, torch: Any, jax: Any) -> str | None:
+def counterpart(text: str, style: str, torch: Scalar, jax: Scalar) -> str | None:
     """Write JAX's number in the way in which ``text`` writes PyTorch's.
 
     ``None`` where ``text`` is not how PyTorch's number is written.
@@ -137,7 +139,7 @@ def _fits(text: str, expected: str) -> bool:
     return full and math.isclose(float(text), float(expected), rel_tol=_FLOAT64_TOLERANCE)
 
 
-def written(text: str, style: str, value: Any) -> str:
+def written(text: str, style: str, value: Scalar) -> str:
     """Write ``value`` in a style; where that is PyTorch's look, with as many digits as ``text`` has."""
     decimals = len(re.split("[eE]", text)[0].partition(".")[2])
     if style == "repr":

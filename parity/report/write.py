@@ -6,11 +6,11 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from parity._errors import OutputError
 from parity.report import atomic_folder as _folder
 from parity.report.render import numbers
+from parity.report.render.numbers import Json
 
 PAGE, SUMMARY, DATA, CHARTS = "report.html", "report.md", "report.json", "charts"
 _SLUG = re.compile(r"[a-z0-9_-]+")
@@ -25,7 +25,7 @@ def check_writable(folder: str | Path) -> None:
     _folder.check_writable(folder, [PAGE, SUMMARY, DATA, f"{CHARTS}/any.svg"])
 
 
-def write(document: Mapping[str, Any], folder: str | Path, files: Mapping[str, bytes] | None = None) -> list[Path]:
+def write(document: Json, folder: str | Path, files: Mapping[str, bytes] | None = None) -> list[Path]:
     """Write report.html, report.md, report.json, the charts as SVG and ``files`` into ``folder``.
 
     A folder that exists already is overwritten file by file, and what else it holds stays. On any failure the folder
@@ -50,7 +50,7 @@ def write(document: Mapping[str, Any], folder: str | Path, files: Mapping[str, b
     return _folder.write_files(folder, contents)
 
 
-def render(document: Mapping[str, Any]) -> dict[str, bytes]:
+def render(document: Json) -> dict[str, bytes]:
     """Render the report's own files: relative names to contents.
 
     Raises:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import altair as alt
 
 from parity.report.render import numbers
-
-Json = Mapping[str, Any]
-ChartRow = dict[str, Any]
+from parity.report.render.numbers import Json, JsonDict
 
 # What is drawn stays so far from the ends of the floats that differences and quotients are floats too.
 LARGEST, SMALLEST = 1e300, 1e-300
@@ -22,7 +19,7 @@ _TICK_COUNT = 6
 _LABEL_DIGITS, _LARGEST_LABEL_DIGITS = 6, 17
 
 
-def drawable(rows: Sequence[Json], *keys: str) -> list[ChartRow]:
+def drawable(rows: Sequence[Json], *keys: str) -> list[JsonDict]:
     """Keep the rows in which every one of ``keys`` is a finite number that an axis can hold."""
     return [dict(row) for row in rows if all(abs(numbers.number(row[key])) <= LARGEST for key in keys)]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import altair as alt
 import vl_convert
@@ -15,9 +15,7 @@ from parity.report.render import axes, chart_process, numbers
 from parity.report.render import titles as chart_titles
 from parity.report.render.axes import drawable
 from parity.report.render.escaping import visible
-
-Json = Mapping[str, Any]
-ChartRow = dict[str, Any]
+from parity.report.render.numbers import Json, JsonDict
 
 WIDTH, HEIGHT = 640, 300
 # Okabe and Ito's palette, darkened a little: the two sides stay apart for every kind of colour vision.
@@ -71,7 +69,7 @@ _LEGEND = alt.Legend(
 _SIDE = alt.Color(field="side", type="nominal", scale=alt.Scale(domain=_SIDES), legend=_LEGEND)
 
 
-def specs(program: Json) -> dict[str, dict[str, Any]]:
+def specs(program: Json) -> dict[str, JsonDict]:
     """Build the charts of one program.
 
     Args:
@@ -86,11 +84,11 @@ def specs(program: Json) -> dict[str, dict[str, Any]]:
     if program["verdict"].get("outcome") == "not judged":
         ok = None
     key = json.dumps(["specs", series, ok])
-    return cast(dict[str, dict[str, Any]], json.loads(chart_process.once(key, lambda: _specs(series, ok))))
+    return cast(dict[str, JsonDict], json.loads(chart_process.once(key, lambda: _specs(series, ok))))
 
 
 def _specs(series: Json, ok: bool | None) -> str:
-    charts: dict[str, dict[str, Any]] = {}
+    charts: dict[str, JsonDict] = {}
     if loss := drawable(series["loss"], "torch", "jax"):
         charts["loss"] = _loss(loss, ok)
     if weights := drawable(series["weights"], "torch", "jax"):
@@ -104,12 +102,12 @@ def _specs(series: Json, ok: bool | None) -> str:
     return json.dumps(charts, allow_nan=False)
 
 
-def svg(spec: Mapping[str, Any]) -> str:
+def svg(spec: Json) -> str:
     """Draw a specification as a static SVG of fixed width, for light and dark surroundings alike."""
     return chart_process.once(json.dumps(["svg", spec]), lambda: _svg(spec))
 
 
-def _svg(spec: Mapping[str, Any]) -> str:
+def _svg(spec: Json) -> str:
     still = [layer for layer in spec["layer"] if "params" not in layer]
     fixed = {**spec, "layer": still, "width": WIDTH, "height": HEIGHT}
     drawing: str = vl_convert.vegalite_to_svg(fixed, config=LIGHT, allowed_base_urls=[])
@@ -118,13 +116,13 @@ def _svg(spec: Mapping[str, Any]) -> str:
     return _CLIP.sub(lambda match: numbered[match.group()], drawing)
 
 
-def _slug(text: str, taken: Mapping[str, Any]) -> str:
+def _slug(text: str, taken: Json) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower())[:60].strip("-")
     candidates = [slug, *(f"{slug}-{i}" for i in range(2, len(taken) + 3))]
     return next(name for name in candidates if name not in taken)
 
 
-def _pair(x: alt.X, title: str, values: Sequence[float], log: bool, **detail: Any) -> list[alt.Chart]:
+def _pair(x: alt.X, title: str, values: Sequence[float], log: bool, **detail: alt.Detail) -> list[alt.Chart]:
     """Draw PyTorch broad and pale, and JAX thin and dashed on top: both stay visible where they coincide."""
     thick = alt.Chart().mark_line(
         strokeWidth=_TORCH_STROKE_PIXELS, opacity=_TORCH_OPACITY, strokeCap="round", clip=True
@@ -162,7 +160,7 @@ def _hover(x: alt.X, y: alt.Y, tooltip: list[alt.Tooltip], nearest: bool = True)
 
 def finish(
     layers: Sequence[alt.Chart], rows: Sequence[Json], title: str, description: str, height: int = HEIGHT
-) -> dict[str, Any]:
+) -> JsonDict:
     """Return the specification of layers over rows, as wide as its container."""
     chart = alt.layer(*layers, data=alt.InlineData(values=[])).properties(
         width="container", height=height, title=title, description=description
@@ -174,7 +172,7 @@ def finish(
     return {**spec, "data": {"values": list(rows)}}
 
 
-def _loss(rows: list[ChartRow], ok: bool | None) -> dict[str, Any]:
+def _loss(rows: list[JsonDict], ok: bool | None) -> JsonDict:
     values = chart_titles.both(rows)
     log = axes.is_log(values)
     x = axes.steps(rows)
@@ -187,7 +185,7 @@ def _loss(rows: list[ChartRow], ok: bool | None) -> dict[str, Any]:
     return finish(layers, rows, title, "The loss over the steps, of PyTorch and of JAX.")
 
 
-def _weights(rows: list[ChartRow], ok: bool | None) -> dict[str, Any]:
+def _weights(rows: list[JsonDict], ok: bool | None) -> JsonDict:
     for row in rows:
         row["tensor"] = visible(row["tensor"])
     values = chart_titles.both(rows)
@@ -206,21 +204,21 @@ def _weights(rows: list[ChartRow], ok: bool | None) -> dict[str, Any]:
     return finish(layers, rows, title, "Each element of the weights over the steps, of PyTorch and of JAX.")
 
 
-def _line_labels(rows: list[ChartRow]) -> list[ChartRow]:
+def _line_labels(rows: list[JsonDict]) -> list[JsonDict]:
     """Put each line's name above its end; lines that end close together get theirs one above the other."""
     last = {row["tensor"]: row for row in rows}
     if len(last) > _LABELLED_LINES:
         return []
     values = [row[side] for row in rows for side in ("torch", "jax")]
     gap = 0.07 * (max(values) - min(values))
-    labels: list[ChartRow] = []
+    labels: list[JsonDict] = []
     for row in sorted(last.values(), key=lambda row: cast(float, row["torch"])):
         y = row["torch"] + gap / 4
         labels.append({**row, "torch": max(y, labels[-1]["torch"] + gap) if labels else y})
     return labels
 
 
-def _distance(rows: list[ChartRow], tensor: str) -> dict[str, Any]:
+def _distance(rows: list[JsonDict], tensor: str) -> JsonDict:
     keys = ("float32", "float64", "bound")
     long = [
         {"step": row["step"], "kind": kind, "value": numbers.number(row[key])}
@@ -296,7 +294,7 @@ def _distance_layers(x: alt.X, y: alt.Y, floor: float, first: int, kinds: list[s
     ]
 
 
-def _data(points: list[ChartRow], data: Json, ok: bool | None) -> dict[str, Any]:
+def _data(points: list[JsonDict], data: Json, ok: bool | None) -> JsonDict:
     lines = drawable(data["lines"], "x", "torch", "jax")
     seen = [row["y"] for row in points] + chart_titles.both(lines)
     x = axes.across("x", visible(data["x_label"]), [row["x"] for row in [*points, *lines]])

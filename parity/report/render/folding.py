@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from parity.report.render import numbers
-
-Json = Mapping[str, Any]
+from parity.report.render.numbers import Json, JsonNumber
 
 # So many rows are read one by one; with more of them each stage is folded, and so many of its failing rows stay.
 _LONG_TABLE_ROWS, _SHOWN_FAILING_ROWS = 24, 5
@@ -84,7 +82,7 @@ def worst(rows: Sequence[Json], tensor: str) -> Json:
     }
 
 
-def _badness(value: Any) -> float:
+def _badness(value: JsonNumber | None) -> float:
     if value is None:
         return _BELOW_ALL_NUMBERS
     number = numbers.number(value)

@@ -6,10 +6,9 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
 
 import jinja2
 import vl_convert
@@ -19,9 +18,10 @@ from parity.report.render import chart_process, charts, matrix_rows, numbers
 from parity.report.render import rows as _rows
 from parity.report.render.escaping import visible
 from parity.report.render.highlight import highlight
+from parity.report.render.numbers import Json, JsonDict, JsonNumber
 
 
-def render(document: Mapping[str, Any]) -> str:
+def render(document: Json) -> str:
     """Render the whole report.
 
     Args:
@@ -40,7 +40,7 @@ def javascript() -> str:
     return chart_process.once("javascript", lambda: vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
-def fragment(program: Mapping[str, Any]) -> str:
+def fragment(program: Json) -> str:
     """Render one program for a notebook: verdict, stage table and still charts, without any script.
 
     Args:
@@ -54,7 +54,7 @@ def fragment(program: Mapping[str, Any]) -> str:
     return _environment().get_template("fragment.html.j2").render(program=program, drawings=drawings)
 
 
-def matrix_alone(held: Mapping[str, Any]) -> str:
+def matrix_alone(held: Json) -> str:
     """Render the matrix that ``held`` has under ``matrix`` for a notebook, without a program around it."""
     words = (
         '{% import "parts.html.j2" as parts %}<div class="parity-matrix"><p>{{ matrix_note() }}</p>'
@@ -63,11 +63,11 @@ def matrix_alone(held: Mapping[str, Any]) -> str:
     return _environment().from_string(words).render(held=held)
 
 
-def _figures(program: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _figures(program: Json) -> list[JsonDict]:
     return figures(charts.specs(program))
 
 
-def figures(specs: Mapping[str, Any]) -> list[dict[str, Any]]:
+def figures(specs: Json) -> list[JsonDict]:
     """Return what a page's template makes figures of, from names to Vega-Lite specifications."""
     # The title is the figure's caption: words in an SVG do not wrap on a narrow screen.
     return [
@@ -81,7 +81,7 @@ def figures(specs: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _script_json(value: Any) -> Markup:
+def _script_json(value: Json) -> Markup:
     """Write JSON that no parser of HTML or JavaScript can read as the end of its script."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
@@ -95,7 +95,7 @@ def _inline(svg: str, prefix: str, description: str) -> Markup:
 
 
 @lru_cache(maxsize=1)
-def shared() -> dict[str, Any]:
+def shared() -> JsonDict:
     """Return what every page has in common. Only scripts with these very hashes may run."""
     theme = f"const LIGHT = {json.dumps(charts.LIGHT)};\n"
     scripts = [javascript(), theme + _text("page.js")]
@@ -163,20 +163,20 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _findings(program: Mapping[str, Any]) -> list[_rows.Finding]:
+def _findings(program: Json) -> list[_rows.Finding]:
     return _rows.findings(program["findings"], style=numbers.typeset)
 
 
-def _shown(program: Mapping[str, Any]) -> list[_rows.Finding]:
+def _shown(program: Json) -> list[_rows.Finding]:
     return _rows.shown(program, style=numbers.typeset)
 
 
-def _share(value: Any, *others: Any) -> float:
+def _share(value: JsonNumber, *others: JsonNumber) -> float:
     """Return the length of a bar beside others, as a fraction of the longest."""
     longest = max((numbers.number(other) for other in (value, *others)), default=0.0)
     part = numbers.number(value) / longest if longest > 0 else 0.0
     return round(part, 4) if 0 <= part <= 1 else 1.0
 
 
-def _long_list(rows: Sequence[Any]) -> bool:
+def _long_list(rows: Sequence[object]) -> bool:
     return len(rows) > 12

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from parity.report.render import folding, matrix_rows, numbers
 from parity.report.render import rows as _rows
 from parity.report.render.escaping import visible
-
-Json = Mapping[str, Any]
+from parity.report.render.numbers import Json
 
 _HEADER = "| stage | tensor | largest difference | ULPs | float64 difference | bound used, PyTorch / JAX | holds |"
 _ALIGN = "| --- | --- | ---: | ---: | ---: | ---: | --- |"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from parity.report.render import numbers
 from parity.report.render import rows as _rows
 from parity.report.render.escaping import visible
-
-Json = Mapping[str, Any]
+from parity.report.render.numbers import Json
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
 from parity._words import place, sentence
 from parity.report.render import folding, numbers
 from parity.report.render.escaping import visible
-
-Json = Mapping[str, Any]
+from parity.report.render.numbers import Json, JsonNumber
 
 # What stands in place of a relative difference where there is nothing to be relative to.
 ZERO = "zero"
@@ -57,7 +55,7 @@ class Finding:
 def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Finding:
     """Format one finding, its real numbers to so many digits; ``style`` goes over every number."""
 
-    def write(value: Any) -> str:
+    def write(value: JsonNumber | None) -> str:
         return style(numbers.scientific(value, digits))
 
     off = _SIDE_MESSAGES.get(row["off"] or "", "")
@@ -83,12 +81,12 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
     )
 
 
-def _share(used: Any, within: bool, unbounded: Any) -> str:
+def _share(used: JsonNumber | None, within: bool, unbounded: JsonNumber) -> str:
     """Write the used share of a bound; a dash where the bound exceeds every number of its tensor."""
     return numbers.NOTHING if within and numbers.number(unbounded) == 1 else numbers.percent(used)
 
 
-def _relation(difference: Any, bound: Any) -> str:
+def _relation(difference: JsonNumber | None, bound: JsonNumber | None) -> str:
     """Compare a difference with its bound, as numbers; empty where there are none."""
     if difference is None or bound is None:
         return ""
@@ -155,7 +153,7 @@ def warnings(program: Json) -> list[str]:
     return [visible(text) for text in program.get("warnings", [])]
 
 
-def _fill(fraction: Any) -> float:
+def _fill(fraction: JsonNumber) -> float:
     # NaN compares false with everything: it fills the bar, as what is not known to be inside is not inside.
     value = numbers.number(fraction)
     return round(value, 4) if 0 <= value <= 1 else 1.0
@@ -229,7 +227,7 @@ def timing(row: Json, style: Callable[[str], str] = str) -> str:
     return f"{steps} {torch} in PyTorch and {own} in JAX.{times} Compiling JAX's training took {once}, once."
 
 
-def _steps(steps: Any) -> str:
+def _steps(steps: JsonNumber) -> str:
     return "1 step takes" if numbers.number(steps) == 1 else f"{numbers.integer(steps)} steps take"
 
 
@@ -283,7 +281,9 @@ def final_note(program: Json) -> str:
     return f"This is the first of {total:,}." if listed == 1 else f"These are the first {listed:,} of {total:,}."
 
 
-def agreeing(value: Any, reference: Any, digits: int = 9, style: Callable[[str], str] = str) -> tuple[str, str]:
+def agreeing(
+    value: JsonNumber, reference: JsonNumber, digits: int = 9, style: Callable[[str], str] = str
+) -> tuple[str, str]:
     """Split a value's digits into those that agree with the reference, as numbers, and the rest.
 
     They do where the two differ by less than half a unit of the last of them.

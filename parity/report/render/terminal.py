@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich import box
 from rich.cells import cell_len
@@ -16,6 +15,7 @@ from rich.text import Text
 from parity.report.render import folding, matrix_rows, numbers
 from parity.report.render import rows as _rows
 from parity.report.render.escaping import visible
+from parity.report.render.numbers import Json
 
 _PYTORCH, _JAX, _GOOD, _BAD = "dark_orange", "cyan", "green", "bold magenta"
 _DEFAULT_WIDTH = 80
@@ -23,7 +23,7 @@ _DEFAULT_WIDTH = 80
 _STAGE_WIDTH, _TENSOR_WIDTH = 10, 7
 
 
-def renderable(program: Mapping[str, Any]) -> RenderableType:
+def renderable(program: Json) -> RenderableType:
     """Build what rich prints for one program of the document: verdict, stage table, printed lines, timing.
 
     Args:
@@ -45,7 +45,7 @@ def renderable(program: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def table(program: Mapping[str, Any], *, width: int | None = None) -> str:
+def table(program: Json, *, width: int | None = None) -> str:
     """Write one program of the document as plain text, without colours.
 
     Args:
@@ -55,7 +55,7 @@ def table(program: Mapping[str, Any], *, width: int | None = None) -> str:
     return plain(renderable(program), width)
 
 
-def matrix_alone(held: Mapping[str, Any], *, width: int | None = None) -> str:
+def matrix_alone(held: Json, *, width: int | None = None) -> str:
     """Write the matrix that ``held`` has under ``matrix``, without a program around it, as plain text."""
     rows, stages = matrix_rows.rows(held), matrix_rows.stages(held)
     return plain(Group(Text(matrix_rows.note()), Text(), matrix(rows, stages)), width)
@@ -79,7 +79,7 @@ def _nothing() -> Text:
     return Text(numbers.NOTHING, style="dim")
 
 
-def _verdict(program: Mapping[str, Any]) -> RenderableType:
+def _verdict(program: Json) -> RenderableType:
     verdict = program["verdict"]
     head = Text.assemble(_mark(verdict["ok"]), " ", (visible(program["title"]), "bold"))
     headline = Text(visible(verdict["headline"]), style=_GOOD if verdict["ok"] else _BAD)
@@ -90,7 +90,7 @@ def _verdict(program: Mapping[str, Any]) -> RenderableType:
     return Group(head, Padding(Group(*lines), (0, 0, 0, 2)))
 
 
-def _causes(program: Mapping[str, Any]) -> list[Text]:
+def _causes(program: Json) -> list[Text]:
     lines = []
     for cause in _rows.causes(program):
         lines.append(Text.assemble((f"Cause: {cause.name}.", "bold"), f" {cause.sentence}"))
@@ -120,7 +120,7 @@ def _width(column: Column) -> int:
     return max(cell_len(line) for word in words for line in str(word).split("\n"))
 
 
-def _findings(program: Mapping[str, Any]) -> _Fitting:
+def _findings(program: Json) -> _Fitting:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("stage", min_width=_STAGE_WIDTH)
     table.add_column("tensor", overflow="fold", min_width=_TENSOR_WIDTH)
@@ -171,7 +171,7 @@ def _stage_cells(stages: list[str], row: matrix_rows.MatrixRow) -> list[tuple[st
     return list(zip(stages, row.cells, strict=True))
 
 
-def _printed(rows: list[Mapping[str, Any]]) -> Table:
+def _printed(rows: list[Json]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, expand=True)
     grid.add_column(Text("PyTorch printed", style=_PYTORCH), ratio=1, overflow="fold")
     grid.add_column("", width=1)

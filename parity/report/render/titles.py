@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-Json = Mapping[str, Any]
+from parity.report.render.numbers import Json
 
 
 def title(what: str, together: str, apart: str, ok: bool | None, lie_together: bool) -> str:
