@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from pathlib import Path
 
 import jax
 import numpy as np
+
+_LOG = logging.getLogger(__name__)
 
 _SYSTEM = Path("/sys/devices/system/cpu")
 # Where the system does not say how large its caches are: larger than most last levels.
@@ -27,8 +30,8 @@ def last_level(system: Path = _SYSTEM) -> int | None:
             )
             if kind != "Instruction":
                 found[int(level), shared] = int(size[:-1]) * _SIZE_UNITS[size[-1]]
-        except (OSError, ValueError, LookupError):
-            continue
+        except (OSError, ValueError, LookupError) as error:
+            _LOG.debug("%s describes no cache: %r", place, error)
     last = max((level for level, _ in found), default=0)
     return sum(size for (level, _), size in found.items() if level == last) or None
 

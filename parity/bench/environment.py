@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 import os
 import platform
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import jax
 
 from parity.report.render.numbers import JsonDict
+
+_LOG = logging.getLogger(__name__)
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 # Variables that change what is timed. A compilation cache makes a first training quick that was compiled before.
@@ -68,10 +71,12 @@ def _clocks(platform_name: str) -> JsonDict:
     if platform_name == "gpu":
         words = "clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem"
         command = ["nvidia-smi", f"--query-gpu={words}", "--format=csv,noheader,nounits"]
-        with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
             return dict(zip(words.split(","), map(float, done.stdout.splitlines()[0].split(",")), strict=True))
-        return {}
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            _LOG.debug("the GPU's clocks are not known: %r", error)
+            return {}
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         found = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
         return {"cores": found} if found else {}
@@ -87,7 +92,8 @@ def _git() -> str | None:
     try:
         _said_by_git(here.parent, "ls-files", "--error-unmatch", here.name)
         return _said_by_git(here.parent, "describe", "--always", "--dirty", "--abbrev=12")
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        _LOG.debug("no commit is known: %r", error)
         return None
 
 

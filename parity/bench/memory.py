@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import logging
 import os
 
 import jax
+
+_LOG = logging.getLogger(__name__)
 
 _STATUS_FILE, _RESET_FILE = "/proc/self/status", "/proc/self/clear_refs"
 
@@ -31,7 +34,8 @@ def begin(device: jax.Device) -> int | None:
     try:
         with open(_RESET_FILE, "w") as file:
             file.write("5")
-    except OSError:
+    except OSError as error:
+        _LOG.debug("the highest memory cannot be reset: %r", error)
         return None
     return now
 
@@ -52,5 +56,6 @@ def _count(name: str) -> int | None:
     try:
         with open(_STATUS_FILE) as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-    except (OSError, StopIteration, ValueError):
+    except (OSError, StopIteration, ValueError) as error:
+        _LOG.debug("%s does not tell %s: %r", _STATUS_FILE, name, error)
         return None

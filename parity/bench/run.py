@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from parity.bench.peers import OTHERS, OURS, Peer, Train
 from parity.bench.roofline import Limits, Work, measure
 from parity.bench.workloads import Array, Data, Workload
 from parity.report.render import numbers
+
+_LOG = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 # Weights are also held to float64 after so few epochs: what has converged no longer shows which way it came.
@@ -180,7 +183,8 @@ def _prefixed(say: Say, name: str) -> Say:
 def _torch_peers() -> list[Peer]:
     try:
         from parity.bench.torch_peers import PEERS
-    except ImportError:
+    except ImportError as error:
+        _LOG.debug("no ways of PyTorch's: %s", error)
         return []
     return list(PEERS)
 
@@ -188,7 +192,8 @@ def _torch_peers() -> list[Peer]:
 def _torch_limits() -> Callable[[jax.Device], tuple[float, float, float]] | None:
     try:
         from parity.bench.torch_roofline import limits
-    except ImportError:
+    except ImportError as error:
+        _LOG.debug("no limits by PyTorch: %s", error)
         return None
     return limits
 
@@ -234,6 +239,7 @@ def _fails(peer: Peer, when: str, error: Exception) -> PeerResult:
     """Say why another library's way fails, such as for want of a C++ compiler; ours must not fail."""
     if peer in OURS:
         raise error
+    _LOG.debug("%s is left out", peer.name, exc_info=error)
     first = str(error).strip().partition("\n")[0]
     return PeerResult(peer.name, why_not=f"{when}: {type(error).__name__}: {first}")
 

@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="parity",
         description="Run a PyTorch training program unmodified, replay it in JAX, and say whether both are the same "
-        "training. Each stage is held against a rounding bound that is derived from the program.",
+        "training.\nEach stage is held against a rounding bound that is derived from the program.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -25,15 +25,15 @@ what the columns mean:
   first            time of the first training, compiling included
   median, spread   times of the later trainings, made warm and in turns with the other ways. A time runs from the call,
                    with the data in the library's own arrays, until the user has the weights, the model and the losses.
-  × jaxreg         how many times as long as jaxreg, with a 95 % bootstrap interval; one turn has no interval
+  × jaxreg         how many times as long as jaxreg, with a 95% bootstrap interval; one turn has no interval
   cold             time of a call after the processor's caches were filled with other data
   memory           the most memory that a warm call adds to the process
   × limit          how many times as long as this machine needs to read the data once, or to multiply them
   of bound         the largest distance of any timed call's weights from float64's, as a share of the float32 rounding
-                   bound; beyond 1 it is not the same training, and no ratio is given
+                   bound; beyond 100% it is not the same training, and no ratio is given
 
 A run is disturbed if a fixed computation between the turns, or the ways of one turn, slow down too much. The limit is
-half of what one more busy program costs: 1 / (2 cores), at least 5 %. A disturbed run is made again, up to three times
+half of what one more busy program costs: 1 / (2 cores), at least 5%. A disturbed run is made again, up to three times
 in all, and the table says so.
 
 examples:
@@ -54,7 +54,7 @@ def add(commands: Commands) -> None:
     bench = commands.add_parser(
         "bench",
         help="time jaxreg beside PyTorch, NumPy, Optax and Flax",
-        description="Train linear models in every way, check that each is the same training, and time them in turns. "
+        description="Train linear models in every way, check that each is the same training, and time them in turns.\n"
         "Writes bench.json, with every timing, and bench.html, with charts.",
         epilog=_EPILOG.format(workloads=known),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from parity.porting.port import Port
 from parity.recording.recording import Recording
 from parity.replay import replay
 from parity.replay.replay import Replay
+
+_LOG = logging.getLogger(__name__)
 
 # The precisions asked for where none are named, by the names of jax.default_matmul_precision, from the highest down:
 # float32; TF32 on a GPU, three bfloat16 passes on a TPU; what the platform takes by itself; bfloat16 products
@@ -88,8 +91,8 @@ def platforms() -> list[jax.Device]:
     for name in _PLATFORMS:
         try:
             found.append(jax.devices(name)[0])
-        except RuntimeError:  # what JAX says of a platform that is not there
-            continue
+        except RuntimeError as error:  # what JAX says of a platform that is not there
+            _LOG.debug("no platform %s: %s", name, error)
     return found
 
 

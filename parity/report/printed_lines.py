@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from parity.recording import trees
-from parity.recording.program_output import NUMBER, Number, PrintedLine, Source
+from parity.recording.program_output import NUMBER, PrintedLine, Source
 from parity.recording.recording import Array, Recording, Tree
 from parity.replay.replay import Replay
 
@@ -49,7 +49,7 @@ def _rewrite(line: PrintedLine, recording: Recording, replay: Replay) -> str | N
     for number in line.numbers:
         text: str | None = line.text[number.start : number.end]
         if number.source is not None:
-            text = _exchanged(number, line.text, recording, replay)
+            text = _exchanged(line.text[number.start : number.end], number.style, number.source, recording, replay)
         if text is None:
             return None
         pieces += [line.text[end : number.start], text]
@@ -57,11 +57,9 @@ def _rewrite(line: PrintedLine, recording: Recording, replay: Replay) -> str | N
     return "".join([*pieces, line.text[end:]])
 
 
-def _exchanged(number: Number, line: str, recording: Recording, replay: Replay) -> str | None:
-    assert number.source is not None
-    pair = _values(number.source, recording, replay)
-    text = line[number.start : number.end]
-    return None if pair is None else counterpart(text, number.style, *pair)
+def _exchanged(text: str, style: str, source: Source, recording: Recording, replay: Replay) -> str | None:
+    pair = _values(source, recording, replay)
+    return None if pair is None else counterpart(text, style, *pair)
 
 
 def _values(source: Source, recording: Recording, replay: Replay) -> tuple[Scalar, Scalar] | None:

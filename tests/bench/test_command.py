@@ -19,7 +19,7 @@ import pytest
 
 import jaxreg
 from parity import cli
-from parity.bench import caches, disturbance, environment, peers, roofline, run, timing, workloads
+from parity.bench import caches, comparison, disturbance, environment, peers, roofline, run, timing, workloads
 from parity.bench.peers import Peer
 from parity.cli.terminal import HOLDS, NOT_JUDGED, PARTS
 
@@ -141,6 +141,17 @@ def test_a_file_of_version_1_is_still_compared_with(
     assert "Another setting: XLA_FLAGS was --slowly, and is not set now." in words
 
 
+def test_a_file_of_version_2_is_still_compared_with() -> None:
+    old = comparison.load(Path(__file__).parent / "version_2.json")
+    changes = comparison.changes(old, old)
+    assert [(change["workload"], change["peer"]) for change in changes] == [
+        ("line", "jaxreg"),
+        ("line", "PyTorch by hand"),
+    ]
+    assert {change["ratio"]["median"] for change in changes} == {1.0}
+    assert comparison.remarks(old, old) == []
+
+
 def test_two_runs_with_nothing_in_common_are_told_before_anything_is_timed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +168,7 @@ def test_what_was_timed_is_kept_where_no_way_can_be_compared(
     (tmp_path / "old.json").write_text(json.dumps(old))
     bench(tmp_path, "line", "--ways", "numpy", "--compare", str(tmp_path / "old.json"))
     printed = " ".join(capsys.readouterr().out.split())
-    assert "No way was the same training, of one workload and size, in both runs." in printed
+    assert "The two runs have no way in common that was the same training on one workload and size." in printed
 
 
 @pytest.mark.parametrize(
