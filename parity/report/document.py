@@ -74,7 +74,7 @@ def environment(judgements: Sequence[Judgement]) -> JsonDict:
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {"torch": recorded["torch"], **{name: importlib.metadata.version(name) for name in _PACKAGES}},
         "devices": {"torch": recorded["device"], "jax": judgement.replay.device},
-        "precision": f"{dtypes} on both sides, JAX's products at {chosen or 'highest'}; arbiter float64",
+        "precision": f"{dtypes} on both sides, JAX's products at {chosen or 'highest'}; reference float64",
         "threads": {"torch": recorded["threads"], "cores": os.cpu_count() or 1},
     }
 

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parity import Verdict
+from parity._words import place
 from parity.judging.finding import Finding
 from parity.report.printed_lines import LinePair
 from parity.report.render import numbers
@@ -103,7 +104,7 @@ def _says_float64(told: str, found: tuple[Finding, ...], is_open: bool) -> None:
     alone = re.search(r"Trained on their own, they stay (equal|within (\S+))\.", sentence)
     assert (alone is not None) == is_open
     assert alone is None or stands_for(alone[2] or "0", apart[True])
-    zero = [f"{finding.stage}, {finding.tensor}" for finding in found if finding.zero]
+    zero = [place(finding.stage, finding.tensor) for finding in found if finding.zero]
     assert ("Zero to rounding" in sentence) == bool(zero)
     if zero:
         named = re.search(r"relative to it: (.*?)\.(?= |$)", sentence)
