@@ -114,7 +114,7 @@ def memory(found: int | None, resolution: int) -> str:
     """Write bytes, as far as they can be told.
 
     >>> memory(None, 4096), memory(100, 4096), memory(3 * 2**20, 4096)
-    ('–', '<4.00 KiB', '3.00 MiB')
+    ('–', '<4 KiB', '3 MiB')
     """
     if found is None:
         return NONE

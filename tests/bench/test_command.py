@@ -81,7 +81,7 @@ def test_what_is_the_same_has_a_ratio_and_what_is_not_has_none(
     assert made["cold"] == {
         "cache": 2**20,
         "touched": 2**21,
-        "said": "A cold call comes after 2 MiB of other data were read and written (last-level cache: 1 MiB).",
+        "said": "Before a cold call, 2 MiB of other data are read and written. The last-level cache is 1 MiB.",
     }
     assert len(made["workloads"][0]["machine"]["attempts"]) == 1
     printed = capsys.readouterr().out

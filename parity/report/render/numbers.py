@@ -209,11 +209,12 @@ def size(count: float) -> str:
     """Write bytes in the unit that fits them.
 
     >>> size(512), size(1536), size(2**20), size(3.5 * 2**30), size(2**20 - 1)
-    ('512 B', '1.50 KiB', '1.00 MiB', '3.50 GiB', '1.00 MiB')
+    ('512 B', '1.5 KiB', '1 MiB', '3.5 GiB', '1 MiB')
     """
     for scale, unit in _SIZE_UNITS:
         if count >= scale * 0.9995:
-            return f"{scientific(count / scale)} {unit}"
+            text = scientific(count / scale)
+            return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
     return f"{integer(count)} B"
 
 
