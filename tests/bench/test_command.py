@@ -257,8 +257,8 @@ def _faulty(*wrong: int) -> Callable[[Any, Any, Any], Any]:
 
 def test_every_timed_weight_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first call, 0, is not timed; of a turn of 5 calls call 1 warms, 2 to 4 are warm ones, and 5 is cold."""
-    monkeypatch.setattr(timing, "_MOST_CALLS", 3)
-    monkeypatch.setattr(timing, "_TURN", math.inf)
+    monkeypatch.setattr(timing, "_CALLS_PER_TURN", 3)
+    monkeypatch.setattr(timing, "_TURN_SECONDS", math.inf)
     faults = {"never": (), "every": tuple(range(1, 99)), "warm": (2,), "cold": (5,), "last": (10,), "before": (0,)}
     monkeypatch.setattr(run, "OTHERS", [Peer(name, _faulty(*calls)) for name, calls in faults.items()])
     code = cli.main(["bench", "house_prices", "-q", "--repeats", "2", "-o", str(tmp_path)])

@@ -69,10 +69,10 @@ def test_page_and_table_say_the_same() -> None:
     for number in (
         *(
             "1,000 (1,000-1,000)",
-            "70: not the same",
+            "7,000%: not the same",
             "needs a GPU",
             "100 ns",
-            "1.5 (1.5-1.5)",
+            "1.50 (1.50-1.50)",
             "11.4 µs",
             "3 MiB",
             "400 MiB",

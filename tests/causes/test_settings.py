@@ -271,4 +271,4 @@ def test_data_that_differ_are_told_by_how() -> None:
     assert "in another order" in comparisons._how_apart(data, data[::-1])
     assert "rounded at another place" in comparisons._how_apart(data, np.nextafter(data, np.float32(2)))
     assert comparisons._how_apart(data, 2 * data) == "Compare how they are loaded and scaled."
-    assert comparisons._how_apart(data, data[:2]) == "Their shapes differ"
+    assert comparisons._how_apart(data, data[:2]) == "Their shapes differ."

@@ -112,7 +112,7 @@ def test_check_writes_markdown(folder: Path, capsys: pytest.CaptureFixture[str])
 def test_check_shows_the_matrix(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "train.py", "--matrix"]) == 0
     out, err = capsys.readouterr()
-    assert "train: replayed it on cpu at highest" in err
+    assert "train: replayed every step on cpu at precision highest" in err
     rows = [line.split() for line in out.splitlines() if line.startswith("cpu ")]
     assert [row[1] for row in rows] == ["highest", "high", "default", "BF16_BF16_F32"]
     assert all(row[2::2] == ["✓"] * 4 for row in rows)

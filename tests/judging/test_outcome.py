@@ -168,7 +168,7 @@ def test_a_tensor_without_numbers_is_named_where_the_others_hold() -> None:
     bad = dataclasses.replace(good, tensor="norm.bias", compared=False, finite=False)
     assert outcome.of([good, bad]) == "holds"
     assert outcome.not_compared([good, bad]) == [
-        "Not compared, because both sides have inf or NaN only: gradient, norm.bias."
+        "Not compared, because both sides have only inf or NaN: gradient, norm.bias."
     ]
     assert outcome.not_compared([good]) == []
     assert outcome.of([bad]) == "not judged"

@@ -120,7 +120,7 @@ def test_a_tensor_that_is_zero_to_rounding_lacks_no_bound() -> None:
 
 
 def test_a_factor_is_told_to_the_digits_that_make_it_one() -> None:
-    assert "a factor of 1.0000012;" in found(case([[1.0]], [[1.0000012]], 1e-15)).message
+    assert "a factor of 1.0000012." in found(case([[1.0]], [[1.0000012]], 1e-15)).message
 
 
 def test_initial_weights_that_are_not_finite_do_not_differ_by_nothing() -> None:

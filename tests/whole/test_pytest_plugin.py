@@ -182,7 +182,7 @@ def test_causes_and_fixes_come_first(done: Run) -> None:
 def test_what_is_no_parting_is_not_called_one(done: Run) -> None:
     headline, told, _report = done.sections["test_words[not judged]"].strip().splitlines()
     assert headline == "Not judged: there is no finite loss, gradient or update to compare."
-    assert told.startswith("Of every loss, gradient and update both sides have inf or NaN only")
+    assert told.startswith("Both sides have only inf or NaN in every loss, gradient and update.")
     assert "FAILED inner/test_port.py::test_words[not judged] - NotJudged: Not judged: there is no" in done.text
     lines = done.sections["test_words[inaccurate]"].strip().splitlines()
     assert lines[0] == "JAX loses accuracy at step 1,234: forward, predictions."

@@ -11,7 +11,7 @@ from typing import cast
 import altair as alt
 import vl_convert
 
-from parity.report.render import axes, chart_process, numbers
+from parity.report.render import axes, drawings, numbers
 from parity.report.render import titles as chart_titles
 from parity.report.render.axes import drawable
 from parity.report.render.escaping import visible
@@ -84,7 +84,7 @@ def specs(program: Json) -> dict[str, JsonDict]:
     if program["verdict"].get("outcome") == "not judged":
         ok = None
     key = json.dumps(["specs", series, ok])
-    return cast(dict[str, JsonDict], json.loads(chart_process.once(key, lambda: _specs(series, ok))))
+    return cast(dict[str, JsonDict], json.loads(drawings.once(key, lambda: _specs(series, ok))))
 
 
 def _specs(series: Json, ok: bool | None) -> str:
@@ -104,7 +104,7 @@ def _specs(series: Json, ok: bool | None) -> str:
 
 def svg(spec: Json) -> str:
     """Draw a specification as a static SVG of fixed width, for light and dark surroundings alike."""
-    return chart_process.once(json.dumps(["svg", spec]), lambda: _svg(spec))
+    return drawings.once(json.dumps(["svg", spec]), lambda: _svg(spec))
 
 
 def _svg(spec: Json) -> str:

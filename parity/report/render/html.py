@@ -14,7 +14,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup, escape
 
-from parity.report.render import chart_process, charts, matrix_rows, numbers
+from parity.report.render import charts, drawings, matrix_rows, numbers
 from parity.report.render import rows as _rows
 from parity.report.render.escaping import visible
 from parity.report.render.highlight import highlight
@@ -37,7 +37,7 @@ def render(document: Json) -> str:
 
 def javascript() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
-    return chart_process.once("javascript", lambda: vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return drawings.once("javascript", lambda: vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def fragment(program: Json) -> str:
