@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jaxreg import _forked
 from parity import causes
@@ -27,7 +27,12 @@ from parity.replay.session import Session
 from parity.report import document
 from parity.report.render import numbers
 
+if TYPE_CHECKING:
+    from parity.capture.run_program import Program
+
 Progress = Callable[[str], None]
+# A port, or what makes one from the recording.
+PortLike: TypeAlias = Port | Callable[[Recording], Port]
 
 
 def _silent(_: str) -> None:
@@ -35,8 +40,8 @@ def _silent(_: str) -> None:
 
 
 def check(
-    program_or_recording: Any,
-    port: Port | Callable[[Recording], Port] | None = None,
+    program_or_recording: Program | Recording,
+    port: PortLike | None = None,
     *,
     seed: int | None = None,
     argv: Sequence[str] = (),
@@ -81,28 +86,29 @@ def check(
         True
     """
     _forked.check()
-    recording = program_or_recording
-    if not isinstance(recording, Recording):
+    if isinstance(program_or_recording, Recording):
+        recording = program_or_recording
+    else:
         from parity.capture.record import MEMORY_LIMIT, record
 
         limit = MEMORY_LIMIT if memory_limit is None else memory_limit
         recording = record(program_or_recording, seed=seed, argv=argv, dropout=dropout, memory_limit=limit)
-        progress(f"recorded {numbers.count(recording.steps, 'step')} of PyTorch, and again in float64")
+        progress(f"recorded {numbers.count(recording.steps, 'step')} in PyTorch, and ran them again in float64")
     made, costs = make_port(recording, port), {"training": recording.environment.get("seconds", 0.0)}
     session = Session(made, recording)
     with _timed(costs, "replay"):
         replayed = replay(session)
-    progress(f"replayed them in JAX on {replayed.device}, locked and free, in {recording.dtype} and float64")
+    progress(f"replayed them in JAX ({replayed.device}) in {recording.dtype} and in float64")
     with _timed(costs, "bounds"):
         bounds = derive.derive(session, replayed.free64)
-    progress("followed the rounding of every operation")
+    progress("derived the rounding bounds")
     findings = judge.judge(recording, replayed, bounds)
     replayed, bounds, findings = optimizer_conventions.settled(session, replayed, bounds, findings)
-    progress(f"made {numbers.count(len(findings), 'check')} of all stages against their rounding bounds")
+    progress(f"held every stage against its bounds: {numbers.count(len(findings), 'check')}")
     with _timed(costs, "causes"):
         found = causes.find(session, replayed, bounds, findings)
     if found:
-        progress(f"found {numbers.count(len(found), 'cause')} by replaying")
+        progress(f"found {numbers.count(len(found), 'cause')}, each tested by a replay")
     name = document.slug(recording.name)
     return Verdict(
         recording=recording,
@@ -125,8 +131,8 @@ def _timed(costs: dict[str, float], what: str) -> Iterator[None]:
     costs[what] = time.perf_counter() - begin
 
 
-def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | None) -> Port:
-    """The port that was given or is made; from the recording itself where there is none."""
+def make_port(recording: Recording, port: PortLike | None) -> Port:
+    """Return the port that was given or made; one derived from the recording where there is none."""
     if port is None:
         return translate(recording)
     if callable(port):
@@ -139,8 +145,8 @@ def make_port(recording: Recording, port: Port | Callable[[Recording], Port] | N
 
 
 def matrix(
-    program_or_recording: Any,
-    port: Port | Callable[[Recording], Port] | None = None,
+    program_or_recording: Program | Recording,
+    port: PortLike | None = None,
     *,
     precisions: Sequence[str] = PRECISIONS,
     **options: Any,
@@ -171,20 +177,18 @@ def matrix(
     return _matrix_of(verdict, port, precisions, options.get("progress"))
 
 
-def with_matrix(
-    verdict: Verdict, port: Port | Callable[[Recording], Port] | None, progress: Progress | None = None
-) -> Verdict:
-    """The verdict with its matrix."""
+def with_matrix(verdict: Verdict, port: PortLike | None, progress: Progress | None = None) -> Verdict:
+    """Return the verdict with its matrix."""
     return dataclasses.replace(verdict, matrix=_matrix_of(verdict, port, PRECISIONS, progress))
 
 
 def _matrix_of(
     verdict: Verdict,
-    port: Port | Callable[[Recording], Port] | None,
+    port: PortLike | None,
     precisions: Sequence[str],
     progress: Progress | None,
 ) -> Matrix:
-    """The matrix of what a verdict was made from."""
+    """Replay what a verdict was made from on every platform."""
     session = Session(make_port(verdict.recording, port), verdict.recording)
     session = optimizer_conventions.adapted(session, verdict.replay.conventions)
     found = platforms.run(session, verdict.replay, verdict.bounds, precisions, progress)

@@ -11,8 +11,8 @@ from jaxreg._validation import is_number
 from parity._errors import ParityError
 
 
-def as_path(value: Any, what: str, error: type[ParityError]) -> Path:
-    """A path of text.
+def as_path(value: object, what: str, error: type[ParityError]) -> Path:
+    """Return a path of text.
 
     Raises:
         ParityError: of the kind ``error``: it is none.
@@ -30,12 +30,12 @@ def check_memory(limit: Any) -> None:
         raise ParityError(f"memory_limit must be a number of bytes above 0, such as 2e9, got {_shown(limit)}")
 
 
-def check_flag(value: Any, name: str) -> None:
+def check_flag(value: object, name: str) -> None:
     """Refuse what is neither ``True`` nor ``False``."""
     if not isinstance(value, bool):
         raise ParityError(f"{name} must be True or False, got {_shown(value)}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"

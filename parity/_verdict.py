@@ -35,7 +35,7 @@ class Verdict(Judgement):
     """
 
     @functools.cached_property
-    def printed(self) -> tuple[printed_lines.Line, ...]:
+    def printed(self) -> tuple[printed_lines.LinePair, ...]:
         """The program's printed lines beside those of the JAX side."""
         return summary.printed(self)
 
@@ -53,17 +53,17 @@ class Verdict(Judgement):
         return summary.explanation(self, self.printed)
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict as plain values, as ``report.json`` holds each program."""
+        """Return the verdict as plain values, as ``report.json`` holds each program."""
         return _document.program(self)
 
     def to_markdown(self) -> str:
-        """The verdict as compact Markdown, such as for a comment on a pull request."""
+        """Return the verdict as compact Markdown, such as for a comment on a pull request."""
         from parity.report.render import markdown
 
         return markdown.comment(self.to_dict())
 
     def files(self) -> Mapping[str, bytes]:
-        """What goes beside a report so that the JAX side can be run: its code and the recording."""
+        """Return what goes beside a report so that the JAX side can be run: its code and the recording."""
         kept = {recording_file(self.name): self.recording.to_bytes()}
         return {**kept, self.jax_file: self.jax_code.encode()} if self.jax_code else kept
 
@@ -83,7 +83,7 @@ class Verdict(Judgement):
         return parity.report.write(document, folder, self.files())
 
     def renamed(self, name: str) -> Verdict:
-        """The same verdict with other file names."""
+        """Return the same verdict with other file names."""
         code = self.jax_code.replace(recording_file(self.name), recording_file(name))
         return dataclasses.replace(self, name=name, jax_code=code)
 

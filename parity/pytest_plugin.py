@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
+    from parity._check import PortLike
+    from parity._errors import ParityError
     from parity._verdict import Verdict
+    from parity.capture.run_program import Program
+    from parity.recording.recording import Recording
 
 _FOLDERS = pytest.StashKey[set[str]]()
-_LONGEST = 120
+_FOLDER_NAME_LENGTH = 120
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option and the ini setting that keep reports."""
+    """Add the option and the ini setting that keep reports."""
     parser.getgroup("parity", "parity of PyTorch and JAX").addoption(
         "--parity-report",
         metavar="FOLDER",
@@ -34,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(name="parity")
 def checker(request: pytest.FixtureRequest) -> Checker:
-    """``parity.check(program, port=None, **options)``: fails the test where the sides part, and says where and why.
+    """Give a test ``parity.check(program, port=None, **options)``, which fails it where the sides part, and says why.
 
     Everything else of the package ``parity`` is there too, as ``parity.Port``.
     """
@@ -50,7 +54,7 @@ class Checker:
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib.import_module("parity"), name)
 
-    def check(self, program: Any, port: Any = None, **options: Any) -> Verdict:
+    def check(self, program: Program | Recording, port: PortLike | None = None, **options: Any) -> Verdict:
         """Check a program against its port, and fail the test where they part.
 
         Args:
@@ -74,10 +78,12 @@ class Checker:
             _without_our_frames(error)
         self._tell(verdict, kept)
         if not verdict.ok:
-            _part(verdict, kept)
+            _fail(verdict, kept)
         return verdict
 
-    def _judge(self, program: Any, port: Any, options: dict[str, Any]) -> tuple[Verdict, Path | None]:
+    def _judge(
+        self, program: Program | Recording, port: PortLike | None, options: dict[str, Any]
+    ) -> tuple[Verdict, Path | None]:
         from parity._check import check
 
         if isinstance(program, str | os.PathLike):
@@ -99,7 +105,7 @@ class Checker:
         raise ProgramError(f"there is no program {path}; it was looked for in {looked}")
 
     def _folder(self) -> Path | None:
-        """Where this check's report goes; each of a test's checks, and each test, has a folder of its own."""
+        """Return where this check's report goes; each of a test's checks, and each test, has a folder of its own."""
         config = self._request.config
         if option := config.getoption("--parity-report"):
             root = config.invocation_params.dir / option
@@ -126,15 +132,19 @@ class Checker:
 
 
 def _name_of(test: str) -> str:
-    """A folder's name for a test.
+    """Return a folder's name for a test.
 
     Two tests may differ only in what no folder's name can hold, and run in two processes that do not know of each
     other: then a few letters of their own tell them apart.
     """
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", test.replace("::", "--")).strip("-.")
     path, _, rest = test.partition("::")
-    if len(name) > _LONGEST or re.search(r"[^A-Za-z0-9_./-]", path) or re.search(r"[^A-Za-z0-9_.:\[\]-]", rest):
-        return f"{name[:_LONGEST]}-{hashlib.sha256(test.encode()).hexdigest()[:6]}"
+    if (
+        len(name) > _FOLDER_NAME_LENGTH
+        or re.search(r"[^A-Za-z0-9_./-]", path)
+        or re.search(r"[^A-Za-z0-9_.:\[\]-]", rest)
+    ):
+        return f"{name[:_FOLDER_NAME_LENGTH]}-{hashlib.sha256(test.encode()).hexdigest()[:6]}"
     return name
 
 
@@ -142,7 +152,7 @@ def _numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}-{number}"
 
 
-def _part(verdict: Verdict, folder: Path | None) -> NoReturn:
+def _fail(verdict: Verdict, folder: Path | None) -> NoReturn:
     __tracebackhide__ = True
     from parity._errors import DivergenceError, ParityError
 
@@ -154,7 +164,7 @@ def _part(verdict: Verdict, folder: Path | None) -> NoReturn:
     raise shown("\n".join([verdict.explanation, *kept]), pytrace=False)
 
 
-def _without_our_frames(error: Any) -> NoReturn:
+def _without_our_frames(error: ParityError) -> NoReturn:
     """Raise an error of parity's again as if it came from the test's own line."""
     __tracebackhide__ = True
     if details := getattr(error, "program_traceback", ""):

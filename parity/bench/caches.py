@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
+_LOG = logging.getLogger(__name__)
+
 _SYSTEM = Path("/sys/devices/system/cpu")
 # Where the system does not say how large its caches are: larger than most last levels.
-UNKNOWN = 1 << 27
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+ASSUMED_CACHE_BYTES = 1 << 27
+_SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def last_level(system: Path = _SYSTEM) -> int | None:
-    """Bytes of all last-level caches together; ``None`` where the system does not say, as only Linux does.
+    """Return the bytes of all last-level caches; ``None`` where the system does not say, as only Linux does.
 
     Each cache counts once, however many cores share it.
     """
@@ -27,15 +29,15 @@ def last_level(system: Path = _SYSTEM) -> int | None:
                 (place / name).read_text().strip() for name in ("type", "level", "size", "shared_cpu_list")
             )
             if kind != "Instruction":
-                found[int(level), shared] = int(size[:-1]) * _UNITS[size[-1]]
-        except (OSError, ValueError, LookupError):
-            continue
+                found[int(level), shared] = int(size[:-1]) * _SIZE_UNITS[size[-1]]
+        except (OSError, ValueError, LookupError) as error:
+            _LOG.debug("%s describes no cache: %r", place, error)
     last = max((level for level, _ in found), default=0)
     return sum(size for (level, _), size in found.items() if level == last) or None
 
 
 def amount(cache: int | None, platform: str) -> int:
-    """Bytes to read and write so that nothing else is left in the caches.
+    """Return how many bytes to read and write so that nothing else is left in the caches.
 
     Twice what the host's last-level caches hold, and for a device of its own, which does not say, what its is smaller
     than.
@@ -43,7 +45,7 @@ def amount(cache: int | None, platform: str) -> int:
     >>> amount(2**25, "cpu") // 2**20, amount(2**25, "gpu") // 2**20, amount(None, "cpu") // 2**20
     (64, 256, 256)
     """
-    return 2 * max(cache or UNKNOWN, 0 if platform == "cpu" else UNKNOWN)
+    return 2 * max(cache or ASSUMED_CACHE_BYTES, 0 if platform == "cpu" else ASSUMED_CACHE_BYTES)
 
 
 class Filler:
@@ -54,7 +56,7 @@ class Filler:
         touched: bytes that are read and written to fill them.
     """
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, device: jax.Device) -> None:
         self.cache = last_level()
         self.touched = amount(self.cache, device.platform)
         self._more = jax.jit(lambda array: array + 1, donate_argnums=0)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import altair as alt
 
-from parity.bench.units import time
+from parity.report.render import numbers
 from parity.report.render.charts import finish
+from parity.report.render.numbers import Json, JsonDict
 
-Json = Mapping[str, Any]
-_ROW = 26
+_ROW_PIXELS = 26
 _GROUPS = ("jaxreg", "others")
 _COLOR = alt.Color(field="whose", type="nominal", scale=alt.Scale(domain=list(_GROUPS)[::-1]), legend=None)
 
 
-def specs(document: Json) -> list[dict[str, Any]]:
-    """A chart of times for each workload, one of whole processes, and the roofline over all workloads."""
+def specs(document: Json) -> list[JsonDict]:
+    """Chart the times of each workload, of whole processes, and the roofline over all workloads."""
     found = [_times(workload["name"], workload, workload["peers"]) for workload in document["workloads"]]
     if document["starts"]:
         found.append(_times("start", None, document["starts"]))
@@ -26,14 +25,14 @@ def specs(document: Json) -> list[dict[str, Any]]:
     return [chart for chart in (roof, *found) if chart is not None]
 
 
-def _times(name: str, workload: Json | None, timed: Sequence[Json]) -> dict[str, Any] | None:
+def _times(name: str, workload: Json | None, timed: Sequence[Json]) -> JsonDict | None:
     rows = [
         {
             "way": each["name"],
             "median": each["median"],
             "low": min(min(turn) for turn in each["seconds"]),
             "high": max(max(turn) for turn in each["seconds"]),
-            "label": time(each["median"]),
+            "label": numbers.duration(each["median"]),
             "whose": _GROUPS[0] if each["name"].startswith("jaxreg") else _GROUPS[1],
         }
         for each in timed
@@ -46,7 +45,7 @@ def _times(name: str, workload: Json | None, timed: Sequence[Json]) -> dict[str,
     lowest = min(row["low"] for row in rows)
     domain = [_decade(min(lowest, limit or lowest), -1), _decade(max(row["high"] for row in rows), 1)]
     scale = alt.Scale(type="log", domain=domain)
-    axis = alt.Axis(labelExpr=_SECONDS, title="seconds", values=_decades(*domain), grid=True)
+    axis = alt.Axis(labelExpr=_SECONDS_LABEL, title="seconds", values=_decades(*domain), grid=True)
     x = alt.X(field="median", type="quantitative", scale=scale, axis=axis)
     y = alt.Y(field="way", type="nominal", sort=[row["way"] for row in rows], title=None, axis=alt.Axis(labelLimit=260))
     base = alt.Chart()
@@ -60,20 +59,20 @@ def _times(name: str, workload: Json | None, timed: Sequence[Json]) -> dict[str,
     if limit:
         line = alt.Chart(alt.InlineData(values=[{"median": limit}])).mark_rule(strokeDash=[4, 3]).encode(x=x)
         layers.insert(0, line)
-    title = f"{name}: from the quickest to the slowest warm call" + (
-        f"; dashed, the limit of {time(limit)}" if limit else ""
+    title = f"{name}: warm calls, from the quickest to the slowest" + (
+        f"; dashed, the limit of {numbers.duration(limit)}" if limit else ""
     )
-    return finish(layers, rows, title, f"Seconds of each way to train {name}.", _ROW * len(rows))
+    return finish(layers, rows, title, f"Seconds of each way to train {name}.", _ROW_PIXELS * len(rows))
 
 
-_SECONDS = (
+_SECONDS_LABEL = (
     "datum.value >= 1 ? format(datum.value, '~g') + ' s' : datum.value >= 1e-3 ? format(datum.value * 1e3, '~g')"
     " + ' ms' : format(datum.value * 1e6, '~g') + ' µs'"
 )
 
 
 def _decade(value: float, direction: int) -> float:
-    """The power of ten beyond a value, on that side."""
+    """Return the power of ten beyond a value, on that side."""
     power = math.log10(value)
     return float(10.0 ** (math.floor(power) if direction < 0 else math.ceil(power + 0.35)))
 
@@ -83,11 +82,11 @@ def _decades(low: float, high: float) -> list[float]:
     return [10.0**power for power in range(first, last + 1)]
 
 
-_SHOWN = ("jaxreg", "PyTorch eager", "PyTorch by hand")
+_ROOFLINE_PEERS = ("jaxreg", "PyTorch eager", "PyTorch by hand")
 
 
-def _roofline(document: Json) -> dict[str, Any] | None:
-    """What each workload needs at least, over the time taken, under what the machine can do."""
+def _roofline(document: Json) -> JsonDict | None:
+    """Chart the rate that each training reached, under what the machine can do."""
     limits = document["limits"]
     rows = [
         {
@@ -100,7 +99,7 @@ def _roofline(document: Json) -> dict[str, Any] | None:
         }
         for workload in document["workloads"]
         for peer in workload["peers"]
-        if peer["name"] in _SHOWN and peer["seconds"] and peer["same"]
+        if peer["name"] in _ROOFLINE_PEERS and peer["seconds"] and peer["same"]
     ]
     if not rows:
         return None
@@ -111,13 +110,13 @@ def _roofline(document: Json) -> dict[str, Any] | None:
         {"intensity": each, "rate": min(limits["bandwidth"] * each, limits["single"])} for each in (low, ridge, high)
     ]
     log = alt.Scale(type="log", nice=False)
-    x = alt.X(field="intensity", type="quantitative", scale=log, title="operations for a byte read", axis=_ticks("~g"))
-    y = alt.Y(field="rate", type="quantitative", scale=log, title="operations a second", axis=_ticks("~s"))
+    x = alt.X(field="intensity", type="quantitative", scale=log, title="operations per byte read", axis=_ticks("~g"))
+    y = alt.Y(field="rate", type="quantitative", scale=log, title="operations per second", axis=_ticks("~s"))
     line = alt.Chart(alt.InlineData(values=roof)).mark_line(strokeWidth=2, color="#8a919c").encode(x=x, y=y)
     tip = [alt.Tooltip(field=field, type="nominal") for field in ("workload", "way")]
     dots = alt.Chart().mark_point(filled=True, size=70, opacity=0.9).encode(x=x, y=y, color=_COLOR, tooltip=tip)
     words = alt.Chart().mark_text(align="left", dx=9).encode(x=x, y=y, text=alt.Text(field="label", type="nominal"))
-    title = "Roofline: what the data need at least, over the time taken; the line is what was measured here at most"
+    title = "Roofline: the operations that a training needs, over the time it took; the line is the machine’s limit"
     described = "Operations a second of jaxreg and of PyTorch for each workload, under the machine's limits."
     return finish([line, dots, words], rows, title, described, 340)
 

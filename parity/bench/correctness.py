@@ -18,14 +18,15 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from parity.bench.workloads import Data, Workload
 from parity.rounding.formats import likely_gamma
 
 Array = np.ndarray[Any, Any]
-_UNIT = 2.0**-24
+_UNIT_ROUNDOFF = 2.0**-24
 # Rows that are looked at together.
-_ROWS = 1 << 16
+_BLOCK_ROWS = 1 << 16
 
 
 class Trajectories(NamedTuple):
@@ -49,7 +50,7 @@ class Sums(NamedTuple):
 
 
 def expected(workload: Workload, data: Data, given: Sums | None = None) -> Trajectories:
-    """Each training of a workload in float64.
+    """Train each training of a workload in float64.
 
     Args:
         workload: what is trained.
@@ -62,22 +63,22 @@ def expected(workload: Workload, data: Data, given: Sums | None = None) -> Traje
     return _follow(given or sums(data), start, workload.rates, workload.epochs)
 
 
-def apart(found: Any, trajectories: Trajectories) -> float:
-    """How far weights are off, as a share of what they may be: at most 1 where it is the same training."""
+def apart(found: ArrayLike, trajectories: Trajectories) -> float:
+    """Return the distance of weights, as a share of its bound: at most 1 for the same training."""
     off = np.abs(np.asarray(found, np.float64).reshape(trajectories.bound.shape) - trajectories.coefficients)
     shares = np.divide(off, trajectories.bound, out=np.where(off > 0, np.inf, 0.0), where=trajectories.bound > 0)
     return float(np.max(np.where(np.isnan(shares), np.inf, shares)))
 
 
 def sums(data: Data) -> Sums:
-    """One pass over the data."""
+    """Sum the cross-products in one pass over the data."""
     if data.x.ndim == 3:
         parts = [sums(dataclasses.replace(data, x=x, y=y)) for x, y in zip(data.x, data.y, strict=True)]
         return Sums(np.stack([p.products for p in parts]), np.stack([p.sizes for p in parts]), data.x.shape[1])
     columns = data.x.shape[1] + 2
     products, sizes = np.zeros((columns, columns)), np.zeros((columns, columns))
-    for start in range(0, len(data.x), _ROWS):
-        rows = slice(start, start + _ROWS)
+    for start in range(0, len(data.x), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
         block = np.concatenate([data.x[rows], np.ones((len(data.x[rows]), 1)), data.y[rows]], 1, dtype=np.float64)
         products += block.T @ block
         size = np.abs(block)
@@ -86,7 +87,7 @@ def sums(data: Data) -> Sums:
 
 
 def _follow(given: Sums, start: Array, rates: Array, steps: int) -> Trajectories:
-    """Gradient descent on the mean squared error, with each learning rate rounded to float32; one for each rate, or
+    """Run gradient descent on the mean squared error, with learning rates rounded to float32; once a rate, or
     for each group."""
     rate = rates.astype(np.float32).astype(np.float64)[:, None]
     curvature, pull = (2 / given.rows * given.products[..., :-1, k] for k in (slice(None, -1), -1))
@@ -100,26 +101,26 @@ def _follow(given: Sums, start: Array, rates: Array, steps: int) -> Trajectories
     gamma = _likely(given.rows + len(start) + 4)
     update = rate * 2 / given.rows * (_times(given.sizes[..., :-1, :-1], largest) + given.sizes[..., :-1, -1])
     kept = _sum_of_powers(np.abs(1 - rate * values), steps)
-    apart = (gamma * update + 2 * _UNIT * largest) ** 2
+    apart = (gamma * update + 2 * _UNIT_ROUNDOFF * largest) ** 2
     spread = np.sqrt(_times(vectors**2, kept**2 * _times(vectors.swapaxes(-1, -2) ** 2, apart)))
-    alike = kept.max(-1, keepdims=True) * np.linalg.norm(3 * _UNIT * update, axis=-1, keepdims=True)
+    alike = kept.max(-1, keepdims=True) * np.linalg.norm(3 * _UNIT_ROUNDOFF * update, axis=-1, keepdims=True)
     return Trajectories(w, spread + alike)
 
 
 def _times(matrix: Array, vectors: Array) -> Array:
-    """One matrix times each vector, or each its own."""
+    """Multiply one matrix with each vector, or each with its own."""
     return vectors @ matrix.T if matrix.ndim == 2 else (matrix @ vectors[..., None])[..., 0]
 
 
 def _sum_of_powers(base: Array, steps: int) -> Array:
-    """At least ``1 + base + ... + base**(steps - 1)``."""
+    """Return at least ``1 + base + ... + base**(steps - 1)``."""
     with np.errstate(over="ignore"):
         shrinking = (1 - base**steps) / np.where(base < 1, 1 - base, 1.0)
         return np.where(base < 1, np.minimum(shrinking, steps), steps * np.maximum(base, 1.0) ** steps)
 
 
 def _follow_batches(data: Data, start: Array, workload: Workload) -> Trajectories:
-    """The same in batches, in the order that the rows have.
+    """Run gradient descent in batches, in the order of the rows.
 
     No two steps have one matrix, so that the errors are followed by their size: a step makes an error no larger than
     the largest stretch of its matrix does, and adds its own.
@@ -131,7 +132,7 @@ def _follow_batches(data: Data, start: Array, workload: Workload) -> Trajectorie
         x, y = design[first : first + workload.batch], targets[first : first + workload.batch]
         gradient = 2 / len(x) * x.T @ (x @ w - y)
         update = rate * 2 / len(x) * np.abs(x).T @ (np.abs(x) @ np.abs(w) + np.abs(y))
-        each = (_likely(len(x) + len(w) + 4) + 3 * _UNIT) * update + 2 * _UNIT * np.abs(w)
+        each = (_likely(len(x) + len(w) + 4) + 3 * _UNIT_ROUNDOFF) * update + 2 * _UNIT_ROUNDOFF * np.abs(w)
         values = np.linalg.eigvalsh(2 / len(x) * x.T @ x)
         off = off * float(np.abs(1 - rate * values[[0, -1]]).max()) + float(np.linalg.norm(each))
         w = w - rate * gradient
@@ -140,4 +141,4 @@ def _follow_batches(data: Data, start: Array, workload: Workload) -> Trajectorie
 
 def _likely(count: int) -> float:
     """Return what ``count`` independent roundings add up to, relative, but for one chance in 1e9."""
-    return float(likely_gamma(count, _UNIT, count, np))
+    return float(likely_gamma(count, _UNIT_ROUNDOFF, count, np))

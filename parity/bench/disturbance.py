@@ -17,19 +17,20 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity.bench import timing, units
+from parity.bench import timing
+from parity.report.render import numbers
 
 # A run that was disturbed is made again until it is not, so often in all.
 ATTEMPTS = 3
-_LEAST = 0.05
+_LEAST_LIMIT = 0.05
 # Takes milliseconds: on a processor, where it fits into the caches, and on an accelerator.
-_SIDE, _WIDE = 512, 4096
+_CPU_MATRIX_SIDE, _DEVICE_MATRIX_SIDE = 512, 4096
 
 
 class Signs(NamedTuple):
@@ -69,23 +70,23 @@ class Attempts(NamedTuple):
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def limit(cores: int) -> float:
-    """Half of what one more busy program costs.
+    """Return half of what one more busy program costs.
 
     >>> limit(2), limit(64)
     (0.25, 0.05)
     """
-    return max(1 / (2 * cores), _LEAST)
+    return max(1 / (2 * cores), _LEAST_LIMIT)
 
 
-def reference(device: Any) -> Callable[[], None]:
-    """The fixed computation: a product of two matrices, on all of the device."""
+def reference(device: jax.Device) -> Callable[[], None]:
+    """Make the fixed computation: a product of two matrices, on all of the device."""
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
-    side = _SIDE if device.platform == "cpu" else _WIDE
+    side = _CPU_MATRIX_SIDE if device.platform == "cpu" else _DEVICE_MATRIX_SIDE
     square = jax.device_put(np.ones((side, side), np.float32), device)
 
     def compute() -> None:
@@ -96,7 +97,7 @@ def reference(device: Any) -> Callable[[], None]:
 
 
 def signs(run: timing.Run, cores: int) -> Signs:
-    """What a run shows of the machine."""
+    """Return what a run shows of the machine."""
     probes = [statistics.median(calls) for calls in run.reference]
     drift = max(probes) / min(probes) - 1 if probes else 0.0
     return Signs(drift, _spread([times.turns for times in run.ways.values()]), limit(cores))
@@ -112,7 +113,7 @@ def _spread(ways: Sequence[timing.Turns]) -> float | None:
 
 
 def _longer(turns: timing.Turns, turn: int) -> float:
-    """How much longer even the quickest call of a turn took than the median of the other turns does, relative."""
+    """Return how much longer a turn's quickest call took than the median of the other turns, relative."""
     others = [statistics.median(calls) for number, calls in enumerate(turns) if number != turn]
     return min(turns[turn]) / statistics.median(others) - 1
 
@@ -123,9 +124,8 @@ def settled(once: Callable[[], timing.Run], say: Callable[[str], None], cores: i
     found: list[Signs] = []
     while len(runs) < ATTEMPTS and not (found and not found[-1].disturbed):
         if found:
-            say(
-                f"the machine was disturbed: {described(found[-1].drift, found[-1].spread, found[-1].limit)}; once more"
-            )
+            last = found[-1]
+            say(f"the machine was disturbed: {described(last.drift, last.spread, last.limit)}; running again")
         runs.append(once())
         found.append(signs(runs[-1], cores))
     shown = min(range(len(found)), key=lambda number: found[number].worst)
@@ -133,16 +133,16 @@ def settled(once: Callable[[], timing.Run], say: Callable[[str], None], cores: i
 
 
 def described(drift: float, spread: float | None, limit: float) -> str:
-    """The signs in words.
+    """Describe the signs in words.
 
     >>> described(0.3, None, 0.25)
-    'a fixed computation took up to 30 % longer at one time than at another (the limit is 25 %)'
+    'a fixed computation took up to 30% longer at one time than at another (the limit is 25%)'
     >>> described(0.0, 0.3, 0.25)
-    'the ways took up to 30 % longer in one turn than in the others (the limit is 25 %)'
+    'the ways took up to 30% longer in one turn than in the others (the limit is 25%)'
     """
     parts = []
     if drift > limit:
-        parts.append(f"a fixed computation took up to {units.percent(drift)} longer at one time than at another")
+        parts.append(f"a fixed computation took up to {numbers.percent(drift)} longer at one time than at another")
     if spread is not None and spread > limit:
-        parts.append(f"the ways took up to {units.percent(spread)} longer in one turn than in the others")
-    return f"{' and '.join(parts)} (the limit is {units.percent(limit)})"
+        parts.append(f"the ways took up to {numbers.percent(spread)} longer in one turn than in the others")
+    return f"{' and '.join(parts)} (the limit is {numbers.percent(limit)})"

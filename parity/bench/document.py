@@ -5,29 +5,30 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from parity.bench import disturbance, memory, timing, units
+import jax
+
+from parity.bench import disturbance, memory, timing
 from parity.bench.environment import environment
 from parity.bench.roofline import Limits
-from parity.bench.run import Measured, Row, Timed
+from parity.bench.run import Measured, PeerResult, TimedWorkload
 from parity.bench.startup import Start
+from parity.report.render import numbers
+from parity.report.render.numbers import JsonDict
 
-Json = dict[str, Any]
 # 2: says what the clock covers; cold calls, memory, and what the machine showed.
 VERSION = 2
-_CLOCK = {
-    "training": "A time runs from the call, with the data in arrays of the way’s own library on the device, until "
-    "weights and bias are arrays on the host; where the way has a model and losses, the model can be called and the "
-    "losses are there.",
-    "start": "A time runs from the start of `python` until the process has printed the weight and ended.",
+_CLOCK_SENTENCES = {
+    "training": "A time begins with the call; the data are already on the device, in the library’s own arrays. It ends "
+    "when weights and bias are arrays on the host. Where the way has a model and losses, they are ready too.",
+    "start": "A time begins with the start of `python` and ends when the process has printed the weight and ended.",
 }
 
 
 def document(
-    measured: Measured, starts: Sequence[Start], attempts: disturbance.Attempts | None, device: Any, command: str
-) -> Json:
-    """The document of one run, as ``schema.json`` describes it.
+    measured: Measured, starts: Sequence[Start], attempts: disturbance.Attempts | None, device: jax.Device, command: str
+) -> JsonDict:
+    """Return the document of one run, as ``schema.json`` describes it.
 
     Args:
         measured: the workloads.
@@ -40,9 +41,9 @@ def document(
         "version": VERSION,
         "command": command,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "clock": _CLOCK,
+        "clock": _CLOCK_SENTENCES,
         "cold": {"cache": measured.cache, "touched": measured.touched, "said": _cold(measured)},
-        "memory": {"resolution": memory.resolution(), "training": _MEMORY, "start": _START_MEMORY},
+        "memory": {"resolution": memory.resolution(), "training": _MEMORY_SENTENCE, "start": _START_MEMORY_SENTENCE},
         "environment": environment(device),
         "limits": measured.limits._asdict(),
         "workloads": [_workload(one, measured.limits) for one in measured.timed],
@@ -51,19 +52,20 @@ def document(
     }
 
 
-_MEMORY = (
-    "Memory is what a warm call adds at most to what the process has resident, as Linux counts it; the data, compiled "
-    "programs and free memory that is used again do not count."
+_MEMORY_SENTENCE = (
+    "Memory is the most that a warm call adds to the process’s resident memory, as Linux counts it. The data, compiled "
+    "programs and freed memory that is used again do not count."
 )
-_START_MEMORY = "Memory is what the process has resident at most."
+_START_MEMORY_SENTENCE = "Memory is the process’s largest resident memory."
 
 
 def _cold(measured: Measured) -> str:
-    known = f"last-level cache: {units.size(measured.cache)}" if measured.cache else "size of the caches not known here"
-    return f"A cold call comes after {units.size(measured.touched)} of other data were read and written ({known})."
+    known = f"is {numbers.size(measured.cache)}" if measured.cache else "has a size that is not known here"
+    touched = numbers.size(measured.touched)
+    return f"Before a cold call, {touched} of other data are read and written. The last-level cache {known}."
 
 
-def _machine(attempts: disturbance.Attempts | None) -> Json | None:
+def _machine(attempts: disturbance.Attempts | None) -> JsonDict | None:
     if attempts is None:
         return None
     return {
@@ -74,18 +76,18 @@ def _machine(attempts: disturbance.Attempts | None) -> Json | None:
     }
 
 
-def all_same(made: Json) -> bool:
+def all_same(made: JsonDict) -> bool:
     """Whether every way that was timed is the same training."""
     return all(peer["same"] for workload in made["workloads"] for peer in workload["peers"] if peer["seconds"])
 
 
-def _start(start: Start) -> Json:
+def _start(start: Start) -> JsonDict:
     return {**start._asdict(), "seconds": [[s] for s in start.seconds], "ratio": start.ratio._asdict()} | {
         "median": timing.median([[s] for s in start.seconds])
     }
 
 
-def _workload(timed: Timed, limits: Limits) -> Json:
+def _workload(timed: TimedWorkload, limits: Limits) -> JsonDict:
     return {
         "name": timed.workload.name,
         "about": timed.workload.about,
@@ -99,11 +101,11 @@ def _workload(timed: Timed, limits: Limits) -> Json:
         "operations": timed.work.operations,
         "least_seconds": timed.work.seconds(limits),
         "machine": _machine(timed.attempts),
-        "peers": [_row(row) for row in timed.rows],
+        "peers": [_peer_result(row) for row in timed.rows],
     }
 
 
-def _row(row: Row) -> Json:
+def _peer_result(row: PeerResult) -> JsonDict:
     return {
         "name": row.peer,
         "why_not": row.why_not,

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 
-Json = dict[str, Any]
+from parity.report.render.numbers import JsonDict
+
+_LOG = logging.getLogger(__name__)
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 # Variables that change what is timed. A compilation cache makes a first training quick that was compiled before.
-_FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_COMPILATION_CACHE_DIR")
+_FLAG_VARIABLES = ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_COMPILATION_CACHE_DIR")
 
 
-def environment(device: Any) -> Json:
-    """What a time depends on: device, clocks, threads, versions, flags, and the state of the source tree."""
+def environment(device: jax.Device) -> JsonDict:
+    """Return what a time depends on: device, clocks, threads, versions, flags, and the commit."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -32,7 +35,7 @@ def environment(device: Any) -> Json:
         "clocks": _clocks(device.platform),
         "threads": _threads(),
         "versions": {name: _version(name) for name in _PACKAGES},
-        "flags": {name: os.environ[name] for name in _FLAGS if name in os.environ},
+        "flags": {name: os.environ[name] for name in _FLAG_VARIABLES if name in os.environ},
         "precision": jax.config.jax_default_matmul_precision or "highest",  # type: ignore[attr-defined]
         "git": _git(),
     }
@@ -53,9 +56,9 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _threads() -> Json:
-    """How many threads the libraries compute with."""
-    found: Json = {
+def _threads() -> JsonDict:
+    """Count the threads that the libraries compute with."""
+    found: JsonDict = {
         "cores allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     }
     if "torch" in sys.modules:
@@ -63,15 +66,17 @@ def _threads() -> Json:
     return found
 
 
-def _clocks(platform_name: str) -> Json:
-    """Clock rates in MHz as the system tells them: of the processor's cores now, of a GPU now and at most."""
+def _clocks(platform_name: str) -> JsonDict:
+    """Read clock rates in MHz: of the processor's cores now, of a GPU now and at most."""
     if platform_name == "gpu":
         words = "clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem"
         command = ["nvidia-smi", f"--query-gpu={words}", "--format=csv,noheader,nounits"]
-        with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
             return dict(zip(words.split(","), map(float, done.stdout.splitlines()[0].split(",")), strict=True))
-        return {}
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            _LOG.debug("the GPU's clocks are not known: %r", error)
+            return {}
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         found = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
         return {"cores": found} if found else {}
@@ -79,7 +84,7 @@ def _clocks(platform_name: str) -> Json:
 
 
 def _git() -> str | None:
-    """The commit of the tree that this package is kept in, with a mark where files are changed.
+    """Return the commit of the tree that this package is kept in, with a mark where files are changed.
 
     ``None`` where it is kept in none: it may be installed inside a tree that is another project's.
     """
@@ -87,7 +92,8 @@ def _git() -> str | None:
     try:
         _said_by_git(here.parent, "ls-files", "--error-unmatch", here.name)
         return _said_by_git(here.parent, "describe", "--always", "--dirty", "--abbrev=12")
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        _LOG.debug("no commit is known: %r", error)
         return None
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jinja2
 
-from parity.bench import charts, table, units
-from parity.report.render import html
+from parity.bench import charts, table
+from parity.report.render import html, numbers
+from parity.report.render.numbers import Json
 
 
-def render(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], remarks: Sequence[str] = ()) -> str:
+def render(document: Json, changes: Sequence[Json], remarks: Sequence[str] = ()) -> str:
     """Render the page.
 
     Args:
@@ -25,5 +25,5 @@ def render(document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], re
 
 def _template() -> jinja2.Template:
     environment = html.templates("parity.bench")
-    environment.globals.update(table=table, time=units.time)
+    environment.globals.update(table=table, time=numbers.duration)
     return environment.get_template("page.html.j2")

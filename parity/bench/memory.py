@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import logging
 import os
-from typing import Any
 
-_STATUS, _FORGET = "/proc/self/status", "/proc/self/clear_refs"
+import jax
+
+_LOG = logging.getLogger(__name__)
+
+_STATUS_FILE, _RESET_FILE = "/proc/self/status", "/proc/self/clear_refs"
 
 
-def begin(device: Any) -> int | None:
+def begin(device: jax.Device) -> int | None:
     """Give back what is free, forget the highest count so far, and tell the bytes that are resident now.
 
     ``None`` where the figure cannot be had: the system is not Linux or forbids it, or the work is not done on the host.
@@ -28,28 +32,30 @@ def begin(device: Any) -> int | None:
         ctypes.CDLL(None).malloc_trim(0)
     now = _count("VmRSS")
     try:
-        with open(_FORGET, "w") as file:
+        with open(_RESET_FILE, "w") as file:
             file.write("5")
-    except OSError:
+    except OSError as error:
+        _LOG.debug("the highest memory cannot be reset: %r", error)
         return None
     return now
 
 
 def added(before: int | None) -> int | None:
-    """The most bytes that were resident since :func:`begin`, less those that were resident then."""
+    """Return the most bytes resident since :func:`begin`, less those resident then."""
     highest = _count("VmHWM")
     return None if before is None or highest is None else max(highest - before, 0)
 
 
 def resolution() -> int:
-    """Bytes that the difference of two of Linux's counts may be off: each core keeps a few pages to itself."""
+    """Return by how many bytes two of Linux's counts may differ: each core keeps a few pages to itself."""
     cores = os.cpu_count() or 1
     return 2 * cores * max(32, 2 * cores) * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 
 
 def _count(name: str) -> int | None:
     try:
-        with open(_STATUS) as lines:
+        with open(_STATUS_FILE) as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-    except (OSError, StopIteration, ValueError):
+    except (OSError, StopIteration, ValueError) as error:
+        _LOG.debug("%s does not tell %s: %r", _STATUS_FILE, name, error)
         return None

@@ -14,9 +14,10 @@ import optax
 from flax import nnx
 
 import jaxreg
-from parity.bench.workloads import Data, Workload
+from parity.bench.workloads import Array, Data, Workload
 
-Train = Callable[[], Any]
+Params = dict[str, jax.Array]
+Train = Callable[[], Array]
 
 
 class Peer(NamedTuple):
@@ -37,22 +38,22 @@ class Peer(NamedTuple):
     trains: Callable[[Workload], Workload] = lambda workload: workload
 
 
-def _one(workload: Workload, device: Any) -> str:
+def _one(workload: Workload, device: jax.Device) -> str:
     return "one training at a time" if workload.settings or workload.groups else ""
 
 
-def _whole(workload: Workload, device: Any) -> str:
+def _whole(workload: Workload, device: jax.Device) -> str:
     return _one(workload, device) or ("the whole batch only" if workload.batch else "")
 
 
 # -- NumPy and scikit-learn
 
 
-def _numpy(workload: Workload, data: Data, device: Any) -> Train:
+def _numpy(workload: Workload, data: Data, device: jax.Device) -> Train:
     x, y, rate = data.x, data.y, np.float32(workload.learning_rate)
     scale = np.float32(2 / len(x))
 
-    def train() -> Any:
+    def train() -> Array:
         w, b = data.weight.T.copy(), data.bias.copy()
         for _ in range(workload.epochs):
             residual = x @ w + b - y
@@ -66,28 +67,28 @@ def _numpy(workload: Workload, data: Data, device: Any) -> Train:
 # -- JAX without jaxreg
 
 
-def _on(device: Any, *arrays: Any) -> list[Any]:
+def _on(device: jax.Device, *arrays: Array) -> list[jax.Array]:
     return [jax.device_put(array, device) for array in arrays]
 
 
-def _loss(params: Any, x: Any, y: Any) -> Any:
+def _loss(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.mean((x @ params["w"] + params["b"] - y) ** 2)
 
 
-def _optax_step(optimizer: Any) -> Callable[..., Any]:
-    def step(params: Any, state: Any, x: Any, y: Any) -> Any:
+def _optax_step(optimizer: optax.GradientTransformation) -> Callable[..., tuple[Params, optax.OptState]]:
+    def step(params: Params, state: optax.OptState, x: jax.Array, y: jax.Array) -> tuple[Params, optax.OptState]:
         updates, state = optimizer.update(jax.grad(_loss)(params, x, y), state, params)
         return optax.apply_updates(params, updates), state
 
     return step
 
 
-def _optax(workload: Workload, data: Data, device: Any) -> Train:
+def _optax(workload: Workload, data: Data, device: jax.Device) -> Train:
     optimizer = optax.sgd(workload.learning_rate)
     x, y, w, b = _on(device, data.x, data.y, data.weight.T, data.bias)
     step = jax.jit(_optax_step(optimizer))
 
-    def train() -> Any:
+    def train() -> Array:
         params = {"w": w, "b": b}
         state = optimizer.init(params)
         for _ in range(workload.epochs):
@@ -97,53 +98,53 @@ def _optax(workload: Workload, data: Data, device: Any) -> Train:
     return train
 
 
-def _scan(workload: Workload, data: Data, device: Any) -> Train:
+def _scan(workload: Workload, data: Data, device: jax.Device) -> Train:
     optimizer = optax.sgd(workload.learning_rate)
     x, y, w, b = _on(device, data.x, data.y, data.weight.T, data.bias)
     step = _optax_step(optimizer)
 
     @jax.jit
-    def run(params: Any, x: Any, y: Any) -> Any:
+    def run(params: Params, x: jax.Array, y: jax.Array) -> Params:
         first = (params, optimizer.init(params))
         return jax.lax.scan(lambda carry, _: (step(*carry, x, y), None), first, length=workload.epochs)[0][0]
 
-    def train() -> Any:
+    def train() -> Array:
         params = run({"w": w, "b": b}, x, y)
         return np.append(params["w"], params["b"])
 
     return train
 
 
-def _vmapped(workload: Workload, data: Data, device: Any) -> Train:
+def _vmapped(workload: Workload, data: Data, device: jax.Device) -> Train:
     x, y, w, b, rates = _on(device, data.x, data.y, data.weight.T, data.bias, workload.rates.astype(np.float32))
     data_axis, rate_axis = (0, None) if workload.groups else (None, 0)
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(data_axis, data_axis, rate_axis))
-    def run(x: Any, y: Any, rate: Any) -> Any:
-        def step(params: Any, _: Any) -> Any:
+    def run(x: jax.Array, y: jax.Array, rate: jax.Array) -> Params:
+        def step(params: Params, _: None) -> tuple[Params, None]:
             gradient = jax.grad(_loss)(params, x, y)
             return jax.tree.map(lambda p, g: p - rate * g, params, gradient), None
 
         return jax.lax.scan(step, {"w": w, "b": b}, length=workload.epochs)[0]
 
-    def train() -> Any:
+    def train() -> Array:
         params = run(x, y, rates if workload.settings else rates[0])
         return np.concatenate([np.asarray(params["w"])[:, :, 0], np.asarray(params["b"])], 1)
 
     return train
 
 
-def _flax(workload: Workload, data: Data, device: Any) -> Train:
+def _flax(workload: Workload, data: Data, device: jax.Device) -> Train:
     x, y = _on(device, data.x, data.y)
     start = _model(data)
 
     @nnx.jit  # type: ignore[untyped-decorator]
-    def step(model: Any, optimizer: Any, x: Any, y: Any) -> None:
+    def step(model: jaxreg.Linear, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> None:
         gradients = nnx.grad(lambda model: jnp.mean((model(x) - y) ** 2))(model)
         optimizer.update(model, gradients)
 
-    def train() -> Any:
+    def train() -> Array:
         model = nnx.clone(start)
         optimizer = nnx.Optimizer(model, optax.sgd(workload.learning_rate), wrt=nnx.Param)
         for _ in range(workload.epochs):
@@ -163,7 +164,7 @@ def _model(data: Data) -> jaxreg.Linear:
     return model
 
 
-def _jaxreg(workload: Workload, data: Data, device: Any, plan: str = "auto") -> Train:
+def _jaxreg(workload: Workload, data: Data, device: jax.Device, plan: str = "auto") -> Train:
     x, y = _on(device, data.x, data.y)
     model, optimizer = _model(data), jaxreg.sgd(workload.learning_rate)
     train: Callable[[], Any]
@@ -180,13 +181,13 @@ def _jaxreg(workload: Workload, data: Data, device: Any, plan: str = "auto") -> 
             jaxreg.fit, model, x, y, optimizer=optimizer, epochs=workload.epochs, plan=plan, **batches
         )
 
-    def run() -> Any:
+    def run() -> Array:
         return _on_host(train())
 
     return run
 
 
-def _on_host(result: Any) -> Any:
+def _on_host(result: jaxreg.FitResult | jaxreg.SweepResult | jaxreg.GroupsResult) -> Array:
     """Make the trained model (of a sweep the best one, of groups the first one), and weights arrays on the host.
 
     Then a user has the result, the losses too.
@@ -203,11 +204,11 @@ def _on_host(result: Any) -> Any:
     return np.concatenate([kernel[:, :, 0], bias], 1)
 
 
-def _many(workload: Workload, device: Any) -> str:
+def _many(workload: Workload, device: jax.Device) -> str:
     return "" if workload.settings or workload.groups else "for many trainings at once"
 
 
-def _swept(workload: Workload, device: Any) -> str:
+def _swept(workload: Workload, device: jax.Device) -> str:
     return "" if workload.settings else "for sweeps"
 
 
@@ -215,7 +216,7 @@ def _one_setting(workload: Workload) -> Workload:
     return dataclasses.replace(workload, settings=0)
 
 
-def _not_spectral(workload: Workload, device: Any) -> str:
+def _not_spectral(workload: Workload, device: jax.Device) -> str:
     return "the whole batch only" if workload.batch else ""
 
 

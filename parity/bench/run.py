@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,18 +12,21 @@ from typing import Any, NamedTuple
 import jax
 
 from parity._errors import BenchError
-from parity.bench import caches, correctness, disturbance, memory, timing, units, workloads
-from parity.bench.peers import OTHERS, OURS, Peer
+from parity.bench import caches, correctness, disturbance, memory, timing, workloads
+from parity.bench.peers import OTHERS, OURS, Peer, Train
 from parity.bench.roofline import Limits, Work, measure
-from parity.bench.workloads import Data, Workload
+from parity.bench.workloads import Array, Data, Workload
+from parity.report.render import numbers
+
+_LOG = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 # Weights are also held to float64 after so few epochs: what has converged no longer shows which way it came.
-_EARLY = 2
+_EARLY_EPOCHS = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class PeerResult:
     """One way to train one workload.
 
     Attributes:
@@ -59,7 +63,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Timed:
+class TimedWorkload:
     """One workload, timed.
 
     Attributes:
@@ -70,7 +74,7 @@ class Timed:
     """
 
     workload: Workload
-    rows: tuple[Row, ...]
+    rows: tuple[PeerResult, ...]
     work: Work
     attempts: disturbance.Attempts | None
 
@@ -79,15 +83,15 @@ class Timed:
 class _Bench:
     """What all workloads of a benchmark are timed with."""
 
-    device: Any
+    device: jax.Device
     repeats: int
     seconds: float
     reference: Callable[[], None]
     fill_caches: caches.Filler
 
 
-def device(platform: str | None) -> Any:
-    """The device to run on.
+def device(platform: str | None) -> jax.Device:
+    """Return the device to run on.
 
     Raises:
         BenchError: there is none of that platform.
@@ -100,7 +104,7 @@ def device(platform: str | None) -> Any:
 
 
 def peers(ways: Sequence[str] = ()) -> list[Peer]:
-    """The ways to train whose names have one of these words in them, and jaxreg; all of them where there is no word.
+    """Return jaxreg and the ways whose names hold one of these words; all ways where there is no word.
 
     Raises:
         BenchError: a word is in no name.
@@ -127,14 +131,21 @@ class Measured(NamedTuple):
         touched: bytes that were touched before each cold call.
     """
 
-    timed: tuple[Timed, ...]
+    timed: tuple[TimedWorkload, ...]
     limits: Limits
     cache: int | None
     touched: int
 
 
 def bench(
-    chosen: Sequence[Workload], peers: Sequence[Peer], *, size: float, on: Any, repeats: int, seconds: float, say: Say
+    chosen: Sequence[Workload],
+    peers: Sequence[Peer],
+    *,
+    size: float,
+    on: jax.Device,
+    repeats: int,
+    seconds: float,
+    say: Say,
 ) -> Measured:
     """Time workloads on a device.
 
@@ -152,7 +163,7 @@ def bench(
     """
     for workload in chosen:
         workloads.check_room(workload, size)
-    say("measuring what the machine can do")
+    say("measuring the machine's limits")
     limits = measure(on, _torch_limits())
     timed = []
     with jax.default_device(on):
@@ -160,7 +171,7 @@ def bench(
         made = _Bench(on, repeats, seconds, disturbance.reference(on), fill)
         for workload in (whole.scaled(size) for whole in chosen):
             rows, attempts = _rows(workload, peers, made, _prefixed(say, workload.name))
-            timed.append(Timed(workload, rows, _work(workload), attempts))
+            timed.append(TimedWorkload(workload, rows, _work(workload), attempts))
             gc.collect()
     return Measured(tuple(timed), limits, fill.cache, fill.touched)
 
@@ -172,37 +183,39 @@ def _prefixed(say: Say, name: str) -> Say:
 def _torch_peers() -> list[Peer]:
     try:
         from parity.bench.torch_peers import PEERS
-    except ImportError:
+    except ImportError as error:
+        _LOG.debug("no ways of PyTorch's: %s", error)
         return []
     return list(PEERS)
 
 
-def _torch_limits() -> Callable[[Any], tuple[float, float, float]] | None:
+def _torch_limits() -> Callable[[jax.Device], tuple[float, float, float]] | None:
     try:
         from parity.bench.torch_roofline import limits
-    except ImportError:
+    except ImportError as error:
+        _LOG.debug("no limits by PyTorch: %s", error)
         return None
     return limits
 
 
 def _rows(
     workload: Workload, peers: Sequence[Peer], bench: _Bench, say: Say
-) -> tuple[tuple[Row, ...], disturbance.Attempts | None]:
-    say("making the data, and the training in float64")
+) -> tuple[tuple[PeerResult, ...], disturbance.Attempts | None]:
+    say("making the data, and training in float64")
     data = workloads.data(workload)
     judge = _Judge(workload, data)
-    rows: dict[str, Row] = {}
-    ways: dict[str, Callable[[], Any]] = {}
+    rows: dict[str, PeerResult] = {}
+    ways: dict[str, Train] = {}
     for peer in peers:
         reason = peer.unfit(workload, bench.device)
         if reason:
-            rows[peer.name] = Row(peer.name, why_not=reason)
+            rows[peer.name] = PeerResult(peer.name, why_not=reason)
             continue
         try:
             rows[peer.name], ways[peer.name] = _first(peer, workload, data, bench.device, judge)
-            say(f"{peer.name}: first run {_told(rows[peer.name])}")
+            say(f"{peer.name}: first run {_first_run_line(rows[peer.name])}")
         except Exception as error:
-            rows[peer.name] = _fails(peer, "it fails here", error)
+            rows[peer.name] = _fails(peer, "it failed here", error)
             say(f"{peer.name}: {rows[peer.name].why_not}")
     watch = _Watched(bench, workload, {peer.name: peer for peer in peers}, judge)
 
@@ -216,19 +229,22 @@ def _rows(
     return tuple(_with_times(rows, timed, watch)), attempts
 
 
-def _told(row: Row) -> str:
-    return f"{units.time(row.first_seconds or 0.0)}, uses {units.share(row.share or 0.0)} of its rounding bound"
+def _first_run_line(row: PeerResult) -> str:
+    return (
+        f"{numbers.duration(row.first_seconds or 0.0)}, error {numbers.percent(row.share or 0.0)} of the rounding bound"
+    )
 
 
-def _fails(peer: Peer, when: str, error: Exception) -> Row:
-    """What is said of another library's way that needs what is not here, such as a C++ compiler; ours must not fail."""
+def _fails(peer: Peer, when: str, error: Exception) -> PeerResult:
+    """Say why another library's way fails, such as for want of a C++ compiler; ours must not fail."""
     if peer in OURS:
         raise error
+    _LOG.debug("%s is left out", peer.name, exc_info=error)
     first = str(error).strip().partition("\n")[0]
-    return Row(peer.name, why_not=f"{when}: {type(error).__name__}: {first}")
+    return PeerResult(peer.name, why_not=f"{when}: {type(error).__name__}: {first}")
 
 
-def _with_times(rows: dict[str, Row], run: timing.Run, watch: _Watched) -> Iterator[Row]:
+def _with_times(rows: dict[str, PeerResult], run: timing.Run, watch: _Watched) -> Iterator[PeerResult]:
     ours = OURS[0].name
     for name, row in rows.items():
         if name in watch.failures:
@@ -259,7 +275,7 @@ class _Watched(timing.Watch):
         self._begun: int | None = None
         self.shares: dict[str, float] = {}
         self.memory: dict[str, int | None] = {}
-        self.failures: dict[str, Row] = {}
+        self.failures: dict[str, PeerResult] = {}
 
     def before_turn(self, name: str) -> None:
         if name not in self.memory:
@@ -274,21 +290,21 @@ class _Watched(timing.Watch):
         self.shares[name] = max(self.shares.get(name, 0.0), *(self._judge.share(trained, each) for each in results))
 
     def failed(self, name: str, error: Exception) -> None:
-        self.failures[name] = _fails(self._peers[name], "it fails when it is called again", error)
+        self.failures[name] = _fails(self._peers[name], "it failed in a later call", error)
 
 
-def _first(peer: Peer, workload: Workload, data: Data, on: Any, judge: _Judge) -> tuple[Row, Callable[[], Any]]:
-    """The first run, which compiles, and how near its weights are to float64's; and what to call again."""
+def _first(peer: Peer, workload: Workload, data: Data, on: jax.Device, judge: _Judge) -> tuple[PeerResult, Train]:
+    """Make the first run, which compiles, and judge its weights; return what to call again, too."""
     begin = time.perf_counter()
     way = peer.prepare(workload, data, on)
     ready = time.perf_counter()
     found = way()
     first = time.perf_counter()
     share = judge.share(peer.trains(workload), found)
-    if workload.epochs > _EARLY:
-        early = dataclasses.replace(workload, epochs=_EARLY)
+    if workload.epochs > _EARLY_EPOCHS:
+        early = dataclasses.replace(workload, epochs=_EARLY_EPOCHS)
         share = max(share, judge.share(peer.trains(early), peer.prepare(early, data, on)()))
-    return Row(peer.name, "", share, ready - begin, first - ready), way
+    return PeerResult(peer.name, "", share, ready - begin, first - ready), way
 
 
 class _Judge:
@@ -299,14 +315,14 @@ class _Judge:
         self._sums = None if workload.batch else correctness.sums(data)
         self._known: dict[Workload, correctness.Trajectories] = {}
 
-    def share(self, workload: Workload, found: Any) -> float:
+    def share(self, workload: Workload, found: Array) -> float:
         if workload not in self._known:
             self._known[workload] = correctness.expected(workload, self._data, self._sums)
         return correctness.apart(found, self._known[workload])
 
 
 def _work(workload: Workload) -> Work:
-    """The data read once; their cross-products, of which half is enough, or in batches all steps where that is less."""
+    """Return the least work: the data read once, and their cross-products or all steps in batches."""
     rows = float(workload.rows * max(workload.groups, 1))
     products = rows * (workload.columns + 2) ** 2
     steps = workload.epochs * rows * 4 * (workload.columns + 1) if workload.batch else products

@@ -13,15 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 import jaxreg
 from parity._errors import BenchError
 from parity.bench import correctness, disturbance, timing, workloads
 from parity.programs import BUILT_IN
 
-_OURS = Path(__file__).parent / "scripts" / "line.py"
-_CACHES = {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"}
+_JAXREG_SCRIPT = Path(__file__).parent / "scripts" / "line.py"
+_CACHE_VARIABLES = {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"}
 # XLA's own cache of compiled programs, for programs as small as these.
-_CACHE = {
+_SMALL_PROGRAM_CACHE = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
@@ -45,7 +47,7 @@ class Start(NamedTuple):
     memory: int | None
 
 
-def starts(device: Any, *, repeats: int, say: Callable[[str], None]) -> tuple[list[Start], disturbance.Attempts]:
+def starts(device: jax.Device, *, repeats: int, say: Callable[[str], None]) -> tuple[list[Start], disturbance.Attempts]:
     """Time the fitted line's scripts, in turns; PyTorch's only where PyTorch is installed.
 
     Args:
@@ -59,9 +61,9 @@ def starts(device: Any, *, repeats: int, say: Callable[[str], None]) -> tuple[li
     exact, bound = _exact()
     with tempfile.TemporaryDirectory() as folder:
         base = _environment(device.platform, folder)
-        cached = base | _CACHE | {"JAX_COMPILATION_CACHE_DIR": os.path.join(folder, "programs")}
+        cached = base | _SMALL_PROGRAM_CACHE | {"JAX_COMPILATION_CACHE_DIR": os.path.join(folder, "programs")}
         scripts = _scripts(base, cached)
-        _weight(_OURS, cached)  # fills the cache
+        _weight(_JAXREG_SCRIPT, cached)  # fills the cache
         first = {name: _measured(*each) for name, each in scripts.items()}
         watch = _Checked(exact, bound)
         for name, (weight, _) in first.items():
@@ -87,8 +89,8 @@ def starts(device: Any, *, repeats: int, say: Callable[[str], None]) -> tuple[li
 
 
 def _scripts(base: dict[str, str], cached: dict[str, str]) -> dict[str, tuple[Path, dict[str, str]]]:
-    """What is started, by name, and with which variables; PyTorch's only where it is installed."""
-    found = {"jaxreg": (_OURS, base), "jaxreg, compilation cached": (_OURS, cached)}
+    """Return what is started, by name, with its variables; PyTorch's only where it is installed."""
+    found = {"jaxreg": (_JAXREG_SCRIPT, base), "jaxreg, compilation cached": (_JAXREG_SCRIPT, cached)}
     if importlib.util.find_spec("torch"):
         found["PyTorch"] = (next(program.path for program in BUILT_IN if program.name == "line"), base)
     return found
@@ -110,8 +112,8 @@ class _Checked(timing.Watch):
 
 
 def _environment(platform: str, folder: str) -> dict[str, str]:
-    """The variables of a script's process: JAX's device, and no compilation cache but the one that is given."""
-    found = {name: value for name, value in os.environ.items() if name not in _CACHES}
+    """Return the variables of a script's process: JAX's device, and no other compilation cache."""
+    found = {name: value for name, value in os.environ.items() if name not in _CACHE_VARIABLES}
     found["JAX_PLATFORMS"] = "cuda" if platform == "gpu" else platform
     if found.pop("PYTHONDONTWRITEBYTECODE", ""):
         # Else what was installed with its bytecode would start sooner than what was not.
@@ -120,7 +122,7 @@ def _environment(platform: str, folder: str) -> dict[str, str]:
 
 
 def _exact() -> tuple[float, float]:
-    """The weight in float64, from the scripts' seed, and how far float32 may be from it."""
+    """Return the weight in float64, from the scripts' seed, and how far float32 may be from it."""
     generator = jaxreg.torch_random.Generator(0)
     weight, bias = generator.linear(1, 1)
     assert bias is not None
@@ -132,7 +134,7 @@ def _exact() -> tuple[float, float]:
 
 
 # Run by a small process of its own: the system's count begins with what the process that starts another one has.
-_MEASURING = """
+_MEASURING_SCRIPT = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:]).returncode
 print("\\n", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
@@ -141,10 +143,10 @@ sys.exit(code)
 
 
 def _measured(script: Path, environment: dict[str, str]) -> tuple[float, int | None]:
-    """The weight that a script prints, and the bytes that its process has resident at most."""
+    """Return the weight that a script prints, and the most bytes that its process has resident."""
     if not importlib.util.find_spec("resource"):
         return _weight(script, environment), None
-    done = _run([sys.executable, "-S", "-c", _MEASURING, sys.executable, str(script)], script, environment)
+    done = _run([sys.executable, "-S", "-c", _MEASURING_SCRIPT, sys.executable, str(script)], script, environment)
     unit = 1 if sys.platform == "darwin" else 1024
     return _printed(script, done.stdout), int(done.stderr.split()[-1]) * unit
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -11,21 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from parity._words import count
-from parity.bench import units
 from parity.bench.disturbance import described
-from parity.bench.units import plain, share, time
-
-Json = dict[str, Any]
-
+from parity.report.render import numbers
+from parity.report.render.numbers import JsonDict
 
 COLUMNS = ("first", "median", "spread", "× jaxreg", "cold", "× jaxreg cold", "memory", "× limit", "of bound")
 START_COLUMNS = ("median", "spread", "× jaxreg", "memory", "prints")
 # What a cell holds where there is no figure; the notes say why.
-NONE = "–"
+NONE = numbers.NOTHING
 
 
-def renderable(document: Json) -> RenderableType:
-    """What rich prints: the machine's limits, what a time covers, then a table for each workload and the processes."""
+def renderable(document: JsonDict) -> RenderableType:
+    """Build what rich prints: the machine, then a table for each workload and the processes."""
     parts: list[RenderableType] = [Text(machine(document))]
     for workload in document["workloads"]:
         parts += [Text(), _workload(document, workload)]
@@ -36,33 +32,33 @@ def renderable(document: Json) -> RenderableType:
     return Group(*parts)
 
 
-def machine(document: Json) -> str:
-    """One sentence on the device and what it was measured to do."""
+def machine(document: JsonDict) -> str:
+    """Describe the device and what it was measured to do."""
     limits, environment = document["limits"], document["environment"]
+    bandwidth, single, double = (numbers.scientific(limits[key] / 1e9) for key in ("bandwidth", "single", "double"))
     return (
-        f"{environment['device']} ({environment['device_platform']}), {count(environment['cores'], 'core')}: reads "
-        f"{plain(limits['bandwidth'] / 1e9)} GB/s, {plain(limits['single'] / 1e9)} GFLOP/s in float32, "
-        f"{plain(limits['double'] / 1e9)} in float64, as measured in this run"
+        f"{environment['device']} ({environment['device_platform']}), {count(environment['cores'], 'core')}. Measured "
+        f"in this run: reads {bandwidth} GB/s, computes {single} GFLOP/s in float32 and {double} in float64"
     )
 
 
-def sentences(document: Json) -> list[str]:
-    """What a training's time, its cold one, and its memory are."""
+def sentences(document: JsonDict) -> list[str]:
+    """Define a training's time, cold time and memory."""
     return [document["clock"]["training"], document["cold"]["said"], document["memory"]["training"]]
 
 
-def start_sentences(document: Json) -> list[str]:
-    """The same of the whole processes."""
+def start_sentences(document: JsonDict) -> list[str]:
+    """Define the time and memory of a whole process."""
     return [document["clock"]["start"], document["memory"]["start"]]
 
 
-def heading(workload: Json) -> str:
-    """A workload, its size, and the least that it can take."""
-    return f"{workload['name']}: {size(workload)}. The limit: {time(workload['least_seconds'])}"
+def heading(workload: JsonDict) -> str:
+    """Name a workload, its size, and the least time that it can take."""
+    return f"{workload['name']}: {size(workload)}. The limit: {numbers.duration(workload['least_seconds'])}"
 
 
-def size(workload: Json) -> str:
-    """Its size in words, which may be scaled.
+def size(workload: JsonDict) -> str:
+    """Write a workload's size in words, which may be scaled.
 
     >>> size({"rows": 100, "columns": 1, "epochs": 1000, "batch": 0, "settings": 0, "groups": 20})
     '20 × 100 rows × 1 column, 1,000 epochs'
@@ -74,36 +70,36 @@ def size(workload: Json) -> str:
     return f"{first}{rows} × {columns}{batch}, {count(workload['epochs'], 'epoch')}"
 
 
-def rows(document: Json, workload: Json) -> list[tuple[Json, list[str]]]:
-    """The ways that were timed, quickest first, then the others, and the cells of each after its name."""
+def rows(document: JsonDict, workload: JsonDict) -> list[tuple[JsonDict, list[str]]]:
+    """Return the timed ways, quickest first, then the others, each with its cells."""
     peers = sorted(workload["peers"], key=lambda peer: peer["median"] or float("inf"))
     return [(peer, _cells(document, workload, peer)) for peer in peers]
 
 
-def _cells(document: Json, workload: Json, peer: Json) -> list[str]:
+def _cells(document: JsonDict, workload: JsonDict, peer: JsonDict) -> list[str]:
     if peer["why_not"]:
         return [peer["why_not"]]
-    judged = "not finite" if peer["share"] is None else share(peer["share"])
+    judged = "not finite" if peer["share"] is None else numbers.percent(peer["share"])
     return [
-        time(peer["first_seconds"]),
-        time(peer["median"]),
+        numbers.duration(peer["first_seconds"]),
+        numbers.duration(peer["median"]),
         spread(peer["seconds"]),
         ratio(peer["ratio"]),
-        NONE if peer["cold_median"] is None else time(peer["cold_median"]),
+        NONE if peer["cold_median"] is None else numbers.duration(peer["cold_median"]),
         ratio(peer["cold_ratio"]),
         memory(peer["memory"], document["memory"]["resolution"]),
-        plain(peer["median"] / workload["least_seconds"]),
+        numbers.scientific(peer["median"] / workload["least_seconds"]),
         judged if peer["same"] else f"{judged}: not the same",
     ]
 
 
-def start_rows(document: Json) -> list[tuple[Json, list[str]]]:
-    """The whole processes, and the cells of each after its name."""
+def start_rows(document: JsonDict) -> list[tuple[JsonDict, list[str]]]:
+    """Return the whole processes, each with its cells."""
     return [
         (
             start,
             [
-                time(start["median"]),
+                numbers.duration(start["median"]),
                 spread(start["seconds"]),
                 ratio(start["ratio"]),
                 memory(start["memory"], 0),
@@ -115,80 +111,79 @@ def start_rows(document: Json) -> list[tuple[Json, list[str]]]:
 
 
 def memory(found: int | None, resolution: int) -> str:
-    """Bytes, as far as they can be told.
+    """Write bytes, as far as they can be told.
 
     >>> memory(None, 4096), memory(100, 4096), memory(3 * 2**20, 4096)
     ('–', '<4 KiB', '3 MiB')
     """
     if found is None:
         return NONE
-    return f"<{units.size(resolution)}" if found < resolution else units.size(found)
+    return f"<{numbers.size(resolution)}" if found < resolution else numbers.size(found)
 
 
 def spread(turns: Sequence[Sequence[float]]) -> str:
-    """From the quickest to the slowest call; one call has none."""
+    """Write the quickest and the slowest call; one call has no spread."""
     calls = [call for turn in turns for call in turn]
-    return NONE if len(calls) == 1 else f"{time(min(calls))} - {time(max(calls))}"
+    return NONE if len(calls) == 1 else f"{numbers.duration(min(calls))} - {numbers.duration(max(calls))}"
 
 
-def ratio(found: Json | None) -> str:
-    """A ratio with its interval, or a dash for the interval of a single turn; a dash where there is no ratio.
+def ratio(found: JsonDict | None) -> str:
+    """Write a ratio with its interval, a dash for that of a single turn; a dash where there is no ratio.
 
     >>> ratio({"median": 2.0, "low": 1.9, "high": 2.125}), ratio({"median": 1234.5, "low": None, "high": None})
-    ('2 (1.9-2.12)', '1,234 (–)')
+    ('2.00 (1.90-2.12)', '1,230 (–)')
     """
     if found is None:
         return NONE
-    if found["low"] is None:
-        return f"{plain(found['median'])} ({NONE})"
-    return f"{plain(found['median'])} ({plain(found['low'])}-{plain(found['high'])})"
+    median, low, high = (numbers.scientific(found[key]) for key in ("median", "low", "high"))
+    return f"{median} ({NONE})" if found["low"] is None else f"{median} ({low}-{high})"
 
 
-def notes(document: Json, workload: Json) -> list[str]:
-    """Why cells of a workload hold a dash, and whether the machine was disturbed."""
+def notes(document: JsonDict, workload: JsonDict) -> list[str]:
+    """Explain the dashes in a workload's cells, and whether the machine was disturbed."""
     timed = [peer for peer in workload["peers"] if peer["seconds"]]
     found = disturbed(workload["machine"])
     found += _one_turn(timed)
     if "JAX_COMPILATION_CACHE_DIR" in document["environment"]["flags"]:
-        found.append("First: JAX may have taken programs from its compilation cache, which is set.")
+        found.append("First: JAX may have taken compiled programs from its compilation cache, which is set.")
     if any(peer["ratio"] is None for peer in timed):
-        found.append("No × jaxreg: not the same training, or jaxreg’s is not.")
+        found.append("No × jaxreg: this way, or jaxreg itself, is not the same training.")
     if any(not peer["cold_seconds"] for peer in timed):
-        touched = time(document["cold"]["touched"] / document["limits"]["bandwidth"])
-        found.append(f"No cold time: a call takes a second or more, and reading the caches full takes {touched}.")
+        touched = numbers.duration(document["cold"]["touched"] / document["limits"]["bandwidth"])
+        found.append(f"No cold time: a call takes a second or more, and filling the caches takes only {touched}.")
     if any(peer["memory"] is None for peer in timed):
-        found.append("No memory: the system does not count it, or the work is not done on the host.")
+        found.append("No memory: the system does not report it, or the work is not done on the host.")
     return found
 
 
-def start_notes(document: Json) -> list[str]:
-    """The same of the whole processes."""
+def start_notes(document: JsonDict) -> list[str]:
+    """Explain the dashes in the cells of whole processes."""
     found = disturbed(document["starts_machine"]) + _one_turn(document["starts"])
     if any(start["memory"] is None for start in document["starts"]):
-        found.append("No memory: the system does not tell.")
+        found.append("No memory: the system does not report it.")
     return found
 
 
-def _one_turn(timed: Sequence[Json]) -> list[str]:
+def _one_turn(timed: Sequence[JsonDict]) -> list[str]:
     single = any(len(one["seconds"]) == 1 for one in timed)
-    return [f"({NONE}): one turn; an interval needs two (--seconds gives time for more)."] if single else []
+    return [f"({NONE}): one turn only. An interval needs two, and --seconds gives time for more."] if single else []
 
 
-def disturbed(machine: Json | None) -> list[str]:
-    """What is said of a machine that was disturbed; nothing where it was not."""
+def disturbed(machine: JsonDict | None) -> list[str]:
+    """Say that the machine was disturbed; nothing where it was not."""
     if machine is None:
         return []
     limit, attempts = machine["limit"], machine["attempts"]
     shown = attempts[machine["shown"]]
     if machine["disturbed"]:
         words = described(shown["drift"], shown["spread"], limit)
-        kept = f" in each of {len(attempts)} runs; in the least disturbed one, shown here" if len(attempts) > 1 else ""
-        return [f"The machine was disturbed{kept}: {words}."]
+        every = f" in each of {len(attempts)} runs, of which the least disturbed is shown" if len(attempts) > 1 else ""
+        return [f"The machine was disturbed{every}: {words}."]
     others = [one for number, one in enumerate(attempts) if number != machine["shown"]]
     if not others:
         return []
     words = "; ".join(described(one["drift"], one["spread"], limit) for one in others)
-    return [f"The machine was disturbed in {count(len(others), 'earlier run')}, left out here: {words}."]
+    return [f"The machine was disturbed in {count(len(others), 'earlier run')}, not shown here: {words}."]
 
 
 class _Columns:
@@ -233,7 +228,7 @@ class _Columns:
         return table
 
 
-def _workload(document: Json, workload: Json) -> RenderableType:
+def _workload(document: JsonDict, workload: JsonDict) -> RenderableType:
     timed, left_out = [], []
     for peer, cells in rows(document, workload):
         if peer["why_not"]:
@@ -244,15 +239,15 @@ def _workload(document: Json, workload: Json) -> RenderableType:
     return _Columns(heading(workload), "way to train", COLUMNS, timed, lines + notes(document, workload))
 
 
-def _starts(document: Json) -> RenderableType:
+def _starts(document: JsonDict) -> RenderableType:
     title = "start: the fitted line's whole process, from `python` to the printed weight"
     lines = start_sentences(document) + start_notes(document)
     timed = [(start["name"], cells, None) for start, cells in start_rows(document)]
     return _Columns(title, "script", START_COLUMNS, timed, lines)
 
 
-def comparison(changes: Sequence[Json], remarks: Sequence[str]) -> RenderableType:
-    """What changed against an earlier run, and what makes the two hard to compare."""
+def comparison(changes: Sequence[JsonDict], remarks: Sequence[str]) -> RenderableType:
+    """Build the table of what changed against an earlier run, and of what makes the two hard to compare."""
     table = Table(title="Against the earlier run", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("workload", "way to train", "before", "now", "before / now", ""):
         table.add_column(column, overflow="fold")
@@ -260,10 +255,12 @@ def comparison(changes: Sequence[Json], remarks: Sequence[str]) -> RenderableTyp
         table.add_row(
             change["workload"],
             Text(change["peer"]),
-            time(change["before"]),
-            time(change["now"]),
+            numbers.duration(change["before"]),
+            numbers.duration(change["now"]),
             ratio(change["ratio"]),
             "" if change["change"] == "same" else change["change"],
         )
-    lines = [] if changes else ["No way was the same training, of one workload and size, in both runs."]
+    lines = (
+        [] if changes else ["The two runs have no way in common that was the same training on one workload and size."]
+    )
     return Group(table, *map(Text, [*lines, *remarks]))

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_RESAMPLED = 2000
+_BOOTSTRAP_SAMPLES = 2000
 # A quick way is called again and again for so long in its turn: a single call would be at the clock's mercy.
-_TURN = 0.05
-_MOST_CALLS = 100
+_TURN_SECONDS = 0.05
+_CALLS_PER_TURN = 100
 # A way that is done sooner is called once before it is timed: the caches, and threads that wait for more to do without
 # sleeping, are then its own, as in a program that trains one model after another, and not those of the way before it.
 # A slower way has no cold call either: filling the caches takes milliseconds, which cannot be seen beside a second.
-_SOON = 1.0
+_QUICK_CALL_SECONDS = 1.0
 # Calls of the fixed computation, of which the median counts.
-_PROBES = 9
+_PROBE_CALLS = 9
 
 Turns = Sequence[Sequence[float]]
 
@@ -47,16 +47,16 @@ class Watch:
     fill_caches: Callable[[], None] | None = None
 
     def before_turn(self, name: str) -> None:
-        """Called before a way's turn."""
+        """Prepare for a way's turn."""
 
     def after_first(self, name: str) -> None:
-        """Called after the first call of a way's turn."""
+        """Look at the state after the first call of a way's turn."""
 
     def after_turn(self, name: str, results: list[Any]) -> None:
-        """Called after a way's turn, with what all its calls came back with."""
+        """Look at what all calls of a way's turn returned."""
 
     def failed(self, name: str, error: Exception) -> None:
-        """Called where a call raises: the way is left out from there on, unless this raises, too."""
+        """Handle a call that raises: the way is left out from there on, unless this raises, too."""
         raise error
 
 
@@ -95,7 +95,7 @@ def interleaved(
     watch: Watch | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Run:
-    """Seconds of each call of each way, in turns, so that what disturbs the machine disturbs all of them alike.
+    """Time each call of each way, in turns, so that a disturbance meets all of them alike.
 
     A way must come back only when its user has the result.
 
@@ -146,10 +146,10 @@ def _turn(name: str, way: Callable[[], Any], times: Times, watch: Watch) -> None
     first = call()
     watch.after_first(name)
     warm, cold = [], []
-    if first >= _SOON:
+    if first >= _QUICK_CALL_SECONDS:
         warm = [first]
     else:
-        while not warm or (sum(warm) < _TURN and len(warm) < _MOST_CALLS):
+        while not warm or (sum(warm) < _TURN_SECONDS and len(warm) < _CALLS_PER_TURN):
             warm.append(call())
         if watch.fill_caches:
             watch.fill_caches()
@@ -157,12 +157,12 @@ def _turn(name: str, way: Callable[[], Any], times: Times, watch: Watch) -> None
     watch.after_turn(name, results)
     times.turns.append(warm)
     times.cold += [cold] if cold else []
-    times.spent.append(sum(cold, sum(warm, first if first < _SOON else 0.0)))
+    times.spent.append(sum(cold, sum(warm, first if first < _QUICK_CALL_SECONDS else 0.0)))
 
 
 def _probe(reference: Callable[[], None]) -> list[float]:
     calls = []
-    for _ in range(_PROBES):
+    for _ in range(_PROBE_CALLS):
         begin = time.perf_counter()
         reference()
         calls.append(time.perf_counter() - begin)
@@ -170,7 +170,7 @@ def _probe(reference: Callable[[], None]) -> list[float]:
 
 
 def median(turns: Turns) -> float:
-    """The median over turns of the median call.
+    """Return the median over turns of the median call.
 
     >>> median([[1.0, 9.0, 1.0], [2.0], [3.0]])
     2.0
@@ -179,7 +179,7 @@ def median(turns: Turns) -> float:
 
 
 def ratio(slow: Turns, fast: Turns, seed: int = 0) -> Ratio:
-    """How many times as long ``slow`` takes as ``fast``: its turns are held against ``fast``'s of the same numbers.
+    """Return how many times as long ``slow`` takes as ``fast``, turn against turn of the same number.
 
     >>> ratio([[2.0], [2.2], [1.8]], [[1.0], [1.0], [1.0], [5.0]]).median
     2.0
@@ -188,19 +188,19 @@ def ratio(slow: Turns, fast: Turns, seed: int = 0) -> Ratio:
     shares = _medians(slow[:shared]) / _medians(fast[:shared])
     if shared == 1:
         return Ratio(float(shares[0]), None, None)
-    drawn = np.random.default_rng(seed).integers(0, shared, (_RESAMPLED, shared))
+    drawn = np.random.default_rng(seed).integers(0, shared, (_BOOTSTRAP_SAMPLES, shared))
     low, high = np.quantile(np.median(shares[drawn], 1), [0.025, 0.975])
     return Ratio(float(np.median(shares)), float(low), float(high))
 
 
 def unpaired(slow: Turns, fast: Turns, seed: int = 0) -> Ratio:
-    """The same over turns of two runs: of their medians, each drawn again by itself."""
+    """Return the ratio of two runs' medians, whose turns are resampled each by itself."""
     random = np.random.default_rng(seed)
     each = [_medians(turns) for turns in (slow, fast)]
     middle = float(np.median(each[0]) / np.median(each[1]))
     if min(map(len, each)) == 1:
         return Ratio(middle, None, None)
-    medians = [np.median(random.choice(turns, (_RESAMPLED, len(turns))), 1) for turns in each]
+    medians = [np.median(random.choice(turns, (_BOOTSTRAP_SAMPLES, len(turns))), 1) for turns in each]
     low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
     return Ratio(middle, float(low), float(high))
 

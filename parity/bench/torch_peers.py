@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
+import jax
 import numpy as np
 import torch
 
 from parity.bench.peers import Peer, Train
-from parity.bench.workloads import Data, Workload
+from parity.bench.workloads import Array, Data, Workload
+
+Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def _device(device: Any) -> torch.device:
+def _device(device: jax.Device) -> torch.device:
     return torch.device("cuda" if device.platform == "gpu" else "cpu")
 
 
-def _placed(data: Data, device: Any) -> list[Any]:
+def _placed(data: Data, device: jax.Device) -> list[torch.Tensor]:
     where = _device(device)
     return [torch.from_numpy(array).to(where) for array in (data.x, data.y, data.weight, data.bias)]
 
 
-def _module(weight: Any, bias: Any) -> Any:
+def _module(weight: torch.Tensor, bias: torch.Tensor) -> torch.nn.Linear:
     module = torch.nn.Linear(weight.shape[1], 1, device=weight.device)
     with torch.no_grad():
         module.weight.copy_(weight)
@@ -29,55 +32,55 @@ def _module(weight: Any, bias: Any) -> Any:
     return module
 
 
-def _seen(weight: Any, bias: Any) -> Any:
+def _seen(weight: torch.Tensor, bias: torch.Tensor) -> Array:
     return np.append(weight.detach().cpu().numpy(), bias.detach().cpu().numpy())
 
 
-def _batches(workload: Workload, x: Any, y: Any) -> Iterator[tuple[Any, Any]]:
-    """The rows of one epoch, step by step."""
+def _batches(workload: Workload, x: torch.Tensor, y: torch.Tensor) -> Iterator[Batch]:
+    """Yield the rows of one epoch, step by step."""
     if not workload.batch:
         yield x, y
         return
-    yield from zip(x.split(workload.batch), y.split(workload.batch), strict=True)
+    yield from zip(torch.split(x, workload.batch), torch.split(y, workload.batch), strict=True)
 
 
-def _eager(workload: Workload, data: Data, device: Any) -> Train:
+def _eager(workload: Workload, data: Data, device: jax.Device) -> Train:
     return _loop(workload, data, device, lambda module: module)
 
 
-def _compiled(workload: Workload, data: Data, device: Any) -> Train:
+def _compiled(workload: Workload, data: Data, device: jax.Device) -> Train:
     return _loop(workload, data, device, torch.compile)
 
 
-def _loop(workload: Workload, data: Data, device: Any, made: Any) -> Train:
+def _loop(workload: Workload, data: Data, device: jax.Device, made: Callable[[Objective], Objective]) -> Train:
     x, y, weight, bias = _placed(data, device)
     criterion = torch.nn.MSELoss()
     rows = torch.utils.data.TensorDataset(x, y)
 
-    def train() -> Any:
+    def train() -> Array:
         module = _module(weight, bias)
         optimizer = torch.optim.SGD(module.parameters(), lr=workload.learning_rate)
 
-        @made  # type: ignore[untyped-decorator]
-        def objective(x: Any, y: Any) -> Any:
+        @made
+        def objective(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return criterion(module(x), y)
 
         for _ in range(workload.epochs):
-            batches: Any = torch.utils.data.DataLoader(rows, workload.batch) if workload.batch else [(x, y)]
+            batches: Iterable[Batch] = torch.utils.data.DataLoader(rows, workload.batch) if workload.batch else [(x, y)]
             for some in batches:
                 loss = objective(*some)
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         return _seen(module.weight, module.bias)
 
     return train
 
 
-def _by_hand(workload: Workload, data: Data, device: Any) -> Train:
+def _by_hand(workload: Workload, data: Data, device: jax.Device) -> Train:
     x, y, weight, bias = _placed(data, device)
 
-    def train() -> Any:
+    def train() -> Array:
         with torch.no_grad():
             if workload.groups:
                 return np.stack([_descend(workload, x[k], y[k], weight, bias) for k in range(workload.groups)])
@@ -86,7 +89,7 @@ def _by_hand(workload: Workload, data: Data, device: Any) -> Train:
     return train
 
 
-def _descend(workload: Workload, x: Any, y: Any, weight: Any, bias: Any) -> Any:
+def _descend(workload: Workload, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> Array:
     w, b, rate = weight.t().clone(), bias.clone(), workload.learning_rate
     for _ in range(workload.epochs):
         for rows, targets in _batches(workload, x, y):
@@ -97,14 +100,14 @@ def _descend(workload: Workload, x: Any, y: Any, weight: Any, bias: Any) -> Any:
     return _seen(w, b)
 
 
-def _batched(workload: Workload, data: Data, device: Any) -> Train:
-    """All groups, or all settings, in one product a step."""
+def _batched(workload: Workload, data: Data, device: jax.Device) -> Train:
+    """Train all groups, or all settings, in one product a step."""
     x, y, weight, bias = _placed(data, device)
     rates = torch.from_numpy(workload.rates.astype(np.float32)).to(x.device)
     many = workload.groups or workload.settings
     scale = -2 / workload.rows
 
-    def train() -> Any:
+    def train() -> Array:
         with torch.no_grad():
             if workload.settings:
                 w, b = weight.t().repeat(1, many), bias.repeat(many)
@@ -123,7 +126,7 @@ def _batched(workload: Workload, data: Data, device: Any) -> Train:
     return train
 
 
-def _graph(workload: Workload, data: Data, device: Any) -> Train:
+def _graph(workload: Workload, data: Data, device: jax.Device) -> Train:
     x, y, weight, bias = _placed(data, device)
     w, b = weight.t().clone(), bias.clone()
     scale = -2 * workload.learning_rate / len(x)
@@ -144,7 +147,7 @@ def _graph(workload: Workload, data: Data, device: Any) -> Train:
         with torch.cuda.graph(graph):
             step()
 
-    def train() -> Any:
+    def train() -> Array:
         with torch.no_grad():
             w.copy_(weight.t())
             b.copy_(bias)
@@ -156,27 +159,27 @@ def _graph(workload: Workload, data: Data, device: Any) -> Train:
     return train
 
 
-def _single(workload: Workload, device: Any) -> str:
+def _single(workload: Workload, device: jax.Device) -> str:
     return "one training at a time" if workload.settings or workload.groups else ""
 
 
-def _compiles(workload: Workload, device: Any) -> str:
+def _compiles(workload: Workload, device: jax.Device) -> str:
     if workload.batch:
         return "nothing to gain over eager, which is timed"
     return _single(workload, device)
 
 
-def _on_gpu(workload: Workload, device: Any) -> str:
+def _on_gpu(workload: Workload, device: jax.Device) -> str:
     if device.platform != "gpu":
         return "needs a GPU"
     return _compiles(workload, device)
 
 
-def _not_swept(workload: Workload, device: Any) -> str:
+def _not_swept(workload: Workload, device: jax.Device) -> str:
     return "one training at a time" if workload.settings else ""
 
 
-def _many(workload: Workload, device: Any) -> str:
+def _many(workload: Workload, device: jax.Device) -> str:
     return "" if workload.settings or workload.groups else "for many trainings at once"
 
 

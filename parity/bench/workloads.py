@@ -36,7 +36,7 @@ class Workload:
     groups: int = 0
 
     def scaled(self, size: float) -> Workload:
-        """With that share of the rows (at least four for each column and each row of a batch), settings or groups."""
+        """Return a share of it: fewer rows (at least four a column and a batch's row), settings or groups."""
         if size == 1:
             return self
         if self.groups:
@@ -90,7 +90,7 @@ WORKLOADS = (
 
 
 def named(names: list[str]) -> list[Workload]:
-    """The workloads called so, each once; all of them where none is named.
+    """Return the workloads called so, each once; all of them where none is named.
 
     Raises:
         BenchError: there is none of a name.
@@ -105,7 +105,7 @@ def named(names: list[str]) -> list[Workload]:
 
 
 def data(workload: Workload) -> Data:
-    """The data of a workload, the same ones each time."""
+    """Make the data of a workload, the same ones each time."""
     random = np.random.default_rng(20_240)
     if workload.name == "house_prices":
         x = np.array(_AREAS, np.float32)[:, None]
@@ -140,6 +140,6 @@ def check_room(whole: Workload, size: float) -> None:
     smaller = float(f"{0.4 * free / whole.bytes:.2g}")
     fits = smaller < size and 2 * whole.scaled(smaller).bytes <= free
     raise BenchError(
-        f"{whole.name} needs {needed / 2**30:.3g} GiB (the data, and once more for the other library), and "
+        f"{whole.name} needs {needed / 2**30:.3g} GiB (the data, once for each of two libraries), and "
         f"{free / 2**30:.3g} GiB are free; " + (f"give --size {smaller:g}" if fits else "no --size makes it fit")
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from parity.report import atomic_folder as _folder
+from parity.report.render.numbers import Json
 
 PAGE, DATA = "bench.html", "bench.json"
 
@@ -21,9 +21,7 @@ def check_writable(folder: str | Path) -> None:
     _folder.check_writable(folder, [PAGE, DATA])
 
 
-def write(
-    document: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], remarks: Sequence[str], folder: str | Path
-) -> list[Path]:
+def write(document: Json, changes: Sequence[Json], remarks: Sequence[str], folder: str | Path) -> list[Path]:
     """Write bench.html and bench.json into ``folder``, all or nothing; return their paths.
 
     Raises:
@@ -32,4 +30,4 @@ def write(
     from parity.bench import html
 
     page, data = html.render(document, changes, remarks), json.dumps(document, indent=1, allow_nan=False) + "\n"
-    return _folder.put(folder, {PAGE: page.encode(), DATA: data.encode()})
+    return _folder.write_files(folder, {PAGE: page.encode(), DATA: data.encode()})

@@ -21,7 +21,7 @@ def explain_non_finite(evidence: Evidence) -> list[Cause]:
         (evidence.recording.arbiter_locked, evidence.replay.locked64, "float64"),
         (evidence.recording.observed, evidence.replay.locked, str(evidence.recording.dtype)),
     )
-    lost = comparisons.lost(evidence.recording, evidence.replay.locked.losses)
+    lost = comparisons.steps_with_nan_loss(evidence.recording, evidence.replay.locked.losses)
     for row in range(len(evidence.recording.kept)):
         step = int(evidence.recording.kept[row])
         if step in lost:

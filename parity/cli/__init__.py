@@ -14,23 +14,23 @@ from parity.cli.terminal import NOT_JUDGED, failed, unread
 
 _EPILOG = """\
 exit codes:
-  0  parity holds        1  the two sides part        2  it could not be judged
+  0  parity holds        1  the two sides part        2  parity could not judge it
 
 examples:
   parity report                          the two built-in programs, into parity-report/
-  parity report train.py -o out          a program of yours: a linear layer, squared error and SGD are ported unasked
+  parity report train.py -o out          your program: parity ports a linear layer, squared error and SGD by itself
   parity check train.py --port port.py:port
-                                         any program with a port of yours: port.py defines port, a parity.Port or a
-                                         function from the Recording to one, such as
+                                         any program, with your port: port.py defines port, a parity.Port or a
+                                         function that makes one from the Recording, such as
                                            def port(recording):
                                                return parity.Port.from_nnx(model, loss, optimizer)
   parity check run.npz --port port.py:port
-                                         a recording that parity.record(...).save("run.npz") kept
+                                         a recording that parity.record(...).save("run.npz") wrote
   parity check train.py --json -         the verdict as JSON, for another program to read
   parity check train.py --markdown -     the verdict as Markdown, for a comment on a pull request
-  parity check train.py --matrix         also on every platform JAX finds here, at each precision of products
+  parity check train.py --matrix         also on every platform that JAX finds here, at each precision of products
 
-In tests of yours, with pytest:           def test_port(parity): parity.check("train.py", port=build)
+In your own tests, with pytest:           def test_port(parity): parity.check("train.py", port=build)
 """
 
 
@@ -77,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="parity",
-        description="Run a PyTorch training program unmodified, replay it in JAX, and say whether it is the same "
-        "training: stage by stage, against tolerances derived from the program.",
+        description="Run a PyTorch training program unmodified, replay it in JAX, and say whether both are the same "
+        "training.\nEach stage is held against a rounding bound that is derived from the program.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from typing import TypeAlias
+
+# The parser's commands, to which each command adds its own.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def common(parser: argparse.ArgumentParser) -> None:
@@ -11,29 +15,31 @@ def common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         metavar="FILE.py:NAME",
-        help="your JAX side, of any model: a parity.Port, or a function from the Recording to one",
+        help="your JAX side, of any model: a parity.Port, or a function that makes one from the Recording",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="use N in place of the program's own torch.manual_seed")
+    parser.add_argument("--seed", type=int, metavar="N", help="use the seed N in place of the program's own")
     parser.add_argument(
         "--no-dropout",
         dest="dropout",
         action="store_false",
-        help="switch dropout off for the run: no two frameworks drop the same values",
+        help="switch dropout off, because no two frameworks drop the same values",
     )
     parser.add_argument(
         "--memory-limit",
         type=_bytes,
         metavar="BYTES",
-        help="for the tensors that are kept; where they are more, of the first steps, every k-th and the last "
-        "(default: 4e8)",
+        help="the most memory for the recorded tensors (default: 4e8); beyond it, only the first steps, every k-th "
+        "and the last keep theirs",
     )
     talk(parser)
 
 
 def talk(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every command that takes a while: how much it says."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress lines")
-    parser.add_argument("--traceback", action="store_true", help="where it fails, also print Python's traceback")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print no progress")
+    parser.add_argument(
+        "--traceback", action="store_true", help="print Python's traceback, too, where the command fails"
+    )
 
 
 def _bytes(text: str) -> float:
@@ -44,7 +50,7 @@ def _bytes(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """A number of at least 0."""
+    """Parse a whole number of at least 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
     return int(text)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-from parity.cli.arguments import talk
+from parity.cli.arguments import Commands, talk
 from parity.cli.terminal import HOLDS, PARTS, progress
 
+if TYPE_CHECKING:
+    from parity.report.render.numbers import JsonDict
+
 DEFAULT_FOLDER = "parity-bench"
-_REPEATS, _SECONDS, _STARTS = 7, 20.0, 5
+_DEFAULT_TURNS, _DEFAULT_SECONDS, _PROCESS_TURNS = 7, 20.0, 5
 
 _EPILOG = """\
 workloads:
@@ -19,32 +22,31 @@ workloads:
   start         the fitted line's whole process, from `python` to the printed weight
 
 what the columns mean:
-  first            the first training, with all compiling
-  median, spread   of the later ones, warm and in turns with the other ways: from the call, with the data in arrays of
-                   the way's own library, until weights and bias are arrays on the host, the model can be called and
-                   the losses are there
-  × jaxreg         how many times as long as jaxreg, with the 95 % bootstrap interval; one turn has none
-  cold             the same of calls before which more than the processor's caches hold was read and written
-  memory           what a warm call adds at most to the memory that the process has resident
-  × limit          how many times the least time that reading the data once, or multiplying them, takes on this machine
-  of bound         how far the weights of any timed call are from float64's, as a share of what float32 rounding can
-                   do; beyond 1 it is not the same training, and no ratio is printed
+  first            time of the first training, compiling included
+  median, spread   times of the later trainings, made warm and in turns with the other ways. A time runs from the call,
+                   with the data in the library's own arrays, until the user has the weights, the model and the losses.
+  × jaxreg         how many times as long as jaxreg, with a 95% bootstrap interval; one turn has no interval
+  cold             time of a call after the processor's caches were filled with other data
+  memory           the most memory that a warm call adds to the process
+  × limit          how many times as long as this machine needs to read the data once, or to multiply them
+  of bound         the largest distance of any timed call's weights from float64's, as a share of the float32 rounding
+                   bound; beyond 100% it is not the same training, and no ratio is given
 
-A run in which a fixed computation between the turns, or the ways of one turn, took longer by more than half of what one
-more busy program costs (1 / (2 cores), 5 % at least) was disturbed: it is made again, up to three times in all, and the
-table says so.
+A run is disturbed if a fixed computation between the turns, or the ways of one turn, slow down too much. The limit is
+half of what one more busy program costs: 1 / (2 cores), at least 5%. A disturbed run is made again, up to three times
+in all, and the table says so.
 
 examples:
   parity bench --size 0.1                all workloads, with a tenth of the rows
   parity bench line square -o out        two of them; out/ holds bench.json and bench.html
   parity bench line --compare out/bench.json
-                                         what became quicker or slower since, beyond the noise
-  parity bench tall --ways eager,hand    jaxreg beside two of the ways: ten million rows take each of them minutes
+                                         what became quicker or slower since then, beyond the noise
+  parity bench tall --ways eager,hand    jaxreg beside two other ways, which take minutes for ten million rows
   parity bench --device gpu              on the GPU, PyTorch too
 """
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser of ``parity``."""
     from parity.bench.workloads import WORKLOADS
 
@@ -52,35 +54,45 @@ def add(commands: Any) -> None:
     bench = commands.add_parser(
         "bench",
         help="time jaxreg beside PyTorch, NumPy, Optax and Flax",
-        description="Train linear models in every way, hold each result to the same trajectory, and time them in "
-        "turns. Writes bench.json, with every timing, and bench.html, with charts.",
+        description="Train linear models in every way, check that each is the same training, and time them in turns.\n"
+        "Writes bench.json, with every timing, and bench.html, with charts.",
         epilog=_EPILOG.format(workloads=known),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="what to train (default: all)")
+    bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="the workloads to time (default: all)")
     bench.add_argument(
-        "-o", "--output", default=DEFAULT_FOLDER, metavar="FOLDER", help=f"where to (default: {DEFAULT_FOLDER})"
+        "-o", "--output", default=DEFAULT_FOLDER, metavar="FOLDER", help=f"write to FOLDER (default: {DEFAULT_FOLDER})"
     )
     bench.add_argument(
-        "--size", type=_share, default=1.0, metavar="SHARE", help="share of the rows, settings or groups (default: 1)"
+        "--size",
+        type=_share,
+        default=1.0,
+        metavar="SHARE",
+        help="train on this share of the rows, settings or groups (default: 1)",
     )
-    bench.add_argument("--device", metavar="PLATFORM", help="cpu, gpu or tpu (default: what JAX takes by itself)")
-    bench.add_argument("--repeats", type=_count, default=_REPEATS, metavar="N", help=f"turns (default: {_REPEATS})")
+    bench.add_argument("--device", metavar="PLATFORM", help="cpu, gpu or tpu (default: the one that JAX chooses)")
+    bench.add_argument(
+        "--repeats",
+        type=_count,
+        default=_DEFAULT_TURNS,
+        metavar="N",
+        help=f"number of turns (default: {_DEFAULT_TURNS})",
+    )
     bench.add_argument(
         "--seconds",
         type=_positive,
-        default=_SECONDS,
+        default=_DEFAULT_SECONDS,
         metavar="S",
-        help=f"a way that takes longer than that in all has fewer turns, at least one (default: {_SECONDS:g})",
+        help=f"give each way S seconds in all; slow ways have fewer turns (default: {_DEFAULT_SECONDS:g})",
     )
     bench.add_argument(
         "--ways",
         type=_words,
         default=[],
         metavar="WORDS",
-        help="only the ways to train with one of these words in their names, and jaxreg, such as eager,scan",
+        help="time jaxreg and only those ways with one of these words in their names, such as eager,scan",
     )
-    bench.add_argument("--compare", metavar="OLD.json", help="say what changed since an earlier run")
+    bench.add_argument("--compare", metavar="OLD.json", help="say what changed since the run that wrote OLD.json")
     talk(bench)
     bench.set_defaults(run=run)
 
@@ -101,8 +113,8 @@ def run(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _measured(
-    arguments: argparse.Namespace, command: str, old: dict[str, Any] | None, say: Callable[[str], None]
-) -> dict[str, Any]:
+    arguments: argparse.Namespace, command: str, old: JsonDict | None, say: Callable[[str], None]
+) -> JsonDict:
     from parity.bench import comparison, document, startup, workloads
     from parity.bench import run as running
 
@@ -122,12 +134,14 @@ def _measured(
         say=say,
     )
     starts, attempts = (
-        startup.starts(on, repeats=_STARTS, say=lambda line: say(f"start: {line}")) if with_starts else ([], None)
+        startup.starts(on, repeats=_PROCESS_TURNS, say=lambda line: say(f"start: {line}"))
+        if with_starts
+        else ([], None)
     )
     return document.document(measured, starts, attempts, on, command)
 
 
-def _show(made: dict[str, Any], changes: list[dict[str, Any]], remarks: list[str], compared: bool) -> None:
+def _show(made: JsonDict, changes: list[JsonDict], remarks: list[str], compared: bool) -> None:
     from rich.console import Console
 
     from parity.bench import table

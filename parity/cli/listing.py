@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
+from parity.cli.arguments import Commands
 from parity.cli.terminal import HOLDS
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser's commands."""
     words = "list the built-in programs and the workloads of the benchmark"
     listing = commands.add_parser("list", help=words, description=f"{words.capitalize()}.")
@@ -20,7 +20,10 @@ def _list(arguments: argparse.Namespace, words: list[str]) -> int:
     from parity.programs import BUILT_IN
 
     width = max(len(each.name) for each in (*BUILT_IN, *WORKLOADS))
-    for title, listed in (("Programs of report and check:", BUILT_IN), ("Workloads of bench:", WORKLOADS)):
+    for title, listed in (
+        ("Programs for parity report and parity check:", BUILT_IN),
+        ("Workloads for parity bench:", WORKLOADS),
+    ):
         print(title)
         for each in listed:
             print(f"  {each.name:{width}}  {each.about}")

@@ -18,8 +18,8 @@ from parity.replay.replay import training
 from parity.replay.session import Session
 
 # The JAX side is run this often each time: it takes under a millisecond, and PyTorch has just had the caches.
-_INNER = 5
-_RESAMPLES = 2000
+_JAX_CALLS = 5
+_BOOTSTRAP_SAMPLES = 2000
 
 
 def measure(
@@ -40,11 +40,11 @@ def measure(
     train()
     torch_times, jax_times = [], []
     for _ in range(repeats):
-        torch_times.append(_own_loop(program, recording.steps, seed, argv))
-        jax_times.append(statistics.median(_timed(train) for _ in range(_INNER)))
+        torch_times.append(_torch_loop_seconds(program, recording.steps, seed, argv))
+        jax_times.append(statistics.median(_timed(train) for _ in range(_JAX_CALLS)))
     ratios = np.array(torch_times) / np.array(jax_times)
     chance = np.random.default_rng(0)
-    medians = np.median(chance.choice(ratios, (_RESAMPLES, repeats)), axis=1)
+    medians = np.median(chance.choice(ratios, (_BOOTSTRAP_SAMPLES, repeats)), axis=1)
     low, high = np.quantile(medians, [0.025, 0.975])
     return Timing(
         steps=recording.steps,
@@ -64,8 +64,8 @@ def _timed(train: object) -> float:
     return time.perf_counter() - begin
 
 
-def _own_loop(program: Program, steps: int, seed: int | None, argv: Sequence[str]) -> float:
-    """The time of the program's loop: from the end of its first step to the end of its last, scaled to all steps."""
+def _torch_loop_seconds(program: Program, steps: int, seed: int | None, argv: Sequence[str]) -> float:
+    """Time the program's loop from the end of its first step to the end of its last, scaled to all steps."""
     ends: list[float] = []
     handle = register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
     try:

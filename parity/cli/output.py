@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 
-def place(file: str | None) -> str | None:
+def checked_target(file: str | None) -> str | None:
     """Return a file's whole path, checked before any work; ``"-"`` and ``None`` as they are.
 
     Raises:
@@ -36,7 +36,7 @@ def place(file: str | None) -> str | None:
     return str(path.resolve())
 
 
-def put(file: str, content: str, stream: TextIO) -> None:
+def write_result(file: str, content: str, stream: TextIO) -> None:
     """Write a result into a file, or onto the stream where the file is ``"-"``."""
     from parity.recording import archive
 
@@ -47,7 +47,7 @@ def put(file: str, content: str, stream: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[TextIO]:
+def stdout_for_result() -> Iterator[TextIO]:
     """Keep standard output for the result: what the program, its children or a port print goes to standard error."""
     try:
         number, other = sys.stdout.fileno(), sys.stderr.fileno()

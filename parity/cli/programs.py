@@ -5,22 +5,25 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from parity.cli.terminal import HOLDS, NOT_JUDGED, PARTS, progress
 
 if TYPE_CHECKING:
     from parity._verdict import Verdict
+    from parity.porting.port import Port
+    from parity.programs import BuiltInProgram
+    from parity.recording.recording import Recording
 
 # Repeats of the timing where none are asked for. A person's own program is not run again unasked: it may write files.
-REPEATS = 5
+DEFAULT_REPEATS = 5
 
 
-def chosen(names: Sequence[str]) -> list[Any]:
-    """The built-in programs where none is named, else each by name or path; a file goes before a built-in name."""
-    from parity.programs import BUILT_IN, Listed
+def chosen(names: Sequence[str]) -> list[BuiltInProgram]:
+    """Return the programs named, by path or built-in name (a file goes first); all built-in ones for no name."""
+    from parity.programs import BUILT_IN, BuiltInProgram
 
     if not names:
         return list(BUILT_IN)
@@ -28,12 +31,12 @@ def chosen(names: Sequence[str]) -> list[Any]:
     return [
         built_in[name]
         if name in built_in and not os.path.exists(name)
-        else Listed(Path(name).stem, Path(name).name, Path(name), "")
+        else BuiltInProgram(Path(name).stem, Path(name).name, Path(name), "")
         for name in names
     ]
 
 
-def judge(program: Any, arguments: argparse.Namespace) -> Verdict:
+def judge(program: BuiltInProgram, arguments: argparse.Namespace) -> Verdict:
     """Record, replay and judge one program, and time it where that was asked for."""
     import dataclasses
 
@@ -56,7 +59,7 @@ def judge(program: Any, arguments: argparse.Namespace) -> Verdict:
         progress=say,
     )
     verdict = dataclasses.replace(verdict, axes=program.axes)
-    repeats = arguments.repeats if arguments.repeats is not None else (REPEATS if program.about else 0)
+    repeats = arguments.repeats if arguments.repeats is not None else (DEFAULT_REPEATS if program.about else 0)
     if getattr(arguments, "matrix", False):
         from parity._check import with_matrix
 
@@ -69,8 +72,8 @@ def judge(program: Any, arguments: argparse.Namespace) -> Verdict:
     return verdict
 
 
-def _recording_of(path: Any) -> Any:
-    """The recording that a file holds; ``None`` where it is a script or a function."""
+def _recording_of(path: Path) -> Recording | None:
+    """Return the recording that a file holds; ``None`` where it is a script or a function."""
     if not isinstance(path, Path) or path.suffix != ".npz":
         return None
     from parity.recording.recording import Recording
@@ -78,8 +81,8 @@ def _recording_of(path: Any) -> Any:
     return Recording.load(path)
 
 
-def _load_port(text: str) -> Any:
-    """What FILE.py:NAME names."""
+def _load_port(text: str) -> Port | Callable[[Recording], Port]:
+    """Load what FILE.py:NAME names."""
     import runpy
 
     from parity._errors import ParityError, PortError, ProgramError
@@ -109,7 +112,7 @@ def _load_port(text: str) -> Any:
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:
-    """The exit code: a parting goes before what could not be judged."""
+    """Return the exit code: a parting goes before what could not be judged."""
     outcomes = {verdict.outcome for verdict in verdicts}
     if outcomes <= {"holds", "not judged"}:
         return NOT_JUDGED if "not judged" in outcomes else HOLDS

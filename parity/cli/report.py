@@ -6,10 +6,10 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from parity.cli.arguments import common, count
-from parity.cli.programs import REPEATS, chosen, exit_code, judge, show
+from parity.cli.arguments import Commands, common, count
+from parity.cli.programs import DEFAULT_REPEATS, chosen, exit_code, judge, show
 from parity.cli.terminal import progress
 
 if TYPE_CHECKING:
@@ -18,26 +18,30 @@ if TYPE_CHECKING:
 _DEFAULT_FOLDER = "parity-report"
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the parser's commands."""
     report = commands.add_parser(
         "report",
-        help="write a report: a page, Markdown, JSON, the recording and the JAX code",
-        description="Judge programs and write a folder with report.html, report.md, report.json, the static charts, "
-        "and for each program its recording and the JAX code. Without PROGRAM: the two built-in programs.",
+        help="judge programs and write a report: a page, Markdown, JSON, charts, recordings and JAX code",
+        description="Judge programs and write a folder: report.html, report.md, report.json, the charts as images, and "
+        "each program's recording and JAX code. Without PROGRAM, the two built-in programs are judged.",
     )
     report.add_argument(
         "programs", nargs="*", metavar="PROGRAM", help="a PyTorch script, or the name of a built-in one"
     )
     common(report)
     report.add_argument(
-        "-o", "--output", default=_DEFAULT_FOLDER, metavar="FOLDER", help=f"where to (default: {_DEFAULT_FOLDER})"
+        "-o",
+        "--output",
+        default=_DEFAULT_FOLDER,
+        metavar="FOLDER",
+        help=f"write to FOLDER (default: {_DEFAULT_FOLDER})",
     )
     report.add_argument(
         "--repeats",
         type=count,
         metavar="N",
-        help=f"time both sides N times, running the program again each time (default: {REPEATS} for the built-in "
+        help=f"time both sides N times; each time runs the program again (default: {DEFAULT_REPEATS} for the built-in "
         "programs, 0 for yours)",
     )
     report.set_defaults(run=_report)
@@ -77,7 +81,7 @@ def _write(verdicts: Sequence[Verdict], words: list[str], folder: str) -> list[P
 
 
 def _named_apart(verdict: Verdict, others: Sequence[Verdict]) -> Verdict:
-    """Two scripts may have one name; their files must not."""
+    """Give a verdict another name where one of the others has the same, for their files' sake."""
     taken = {other.name for other in others}
     if verdict.name not in taken:
         return verdict

@@ -16,7 +16,7 @@ HOLDS, PARTS, NOT_JUDGED = 0, 1, 2
 
 
 def progress(arguments: argparse.Namespace, name: str) -> Callable[[str], None]:
-    """What prints lines of progress, with the time since now."""
+    """Return a function that prints lines of progress, with the time since now."""
     begin = time.perf_counter()
 
     def say(line: str) -> None:
@@ -27,7 +27,7 @@ def progress(arguments: argparse.Namespace, name: str) -> Callable[[str], None]:
 
 
 def unread() -> int:
-    """Nobody reads what is printed any more: Python must not find that out again as it ends."""
+    """Give up printing where nobody reads it, so that Python does not find that out again as it ends."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     with contextlib.suppress(OSError):

@@ -16,7 +16,7 @@ from scipy import special
 from parity.recording.recording import Array
 
 # The chance at which independent roundings, as large as the other side's, are as far off (Higham and Mary, 2019).
-_CHANCE = 1e-9
+_FAILURE_PROBABILITY = 1e-9
 
 
 class Loss(NamedTuple):
@@ -31,7 +31,7 @@ class Loss(NamedTuple):
 def find(
     torch: Array, jax: Array, exact: Array, size: float, dtype: np.dtype[np.floating], *, by_row: bool = False
 ) -> Loss | None:
-    """The side that has lost half of its digits where the other's errors are far smaller; ``None`` where none has.
+    """Find the side that lost half of its digits where the other's errors are far smaller; else ``None``.
 
     Args:
         torch, jax: a tensor's values on both sides, a row a step or a part of one.
@@ -64,20 +64,20 @@ def find(
 
 
 def _level(count: int) -> float:
-    """How many times as large as the other's a side's errors are by chance, as root mean squares of so many each.
+    """Return the ratio of two sides' root mean square errors that chance alone hardly ever exceeds.
 
     The ratio of the squares has the F distribution; and one error of all may exceed their deviation so many times.
     """
-    by_chance = 1 / float(special.fdtri(count, count, _CHANCE))
-    return max(math.sqrt(by_chance), math.sqrt(2 * math.log(2 * count / _CHANCE)))
+    by_chance = 1 / float(special.fdtri(count, count, _FAILURE_PROBABILITY))
+    return max(math.sqrt(by_chance), math.sqrt(2 * math.log(2 * count / _FAILURE_PROBABILITY)))
 
 
-def told(loss: Loss) -> str:
-    """The loss in words."""
+def describe(loss: Loss) -> str:
+    """Describe the loss in words."""
     name, other = ("JAX", "PyTorch") if loss.side == "jax" else ("PyTorch", "JAX")
     return (
-        f"loss of accuracy: {name}'s errors are {loss.own:.2g} of the tensor's largest element, {other}'s "
-        f"{loss.other:.2g}, and the float64 runs agree. Both are the same program, and {name}'s is written so that "
-        "rounding is magnified: look for the difference of two nearly equal numbers, such as a variance taken as "
-        "mean(x²) − mean(x)²"
+        f"Loss of accuracy: {name}'s errors are {loss.own:.2g} of the tensor's largest element, {other}'s are "
+        f"{loss.other:.2g}. The float64 runs agree, so both are the same program. But {name}'s operations magnify "
+        "rounding. Look for the difference of two nearly equal numbers, such as a variance taken as "
+        "mean(x²) − mean(x)²."
     )

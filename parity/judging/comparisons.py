@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from parity.bounds.derive import Bounds
 from parity.judging.scales import distance, largest, spacing
-from parity.recording.recording import Array, Recording, Trace
+from parity.recording.recording import Array, Recording, Trace, Tree
 from parity.replay.replay import Replay
 
 # The field of a trace that each locked stage looks at.
@@ -26,11 +27,11 @@ LOCKED_FIELDS = {
 
 
 # Units in the last place that two ways of working out the same data may leave between them: a rounding or two each.
-_ROUNDED = 4
+_SAME_DATA_ULPS = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Gap:
+class Mismatch:
     """A tensor that both sides were given, and that is not the same on both."""
 
     stage: str
@@ -43,7 +44,7 @@ class Gap:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Case:
+class Comparison:
     """One tensor of one stage: a row of each array is a step, or a part of one.
 
     ``whole`` is the same with all its steps, where only the last is judged.
@@ -60,23 +61,23 @@ class Case:
     bound64: Array
     steps: Array
     likely: Array | None = None
-    whole: Case | None = None
+    whole: Comparison | None = None
 
 
-def initial(recording: Recording, replay: Replay) -> Iterator[Gap]:
-    """Weights, and what else a model keeps, that the port starts from and PyTorch did not."""
+def initial(recording: Recording, replay: Replay) -> Iterator[Mismatch]:
+    """Find weights and buffers that the port starts from and PyTorch did not."""
     both = {**recording.initial, **recording.initial_buffers}
     own = {**replay.initial, **replay.initial_buffers}
     for name, torch in both.items():
-        if name not in own or np.array_equal(torch, _as(own[name], torch), equal_nan=True):
+        if name not in own or np.array_equal(torch, _as_dtype_of(own[name], torch), equal_nan=True):
             continue
-        message = "the port starts from other weights: {name} differs by up to {gap:.3g}. Start it from the recorded "
+        message = "The port starts from other weights: {name} differs by up to {gap:.3g}. Start it from the recorded "
         source = "recording.initial" if name in recording.initial else "recording.initial_buffers"
-        yield _gap("initial weights", name, 0, torch, own[name], message + f"ones, {source}")
+        yield _mismatch("initial weights", name, 0, torch, own[name], message + f"ones, {source}.")
 
 
-def data(recording: Recording, replay: Replay) -> Iterator[Gap]:
-    """What a port that brings its own data was fed, where it is not what PyTorch was fed: the first step of each."""
+def data(recording: Recording, replay: Replay) -> Iterator[Mismatch]:
+    """Find the first step at which a port with its own data was fed other inputs, or targets, than PyTorch."""
     fed = replay.data
     if fed is None:
         return
@@ -86,44 +87,45 @@ def data(recording: Recording, replay: Replay) -> Iterator[Gap]:
             apart = [
                 (torch[name], own[name])
                 for name in torch
-                if torch[name].shape != own[name].shape or not np.array_equal(torch[name], _as(own[name], torch[name]))
+                if torch[name].shape != own[name].shape
+                or not np.array_equal(torch[name], _as_dtype_of(own[name], torch[name]))
             ]
             if apart:
-                message = "the port was fed other {name} than PyTorch: they differ by up to {gap:.3g}. "
-                yield _gap("data", field, step, *apart[0], message + _how_apart(*apart[0]))
+                message = "The port was fed other {name} than PyTorch: they differ by up to {gap:.3g}. "
+                yield _mismatch("data", field, step, *apart[0], message + _how_apart(*apart[0]))
                 break
 
 
-def _how_apart(torch: Array, own: Any) -> str:
-    """What two arrays that are not the same have in common."""
+def _how_apart(torch: Array, own: ArrayLike) -> str:
+    """Describe how two arrays that are not the same differ."""
     if np.shape(own) != torch.shape:
-        return "Their shapes differ"
-    other = _as(own, torch)
+        return "Their shapes differ."
+    other = _as_dtype_of(own, torch)
     if np.array_equal(np.sort(torch, axis=None), np.sort(other, axis=None), equal_nan=True):
-        return "The numbers are the same, in another order: compare the order of its rows"
-    if torch.dtype.kind == "f" and not np.nanmax(ulps(torch, other), initial=0) > _ROUNDED:
-        return "They are rounded at another place: make them in the dtypes that the program makes them in"
-    return "Compare how they are loaded and scaled"
+        return "The numbers are the same, in another order. Compare the order of the rows."
+    if torch.dtype.kind == "f" and not np.nanmax(ulps(torch, other), initial=0) > _SAME_DATA_ULPS:
+        return "They are rounded at another place. Make them in the dtypes that the program makes them in."
+    return "Compare how they are loaded and scaled."
 
 
-def _as(values: Any, like: Array) -> Array:
+def _as_dtype_of(values: ArrayLike, like: Array) -> Array:
     return np.asarray(values).astype(like.dtype)
 
 
-def _gap(stage: str, name: str, step: int, torch: Array, own: Any, message: str) -> Gap:
+def _mismatch(stage: str, name: str, step: int, torch: Array, own: ArrayLike, message: str) -> Mismatch:
     if np.shape(own) != torch.shape:
-        told = f"{name} has shape {np.shape(own)} in the port and {torch.shape} in PyTorch"
-        return Gap(stage, name, step, np.array([np.inf]), 0.0, None, told)
-    jax_side = _as(own, torch)
+        told = f"{name} has shape {np.shape(own)} in the port and {torch.shape} in PyTorch."
+        return Mismatch(stage, name, step, np.array([np.inf]), 0.0, None, told)
+    jax_side = _as_dtype_of(own, torch)
     apart = distance(jax_side, torch)
     wide = np.abs(np.asarray(torch, np.float64))
     size = float(wide.max(initial=0.0, where=np.isfinite(wide)))
     unit = spacing(size, torch.dtype) if torch.dtype.kind == "f" and size else None
-    return Gap(stage, name, step, apart, size, unit, message.format(name=name, gap=largest(apart)))
+    return Mismatch(stage, name, step, apart, size, unit, message.format(name=name, gap=largest(apart)))
 
 
-def lost(recording: Recording, losses: Array) -> Array:
-    """The steps whose loss is NaN in the recording and in these losses, which are of all steps or of the kept ones."""
+def steps_with_nan_loss(recording: Recording, losses: Array) -> Array:
+    """Return the steps whose loss is NaN in the recording and in ``losses``, of all or of the kept steps."""
     steps = recording.kept if len(losses) == len(recording.kept) else np.arange(recording.steps)
     return np.asarray(steps)[np.isnan(recording.observed.losses[steps]) & np.isnan(losses)]
 
@@ -131,11 +133,11 @@ def lost(recording: Recording, losses: Array) -> Array:
 # -- what was computed
 
 
-Four = tuple[Trace, Trace, Trace, Trace]
+FourRuns = tuple[Trace, Trace, Trace, Trace]
 
 
-def cases(recording: Recording, replay: Replay, bounds: Bounds) -> Iterator[Case]:
-    """Every tensor of every stage that both sides have."""
+def compare_all(recording: Recording, replay: Replay, bounds: Bounds) -> Iterator[Comparison]:
+    """Yield every tensor of every stage that both sides have."""
     kept = recording.kept
     locked = (recording.observed, replay.locked, recording.arbiter_locked, replay.locked64)
     locked_bounds = (bounds.locked, bounds.locked, bounds.locked64, bounds.locked64)
@@ -149,12 +151,12 @@ def cases(recording: Recording, replay: Replay, bounds: Bounds) -> Iterator[Case
     free_bounds = (bounds.free, bounds.free, bounds.free64, bounds.free64)
     for field in ("losses", "gradients", "weights"):
         yield from _stage("trajectory", field, free, free_bounds, kept, np.arange(recording.steps))
-    yield from (_last(case) for case in _stage("final weights", "weights", free, free_bounds, kept, kept))
+    yield from (_last(pair) for pair in _stage("final weights", "weights", free, free_bounds, kept, kept))
 
 
 def _stage(
-    stage: str, field: str, runs: Four, bounds: Four, kept: Array, scalars: Array, likely: Trace | None = None
-) -> Iterator[Case]:
+    stage: str, field: str, runs: FourRuns, bounds: FourRuns, kept: Array, scalars: Array, likely: Trace | None = None
+) -> Iterator[Comparison]:
     for tensor, key in _tensors(field, runs):
         values = [_values(run, field, key, kept, scalars) for run in runs]
         limits = [_values(bound, field, key, kept, scalars)[0] for bound in bounds]
@@ -162,7 +164,7 @@ def _stage(
         rows = min(len(own), len(torch))
         name = f"{tensor}.grad" if (stage, field) == ("trajectory", "gradients") else tensor
         sharper = None if likely is None else _values(likely, field, key, kept, scalars)[0][:rows]
-        yield Case(
+        yield Comparison(
             stage=stage,
             tensor=name,
             torch=torch[:rows],
@@ -178,7 +180,7 @@ def _stage(
 
 
 def _cut(trace: Trace, rows: int) -> Trace:
-    def first(tree: Any) -> Any:
+    def first(tree: Tree) -> Tree:
         return jax.tree.map(lambda values: values[:rows], tree)
 
     return dataclasses.replace(trace, state=first(trace.state), weights=first(trace.weights))
@@ -187,7 +189,7 @@ def _cut(trace: Trace, rows: int) -> Trace:
 Key = tuple[Any, ...]
 
 
-def _tensors(field: str, runs: Four) -> list[tuple[str, Key]]:
+def _tensors(field: str, runs: FourRuns) -> list[tuple[str, Key]]:
     """Names of a field's tensors, and where they are: both sides' trees of predictions are paired leaf by leaf."""
     if field == "losses":
         return [("loss", ())]
@@ -205,7 +207,7 @@ def _tensors(field: str, runs: Four) -> list[tuple[str, Key]]:
 
 
 def _values(run: Trace, field: str, key: Key, kept: Array, scalars: Array) -> tuple[Array, Array]:
-    """One tensor over its steps as rows, and the step of each row. Predictions may differ in shape between steps."""
+    """Return one tensor with its steps as rows, and the step of each row; shapes of predictions may differ."""
     if field == "predictions":
         rows = [np.asarray(jax.tree.leaves(tree)[key[0]]).reshape(-1) for tree in run.predictions]
         steps = np.repeat(kept[: len(rows)], [row.size for row in rows])
@@ -219,19 +221,19 @@ def _values(run: Trace, field: str, key: Key, kept: Array, scalars: Array) -> tu
     return values.reshape(len(values), -1), kept[: len(values)]
 
 
-def _leaves(tree: Any, name: str = "predictions") -> list[tuple[str, Array]]:
+def _leaves(tree: Tree, name: str = "predictions") -> list[tuple[str, Array]]:
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [(f"{name}{jax.tree_util.keystr(path)}", np.asarray(leaf)) for path, leaf in flat]
 
 
-def _last(case: Case) -> Case:
+def _last(pair: Comparison) -> Comparison:
     others = ("stage", "tensor", "likely", "whole")
-    arrays = [field.name for field in dataclasses.fields(case) if field.name not in others]
-    return dataclasses.replace(case, whole=case, **{name: getattr(case, name)[-1:] for name in arrays})
+    arrays = [field.name for field in dataclasses.fields(pair) if field.name not in others]
+    return dataclasses.replace(pair, whole=pair, **{name: getattr(pair, name)[-1:] for name in arrays})
 
 
 def ulps(a: Array, b: Array) -> Array:
-    """How many representable numbers lie between ``a`` and ``b``, as float64; NaN where either is not finite."""
+    """Count the representable numbers between ``a`` and ``b``, as float64; NaN where either is not finite."""
     integer = np.dtype(f"i{a.dtype.itemsize}")
 
     def ordered(values: Array) -> Array:

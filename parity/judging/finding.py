@@ -96,6 +96,6 @@ class Finding:
 
 
 def first_divergence(findings: Sequence[Finding]) -> Finding | None:
-    """The failing finding at the earliest step, and there at the earliest stage."""
+    """Return the failing finding at the earliest step, and there at the earliest stage."""
     failing = [finding for finding in findings if not finding.holds]
     return min(failing, key=lambda finding: (finding.step or 0, STAGES.index(finding.stage)), default=None)

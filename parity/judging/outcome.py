@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from parity._words import listed
+from parity._words import listed, place
 from parity.judging.finding import Finding, first_divergence
 
 # "inaccurate": the same program, and one side has lost half of the digits that the other keeps.
 Outcome = Literal["holds", "parts", "inaccurate", "not judged"]
 # Where no number of one of these is finite, a training without parity would pass as well.
-_NEEDED = ("forward", "loss", "gradient", "update")
-_NAMES = {"forward": "prediction"}
-_MOST = 4
+_STAGES_NEEDED = ("forward", "loss", "gradient", "update")
+_PLAIN_NAMES = {"forward": "prediction"}
+_LISTED_FINDINGS = 4
 
 
 def of(findings: Sequence[Finding]) -> Outcome:
-    """The outcome in a word."""
+    """Return the outcome in a word."""
     first = first_divergence(findings)
     if first is not None:
         return "inaccurate" if first.inaccurate else "parts"
@@ -25,38 +25,41 @@ def of(findings: Sequence[Finding]) -> Outcome:
 
 
 def headline(findings: Sequence[Finding]) -> str:
-    """The outcome in one line."""
+    """Return the outcome in one line."""
     first = first_divergence(findings)
     if first is None:
         if missing := _without_numbers(findings):
             return f"Not judged: there is no finite {listed(missing, 'or')} to compare."
         return "Parity holds: the same training in PyTorch and in JAX."
+    where = place(first.stage, first.tensor)
     if first.inaccurate:
         side = "PyTorch" if first.off == "torch" else "JAX"
-        return f"{side} loses accuracy at step {first.step:,}: {first.stage}, {first.tensor}."
-    return f"The sides part at step {first.step:,}: {first.stage}, {first.tensor}."
+        return f"{side} loses accuracy at step {first.step:,}: {where}."
+    return f"The two sides part at step {first.step:,}: {where}."
 
 
 def not_compared(findings: Sequence[Finding]) -> list[str]:
     """Say of what nothing was compared, because both sides have inf or NaN only; nothing where there is no such."""
     if missing := _without_numbers(findings):
-        told = f"Of every {listed(missing)} both sides have inf or NaN only: nothing was compared there, and any port "
-        return [f"{told}would pass."]
-    names = named([finding for finding in findings if not finding.compared])
-    return [f"Not compared, because both sides have inf or NaN only: {names}."] if names else []
+        return [
+            f"Both sides have only inf or NaN in every {listed(missing)}. Nothing was compared there, so any port "
+            "would pass."
+        ]
+    names = list_places([finding for finding in findings if not finding.compared])
+    return [f"Not compared, because both sides have only inf or NaN: {names}."] if names else []
 
 
-def named(findings: Sequence[Finding]) -> str:
-    """The first few of findings by name, and how many more there are; empty where there is none."""
-    names = [f"{finding.stage}, {finding.tensor}" for finding in findings]
-    more = len(names) - _MOST
-    return "; ".join([*names[:_MOST], *([f"{more:,} more"] if more > 0 else [])])
+def list_places(findings: Sequence[Finding]) -> str:
+    """Name the first few findings, and count the rest; empty where there is none."""
+    names = [place(finding.stage, finding.tensor) for finding in findings]
+    more = len(names) - _LISTED_FINDINGS
+    return "; ".join([*names[:_LISTED_FINDINGS], *([f"{more:,} more"] if more > 0 else [])])
 
 
 def _without_numbers(findings: Sequence[Finding]) -> list[str]:
-    """The stages that parity rests on and that have nothing finite to compare."""
-    stages = {finding.stage: False for finding in findings if finding.stage in _NEEDED}
+    """Return the stages that parity rests on and that have nothing finite to compare."""
+    stages = {finding.stage: False for finding in findings if finding.stage in _STAGES_NEEDED}
     for finding in findings:
         if finding.stage in stages and finding.compared:
             stages[finding.stage] = True
-    return [_NAMES.get(stage, stage) for stage, compared in stages.items() if not compared]
+    return [_PLAIN_NAMES.get(stage, stage) for stage, compared in stages.items() if not compared]

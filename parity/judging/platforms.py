@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from parity.judging.finding import Finding
 from parity.replay import replay
 from parity.replay.replay import Replay
 from parity.replay.session import Session
+
+_LOG = logging.getLogger(__name__)
 
 # The precisions asked for where none are named, by the names of jax.default_matmul_precision, from the highest down:
 # float32; TF32 on a GPU, three bfloat16 passes on a TPU; what the platform takes by itself; bfloat16 products
@@ -75,20 +78,20 @@ class PlatformJudgement:
         return all(cell.holds for cell in self.cells if cell.precision in HIGHEST)
 
     def to_dict(self) -> dict[str, Any]:
-        """The matrix as plain values, as ``report.json`` holds it."""
+        """Return the matrix as plain values, as ``report.json`` holds it."""
         cells = [{**dataclasses.asdict(cell), "stages": [*map(dataclasses.asdict, cell.stages)]} for cell in self.cells]
         told = [{**plain, "holds": cell.holds} for plain, cell in zip(cells, self.cells, strict=True)]
         return {"holds": self.ok, "cells": told}
 
 
-def platforms() -> list[Any]:
-    """The first device of every platform that JAX finds here."""
+def platforms() -> list[jax.Device]:
+    """Return the first device of every platform that JAX finds here."""
     found = []
     for name in _PLATFORMS:
         try:
             found.append(jax.devices(name)[0])
-        except RuntimeError:  # what JAX says of a platform that is not there
-            continue
+        except RuntimeError as error:  # what JAX says of a platform that is not there
+            _LOG.debug("no platform %s: %s", name, error)
     return found
 
 
@@ -113,7 +116,7 @@ def run(
         for precision in precisions:
             cells.append(_cell(session, replayed, bounds, device, precision))
             if progress is not None:
-                progress(f"replayed it on {device.platform} at {precision}")
+                progress(f"replayed every step on {device.platform} at precision {precision}")
     return PlatformJudgement(tuple(cells))
 
 
@@ -127,7 +130,7 @@ def _check(precisions: Sequence[str]) -> None:
             raise PortError(message) from error
 
 
-def _cell(session: Session, replayed: Replay, bounds: Bounds, device: Any, precision: str) -> Cell:
+def _cell(session: Session, replayed: Replay, bounds: Bounds, device: jax.Device, precision: str) -> Cell:
     where = (device.platform, device.device_kind, precision)
     try:
         locked = replay.locked_run(session, device=device, precision=precision)

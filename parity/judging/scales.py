@@ -19,14 +19,14 @@ UNDERFLOW = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
 
 
 def distance(a: Array, b: Array) -> Array:
-    """Element by element in float64; infinite where one of two is not finite, NaN where neither is."""
+    """Return element-wise distances in float64: inf where one of two is not finite, NaN where neither is."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         return np.where(np.isfinite(a) != np.isfinite(b), np.inf, np.abs(a - b))
 
 
 def largest(values: Array) -> float:
-    """The largest of distances, of those that are there; 0 where there is none."""
+    """Return the largest of the distances that are not NaN; 0 where there is none."""
     known = values[~np.isnan(values)]
     return float(known.max()) if known.size else 0.0
 
@@ -38,14 +38,14 @@ def is_zero(values: Array, bound: Array) -> bool:
 
 
 def size(exact: Array, bound: Array) -> float | None:
-    """The largest finite element; ``None`` where there is none, or where the tensor is zero to rounding."""
+    """Return the largest finite element; ``None`` where there is none, or where all is zero to rounding."""
     if is_zero(exact, bound):
         return None
     return float(np.abs(exact).max(initial=0.0, where=np.isfinite(exact))) or None
 
 
 def to(size: float | None, error: float, exact: Array, bound: Array) -> float | None:
-    """The size that a run's error is relative to; ``None`` where the run has no digit of the tensor.
+    """Return the size that a run's error is relative to; ``None`` where the run has no digit of the tensor.
 
     So it is where the run's own bound allows zero everywhere, and zero would be as near as what the run has. The bound
     alone does not decide: in a deep model it may be wide, and the run still accurate.
@@ -56,12 +56,12 @@ def to(size: float | None, error: float, exact: Array, bound: Array) -> float | 
 
 
 def ratio(value: float, size: float | None) -> float | None:
-    """A distance in units of ``size``; ``None`` where there is nothing to be relative to."""
+    """Return a distance in units of ``size``; ``None`` where there is nothing to be relative to."""
     return None if size is None else value / size
 
 
 def spacing(size: float, dtype: np.dtype[Any]) -> float:
-    """One unit in the last place of a number of this size, in ``dtype``."""
+    """Return one unit in the last place of a number of this size, in ``dtype``."""
     info = np.finfo(dtype)
     # NumPy's own spacing of the largest numbers is infinite, with a warning: the next one is not there.
     _, exponent = np.frexp(float(np.asarray(min(size, float(info.max)), dtype)))
@@ -69,5 +69,5 @@ def spacing(size: float, dtype: np.dtype[Any]) -> float:
 
 
 def ulps(distance: float, size: float | None, dtype: np.dtype[Any]) -> float | None:
-    """A distance in units in the last place of ``size``; ``None`` where there is nothing to be relative to."""
+    """Return a distance in units in the last place of ``size``; ``None`` where there is nothing to be relative to."""
     return None if size is None else distance / spacing(size, dtype)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
-class Listed:
+class BuiltInProgram:
     """A program and what to call it.
 
     Attributes:
@@ -28,14 +28,14 @@ class Listed:
 _HERE = Path(__file__).parent
 
 BUILT_IN = (
-    Listed(
+    BuiltInProgram(
         "line",
         "The fitted line",
         _HERE / "line.py",
         "Linear(1, 1) fitted to 100 noisy points of y = 2x, 1,000 steps",
         ("x", "y"),
     ),
-    Listed(
+    BuiltInProgram(
         "house_prices",
         "The house prices",
         _HERE / "house_prices.py",

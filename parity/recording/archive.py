@@ -15,9 +15,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from jaxreg._files import write_whole
 from parity._errors import OutputError, RecordingError
@@ -26,33 +27,36 @@ FORMAT = "parity recording"
 VERSION = 3
 _HEADER = "header"
 # Beyond this many bytes, packing weights and gradients tighter takes minutes and saves little.
-_COMPRESSED = 2**26
+_COMPRESSION_LIMIT_BYTES = 2**26
 # A dict with one of these as its only key stands for something that JSON lacks.
 _ARRAY, _SCALAR, _LIST, _PAIRS = "array", "scalar", "list", "pairs"
 _TAGS = {_ARRAY, _SCALAR, _LIST, _PAIRS}
 # What reading a damaged file comes to, in NumPy, in zipfile and in what is made of the header.
-_DAMAGE = (
+_DAMAGE_ERRORS = (
     *(OSError, ValueError, KeyError, IndexError, TypeError, EOFError, RuntimeError, MemoryError, OverflowError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
     *(SyntaxError, tokenize.TokenError),  # of the header of an array, which NumPy reads as Python reads its own
 )
+Array = np.ndarray[Any, Any]
+# JSON, whose form the types of a recording say.
+Plain: TypeAlias = Any
 T = TypeVar("T")
 
 
-def pack(tree: Any) -> bytes:
-    """The bytes of an ``.npz`` file that :func:`read` turns back into ``tree``."""
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+def pack(tree: object) -> bytes:
+    """Return the bytes of an ``.npz`` file that :func:`read` turns back into ``tree``."""
+    arrays: dict[str, Array] = {}
     body = _strip(tree, arrays)
     header = json.dumps({"format": FORMAT, "version": VERSION, "body": body, "checksum": _checksum(body, arrays)})
     buffer = io.BytesIO()
-    small = sum(array.nbytes for array in arrays.values()) <= _COMPRESSED
+    small = sum(array.nbytes for array in arrays.values()) <= _COMPRESSION_LIMIT_BYTES
     save = np.savez_compressed if small else np.savez
     save(buffer, allow_pickle=False, **{_HEADER: np.array(header)}, **arrays)
     return buffer.getvalue()
 
 
-def _checksum(body: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    """A fingerprint of all that a recording says."""
+def _checksum(body: Plain, arrays: Mapping[str, Array]) -> str:
+    """Compute a fingerprint of all that a recording says."""
     digest = hashlib.blake2b(json.dumps(body).encode())
     for key, array in arrays.items():
         digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
@@ -60,8 +64,8 @@ def _checksum(body: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _strip(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    """``value`` as JSON, each array replaced by its place in ``arrays``."""
+def _strip(value: object, arrays: dict[str, Array]) -> Plain:
+    """Turn ``value`` into JSON, each array replaced by its place in ``arrays``."""
     if isinstance(value, np.ndarray | np.generic):
         key = f"array{len(arrays)}"
         arrays[key] = np.asarray(value)
@@ -88,17 +92,17 @@ def write(path: Path, content: bytes) -> None:
 
 
 def read(path: Path, kind: type[T]) -> T:
-    """The ``kind`` that was packed into the file at ``path``."""
+    """Read the ``kind`` that was packed into the file at ``path``."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             return _read(path, archive, kind)
     except FileNotFoundError:
         raise RecordingError(f"there is no file {path}; Recording.save(path) writes one") from None
-    except _DAMAGE as error:
+    except _DAMAGE_ERRORS as error:
         raise RecordingError(f"{path} is not a recording, or is damaged ({error}); record the program again") from None
 
 
-def _read(path: Path, archive: Any, kind: type[T]) -> T:
+def _read(path: Path, archive: NpzFile, kind: type[T]) -> T:
     header = json.loads(str(archive[_HEADER]))
     if (header["format"], header["version"]) != (FORMAT, VERSION):
         raise RecordingError(
@@ -106,7 +110,7 @@ def _read(path: Path, archive: Any, kind: type[T]) -> T:
             f"version {VERSION}. Record the program again"
         )
     body = header["body"]
-    names = dict.fromkeys(_named(body))
+    names = dict.fromkeys(_array_names(body))
     missing = sorted(names.keys() - set(archive.files))
     if missing:
         raise RecordingError(f"{path} is not whole: {missing[0]} is missing. Record the program again")
@@ -120,12 +124,12 @@ def _read(path: Path, archive: Any, kind: type[T]) -> T:
     return typing.cast(T, _restore(body, kind, {key: _native(array) for key, array in content.items()}))
 
 
-def _native(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _native(array: Array) -> Array:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
-    """JSON back into the type ``kind``: dataclasses, tuples, mappings, arrays and plain values."""
+def _restore(value: Plain, kind: Any, content: Mapping[str, Array]) -> Any:
+    """Turn JSON back into the type ``kind``: dataclasses, tuples, mappings, arrays and plain values."""
     if kind is Any:
         return _restore_tree(value, content)
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
@@ -147,7 +151,7 @@ def _restore(value: Any, kind: Any, content: Mapping[str, Any]) -> Any:
     return value
 
 
-def _expect(value: Any, kind: type | types.UnionType) -> None:
+def _expect(value: object, kind: type | types.UnionType) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"expected {getattr(kind, '__name__', kind)}, found {type(value).__name__}")
 
@@ -158,14 +162,14 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _items(value: dict[str, Any]) -> list[tuple[Any, Any]]:
-    """The items of a mapping, whether its keys could be JSON's or not."""
+    """Return the items of a mapping, whether its keys could be JSON's or not."""
     _expect(value, dict)
     pairs = value[_PAIRS] if value.keys() == {_PAIRS} else value.items()
     return [(key, item) for key, item in pairs]
 
 
-def _restore_tree(value: Any, content: Mapping[str, Any]) -> Any:
-    """A tree of arrays and plain values."""
+def _restore_tree(value: Plain, content: Mapping[str, Array]) -> Any:
+    """Restore a tree of arrays and plain values."""
     if isinstance(value, list):
         return tuple(_restore_tree(item, content) for item in value)
     if not isinstance(value, dict):
@@ -180,15 +184,15 @@ def _restore_tree(value: Any, content: Mapping[str, Any]) -> Any:
     return {key: _restore_tree(item, content) for key, item in _items(value)}
 
 
-def _named(body: Any) -> Iterator[str]:
-    """The arrays that a header speaks of, in the order in which they were put there."""
+def _array_names(body: Plain) -> Iterator[str]:
+    """Yield the arrays that a header speaks of, in the order in which they were put there."""
     if isinstance(body, list):
         for item in body:
-            yield from _named(item)
+            yield from _array_names(item)
     elif isinstance(body, dict):
         tag = next(iter(body), "") if len(body) == 1 else ""
         if tag in (_ARRAY, _SCALAR):
             yield body[tag]
         else:
             for item in body.values():
-                yield from _named(item)
+                yield from _array_names(item)

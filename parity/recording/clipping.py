@@ -9,7 +9,7 @@ Clipping = Mapping[str, Any]
 
 
 def told(clipping: Clipping) -> str:
-    """How gradients are clipped, in words."""
+    """Describe in words how gradients are clipped."""
     if "clip_value" in clipping:
         return f"to ±{clipping['clip_value']:g} each"
     kind = "" if clipping["norm_type"] == 2 else f" of order {clipping['norm_type']:g}"

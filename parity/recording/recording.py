@@ -18,8 +18,8 @@ from parity.recording.program_output import PrintedLine
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = Mapping[str, Array]
-# An array, or a tuple, list or dict of trees: what a model takes or gives, what a loss takes beside it.
-Tree = Any
+# What a model takes or gives, what a loss takes beside it.
+Tree = trees.Tree
 
 # Torch classes by their full names, as a recording keeps them.
 LINEAR = "torch.nn.modules.linear.Linear"
@@ -78,7 +78,7 @@ class Batch:
     parts: tuple[int, ...]
 
     def passes(self) -> list[tuple[Tree, Tree]]:
-        """Inputs and targets of each backward pass."""
+        """Return inputs and targets of each backward pass."""
         ends = np.cumsum((0, *self.parts)).tolist()
         if len(self.parts) < 2:
             return [(self.inputs, self.targets)]
@@ -204,19 +204,19 @@ class Recording:
         return np.dtype(next(iter(self.initial.values())).dtype)
 
     def weights_before(self) -> dict[str, Array]:
-        """The weights each kept step started from, by name, shape ``(k, *parameter shape)``."""
+        """Return the weights each kept step started from, by name, shape ``(k, *parameter shape)``."""
         if self.starts is not None:
             return dict(self.starts.weights)
         return _shifted(self.initial, self.observed.weights)
 
     def buffers_before(self) -> dict[str, Array]:
-        """The model's own state that each kept step started from, by name."""
+        """Return the model's own state that each kept step started from, by name."""
         if self.starts is not None:
             return dict(self.starts.buffers)
         return _shifted(self.initial_buffers, self.observed.buffers)
 
     def state_before(self) -> dict[str, dict[str, Array]]:
-        """The optimizer state each kept step started from, by PyTorch's key and parameter name.
+        """Return the optimizer state each kept step started from, by PyTorch's key and parameter name.
 
         Before the first step a state is what PyTorch makes it: zero, but for Adagrad's sum and Rprop's step size.
         """
@@ -231,7 +231,7 @@ class Recording:
         return fresh_state(key, self.rules[name], float(self.learning_rates[name][0]), like)
 
     def first(self, steps: int) -> Recording:
-        """The recording of its first ``steps`` steps alone.
+        """Return the recording of its first ``steps`` steps alone.
 
         Raises:
             ValueError: there are not as many, or none of those was asked for.
@@ -273,7 +273,7 @@ class Recording:
         archive.write(_validation.as_path(path, "a path to write the recording to", OutputError), archive.pack(self))
 
     def to_bytes(self) -> bytes:
-        """The content of the file that :meth:`save` writes."""
+        """Return the content of the file that :meth:`save` writes."""
         return archive.pack(self)
 
     @classmethod
@@ -297,8 +297,8 @@ class Recording:
         return f"Recording({self.name!r}: {parts}, {count(self.steps, 'step')}{kept}, {rows})"
 
 
-def fresh_state(key: str, rule: Mapping[str, Any], rate: float, like: Array) -> Array:
-    """What PyTorch's optimizers make of a state before the first step."""
+def fresh_state(key: str, rule: Mapping[str, float], rate: float, like: Array) -> Array:
+    """Make the state that PyTorch's optimizers begin with."""
     value = {"sum": rule.get("initial_accumulator_value", 0.0), "step_size": rate}.get(key, 0.0)
     return np.full_like(like, value)
 

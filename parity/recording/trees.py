@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+# An array, or a tuple, list or dict of trees: no static type can tell which.
+Tree: TypeAlias = Any
+Leaf: TypeAlias = Any
+# Shapes and dtypes of a tree, comparable and printable.
+Form: TypeAlias = object
 Path = tuple[Any, ...]
 
 
-def leaves(tree: Any) -> list[Any]:
-    """The arrays of a tree, depth first; ``None`` is an empty place."""
+def leaves(tree: Tree) -> list[Leaf]:
+    """Return the arrays of a tree, depth first; ``None`` is an empty place."""
     return [leaf for _, leaf in paths(tree)]
 
 
-def paths(tree: Any, at: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Each array of a tree with the keys and places that lead to it."""
+def paths(tree: Tree, at: Path = ()) -> Iterator[tuple[Path, Leaf]]:
+    """Yield each array of a tree with the keys and places that lead to it."""
     if isinstance(tree, dict):
         for key, item in tree.items():
             yield from paths(item, (*at, key))
@@ -28,8 +33,8 @@ def paths(tree: Any, at: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield at, tree
 
 
-def mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """``function`` of each array, and of those at the same place in ``others``, as a tree of the same form."""
+def mapped(function: Callable[..., Leaf], tree: Tree, *others: Tree) -> Tree:
+    """Apply ``function`` to each array of ``tree``, with those at the same place in ``others``."""
     if isinstance(tree, dict):
         return {key: mapped(function, item, *(other[key] for other in others)) for key, item in tree.items()}
     if isinstance(tree, list | tuple):
@@ -38,15 +43,15 @@ def mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     return None if tree is None else function(tree, *others)
 
 
-def found(tree: Any, path: Path) -> Any:
-    """What stands at ``path``."""
+def found(tree: Tree, path: Path) -> Tree:
+    """Return what stands at ``path``."""
     for key in path:
         tree = tree[key]
     return tree
 
 
-def form(tree: Any) -> Any:
-    """Shapes and dtypes, to tell whether two trees are alike in all but their values."""
+def form(tree: Tree) -> Form:
+    """Return shapes and dtypes, to tell whether two trees are alike in all but their values."""
     if isinstance(tree, dict):
         return ("dict", tuple((key, form(item)) for key, item in tree.items()))
     if isinstance(tree, list | tuple):
@@ -54,26 +59,26 @@ def form(tree: Any) -> Any:
     return None if tree is None else (tree.shape, str(tree.dtype))
 
 
-def size(tree: Any) -> int:
-    """Bytes of all arrays."""
+def size(tree: Tree) -> int:
+    """Count the bytes of all arrays."""
     return sum(leaf.nbytes for leaf in leaves(tree))
 
 
-def digest(tree: Any) -> bytes:
-    """A fingerprint of form and values."""
+def digest(tree: Tree) -> bytes:
+    """Compute a fingerprint of form and values."""
     hasher = hashlib.blake2b(repr(form(tree)).encode())
     for leaf in leaves(tree):
         hasher.update(np.ascontiguousarray(leaf).tobytes())
     return hasher.digest()
 
 
-def same(a: Any, b: Any) -> bool:
-    """Bit for bit, so that a NaN is itself."""
+def same(a: Tree, b: Tree) -> bool:
+    """Compare two trees bit for bit, so that a NaN is itself."""
     return form(a) == form(b) and all(same_array(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
 
 
-def same_array(a: Any, b: Any) -> bool:
-    """Two arrays, bit for bit; an array that is itself is not looked at."""
+def same_array(a: Leaf, b: Leaf) -> bool:
+    """Compare two arrays bit for bit; an array that is itself is not looked at."""
     if a is b:
         return True
     if a.shape != b.shape or a.dtype != b.dtype:
@@ -82,8 +87,8 @@ def same_array(a: Any, b: Any) -> bool:
     return bool(np.array_equal(first, second))
 
 
-def shapes(tree: Any) -> str:
-    """The shapes, readable: ``(8, 3)``, ``{ids: (8, 12), mask: (8, 12)}``."""
+def shapes(tree: Tree) -> str:
+    """Write the shapes, readable: ``(8, 3)``, ``{ids: (8, 12), mask: (8, 12)}``."""
     if isinstance(tree, dict):
         return "{" + ", ".join(f"{key}: {shapes(item)}" for key, item in tree.items()) + "}"
     if isinstance(tree, list | tuple):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,11 +11,14 @@ from parity._errors import RecordingError
 from parity._words import count
 from parity.recording import trees
 
+if TYPE_CHECKING:
+    from parity.recording.recording import Recording, Tensors
+
 # What may belong to a tensor of a kind: an optimizer may count in whole numbers.
-_KINDS = {"f": "fiub", "i": "iub", "u": "iub"}
+_STATE_KINDS = {"f": "fiub", "i": "iub", "u": "iub"}
 
 
-def check(recording: Any, source: str) -> None:
+def check(recording: Recording, source: str) -> None:
     """Refuse a recording whose parts disagree; NaN is as good a value as any.
 
     Raises:
@@ -29,7 +32,7 @@ def check(recording: Any, source: str) -> None:
         raise RecordingError(f"{source} is not a recording that fits together: {problem}. Record the program again")
 
 
-def _problems(recording: Any) -> Iterator[str]:
+def _problems(recording: Recording) -> Iterator[str]:
     order, steps = recording.batch_of_step, len(recording.batch_of_step)
     if order.ndim != 1 or not steps or not np.issubdtype(order.dtype, np.integer):
         yield "it has no steps"
@@ -43,7 +46,7 @@ def _problems(recording: Any) -> Iterator[str]:
             yield f"{name} is of {values.dtype}, and what is trained is of floating numbers"
     rates = {name: values.shape for name, values in recording.learning_rates.items()}
     if rates != dict.fromkeys(recording.rules, (steps,)) or not rates.keys() <= recording.initial.keys():
-        yield f"learning rates are of {_named(rates)}, and parameters of {_named(recording.rules)} are trained"
+        yield f"learning rates are of {_listed(rates)}, and parameters of {_listed(recording.rules)} are trained"
     for name in ("observed", "arbiter_locked", "arbiter_free"):
         yield from _trace(recording, name, steps)
     for place, batch in enumerate(recording.batches):
@@ -56,11 +59,11 @@ def _problems(recording: Any) -> Iterator[str]:
             yield f"batch {place} has passes of {sum(batch.parts)} rows in all, and inputs {shapes}"
 
 
-def _kept(recording: Any, steps: int) -> Iterator[str]:
+def _kept(recording: Recording, steps: int) -> Iterator[str]:
     thinned, starts = recording.thinned, recording.starts
-    if (thinned is None) != (starts is None):
-        yield "steps were left out, and what the kept ones started from is not there, or the other way round"
-    if thinned is None:
+    if thinned is None or starts is None:
+        if thinned is not None or starts is not None:
+            yield "steps were left out, and what the kept ones started from is not there, or the other way round"
         return
     rising = thinned.ndim == 1 and thinned.size and bool((np.diff(thinned) > 0).all())
     if not rising or thinned[0] < 0 or thinned[-1] >= steps:
@@ -72,7 +75,7 @@ def _kept(recording: Any, steps: int) -> Iterator[str]:
     yield from _tensors("the buffers before the kept steps", starts.buffers, buffers, len(thinned), some=True)
 
 
-def _trace(recording: Any, name: str, steps: int) -> Iterator[str]:
+def _trace(recording: Recording, name: str, steps: int) -> Iterator[str]:
     trace, kept, observed = getattr(recording, name), len(recording.kept), recording.observed
     if trace.losses.dtype.kind != "f":
         yield f"{name} has losses of {trace.losses.dtype}, expected floating numbers"
@@ -86,24 +89,24 @@ def _trace(recording: Any, name: str, steps: int) -> Iterator[str]:
     yield from _tensors(f"{name}: gradients", trace.gradients, recording.initial, kept)
     yield from _tensors(f"{name}: weights", trace.weights, recording.initial, kept)
     if trace.state.keys() != observed.state.keys():
-        yield f"{name} has optimizer state {_named(trace.state)}, and {_named(observed.state)} was observed"
+        yield f"{name} has optimizer state {_listed(trace.state)}, and {_listed(observed.state)} was observed"
     for key, tensors in trace.state.items():
         yield from _tensors(f"{name}: {key}", tensors, recording.initial, kept, some=True)
         if tensors.keys() != observed.state[key].keys():
-            yield f"{name} has {key} of {_named(tensors)}, and of {_named(observed.state[key])} it was observed"
+            yield f"{name} has {key} of {_listed(tensors)}, and of {_listed(observed.state[key])} it was observed"
     yield from _tensors(f"{name}: buffers", trace.buffers, recording.initial_buffers, kept, some=True)
 
 
-def _tensors(what: str, tensors: Any, like: Any, rows: int, *, some: bool = False) -> Iterator[str]:
-    """Tensors with a leading axis of ``rows``, each otherwise of the shape of that name in ``like``."""
+def _tensors(what: str, tensors: Tensors, like: Tensors, rows: int, *, some: bool = False) -> Iterator[str]:
+    """Check tensors with a leading axis of ``rows``, each otherwise of the shape of that name in ``like``."""
     if not tensors.keys() <= like.keys() or (not some and tensors.keys() != like.keys()):
-        yield f"{what} are of {_named(tensors)}, and {_named(like)} was expected"
+        yield f"{what} are of {_listed(tensors)}, and {_listed(like)} was expected"
     for name, values in tensors.items():
         if values.shape != (rows, *like[name].shape):
             yield f"{what} of {name} have shape {values.shape}, and {(rows, *like[name].shape)} was expected"
-        if values.dtype.kind not in _KINDS.get(like[name].dtype.kind, like[name].dtype.kind):
+        if values.dtype.kind not in _STATE_KINDS.get(like[name].dtype.kind, like[name].dtype.kind):
             yield f"{what} of {name} are of {values.dtype}, and the tensor is of {like[name].dtype}"
 
 
-def _named(names: Any) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "nothing"

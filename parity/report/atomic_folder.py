@@ -1,4 +1,4 @@
-"""Files put into a folder all together or not at all."""
+"""Write files into a folder all together or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ADVICE = "choose another folder (-o FOLDER) or make this one writable"
 
 
 def check_writable(folder: str | os.PathLike[str], names: Iterable[str] = ()) -> None:
-    """Make sure that files called ``names`` can be put into ``folder``, by trying, and leave nothing behind.
+    """Make sure that files called ``names`` can be written into ``folder``, by trying, and leave nothing behind.
 
     Raises:
         OutputError: if they cannot.
@@ -26,7 +26,7 @@ def check_writable(folder: str | os.PathLike[str], names: Iterable[str] = ()) ->
         _check_targets(staging.parent, names)
 
 
-def put(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> list[Path]:
+def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> list[Path]:
     """Put files into a folder, which is made if need be; on any failure the folder is as it was before.
 
     Args:

@@ -10,7 +10,6 @@ import os
 import platform
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,27 +18,26 @@ from parity.judging import scales
 from parity.judging.cause import Cause
 from parity.judging.finding import Finding
 from parity.judging.judgement import Judgement
-from parity.recording.recording import Array, Recording
+from parity.recording.recording import Array, Recording, Tree
 from parity.report import curves, summary
-from parity.report.render.numbers import count
+from parity.report.render.numbers import JsonDict, count
 
-Json = dict[str, Any]
 VERSION = 1
 # Final weights that a page lists, batches of a data set it describes, and groups of learning rates.
-_LISTED, _SHAPES, _RATES = 16, 4, 6
+_LISTED_WEIGHTS, _LISTED_SHAPES, _LISTED_RATES = 16, 4, 6
 # The longest text of a model's settings that still reads as one.
-_LONG = 300
+_SETTINGS_LENGTH = 300
 # How the headline of a report names the programs that do not hold.
 _OUTCOMES = {
-    "parts": "The sides part",
+    "parts": "The two sides part",
     "inaccurate": "A side loses accuracy",
-    "not judged": "Not judged, for want of finite numbers",
+    "not judged": "Not judged, because there are no finite numbers to compare",
 }
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "altair")
 
 
-def report(judgements: Sequence[Judgement], command: str) -> Json:
-    """The document of a whole report."""
+def report(judgements: Sequence[Judgement], command: str) -> JsonDict:
+    """Return the document of a whole report."""
     programs = [program(judgement) for judgement in judgements]
     return {
         "version": VERSION,
@@ -59,12 +57,14 @@ def _headline(judgements: Sequence[Judgement]) -> str:
             told.append(f"{words}: {', '.join(titles)}.")
     if told:
         return " ".join(told)
-    what = "this program is" if len(judgements) == 1 else f"these {len(judgements):,} programs are"
-    return f"Parity holds: {what} the same training in PyTorch and in JAX."
+    if len(judgements) == 1:
+        return "Parity holds: this program is the same training in PyTorch and in JAX."
+    every = "both" if len(judgements) == 2 else f"all {len(judgements):,}"
+    return f"Parity holds: {every} programs train the same in PyTorch and in JAX."
 
 
-def environment(judgements: Sequence[Judgement]) -> Json:
-    """Where and with what the two sides ran."""
+def environment(judgements: Sequence[Judgement]) -> JsonDict:
+    """Return where and with what the two sides ran."""
     judgement = judgements[0]
     recorded = judgement.recording.environment
     chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
@@ -74,18 +74,18 @@ def environment(judgements: Sequence[Judgement]) -> Json:
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {"torch": recorded["torch"], **{name: importlib.metadata.version(name) for name in _PACKAGES}},
         "devices": {"torch": recorded["device"], "jax": judgement.replay.device},
-        "precision": f"{dtypes} on both sides, JAX's products at {chosen or 'highest'}; arbiter float64",
+        "precision": f"{dtypes} on both sides, JAX's products at {chosen or 'highest'}; reference float64",
         "threads": {"torch": recorded["threads"], "cores": os.cpu_count() or 1},
     }
 
 
 def slug(name: str) -> str:
-    """A name that is safe in file names."""
+    """Return a name that is safe in file names."""
     return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-") or "program"
 
 
-def program(judgement: Judgement) -> Json:
-    """The document of one program."""
+def program(judgement: Judgement) -> JsonDict:
+    """Return the document of one program."""
     recording = judgement.recording
     first, printed = judgement.first_divergence, summary.printed(judgement)
     divergence = first and {key: getattr(first, key) for key in ("stage", "tensor", "step", "message")}
@@ -119,7 +119,7 @@ def program(judgement: Judgement) -> Json:
     }
 
 
-def _cause(cause: Cause) -> Json:
+def _cause(cause: Cause) -> JsonDict:
     plain = ("name", "sentence", "fix", "stage", "tensor", "step", "agreement")
     return {name: getattr(cause, name) for name in plain}
 
@@ -143,10 +143,10 @@ def _facts(recording: Recording) -> list[tuple[str, str]]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONG else f"{text[:_LONG]} …"
+    return text if len(text) <= _SETTINGS_LENGTH else f"{text[:_SETTINGS_LENGTH]} …"
 
 
-def _some(texts: Sequence[str], most: int = _RATES) -> list[str]:
+def _some(texts: Sequence[str], most: int = _LISTED_RATES) -> list[str]:
     more = len(texts) - most
     return [*texts[:most], *([f"{more:,} more"] if more > 0 else [])]
 
@@ -165,18 +165,18 @@ def _data(recording: Recording) -> str:
     return told
 
 
-def _shapes(tree: Any) -> str:
-    """Every array of a tree: where it is, its shape and its dtype."""
+def _shapes(tree: Tree) -> str:
+    """Name every array of a tree with its shape and dtype."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     told = []
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         told.append(f"{name} {_shape(leaf)} {leaf.dtype}".strip())
-    return ", ".join(_some(told, _SHAPES))
+    return ", ".join(_some(told, _LISTED_SHAPES))
 
 
 def _rate(recording: Recording) -> str:
-    """The learning rate, and what else one parameter has and another has not; parameters alike are told together."""
+    """Describe the learning rates and other settings that differ between parameters, group by group."""
     if recording.learning_rate is not None and recording.is_plain:
         return f"{recording.learning_rate:g}"
     groups: dict[str, list[str]] = {}
@@ -192,7 +192,7 @@ def _rate(recording: Recording) -> str:
 
 
 def _changing(rates: Array) -> str:
-    """The first and the last of learning rates that change; the least and the largest where those two are alike."""
+    """Describe changing learning rates by the first and the last, or by the range where those two are alike."""
     ends = (float(rates[0]), float(rates[-1]))
     returns = ends[0] == ends[1]
     if returns:
@@ -207,12 +207,12 @@ def _shape(array: Array) -> str:
     return " × ".join(f"{length:,}" for length in array.shape) or "scalar"
 
 
-def _finding(finding: Finding) -> Json:
+def _finding(finding: Finding) -> JsonDict:
     plain = (
         *("stage", "tensor", "holds", "same_program", "inaccurate", "compared", "zero"),
         *("difference", "ulps", "float64_difference", "float64_bound"),
     )
-    used: Json = {"torch": finding.torch_used, "jax": finding.jax_used}
+    used: JsonDict = {"torch": finding.torch_used, "jax": finding.jax_used}
     own = {name: getattr(finding, name) for name in plain}
     if not finding.finite:
         own["difference"], used = None, dict.fromkeys(used)
@@ -228,16 +228,16 @@ def _finding(finding: Finding) -> Json:
     }
 
 
-def _final(judgement: Judgement) -> list[Json]:
-    """The first elements of the final weights, of every tensor some where they are few."""
-    rows: list[Json] = []
+def _final(judgement: Judgement) -> list[JsonDict]:
+    """Return the first elements of the final weights, of every tensor some where they are few."""
+    rows: list[JsonDict] = []
     exact_weights, own_weights = judgement.recording.arbiter_free.weights, judgement.replay.free.weights
     told = {finding.tensor: finding for finding in judgement.findings if finding.stage == "final weights"}
     for name, torch in judgement.recording.observed.weights.items():
         # Relative to what the tensor's own row is: nothing, or its largest element over all steps.
         known = name in told and told[name].ulps is not None
         size = scales.size(exact_weights[name], np.zeros(())) if known else None
-        for index in itertools.islice(np.ndindex(torch.shape[1:]), _LISTED - len(rows)):
+        for index in itertools.islice(np.ndindex(torch.shape[1:]), _LISTED_WEIGHTS - len(rows)):
             place = (-1, *index)
             sides = torch[place], own_weights[name][place], exact_weights[name][place]
             apart = scales.largest(scales.distance(sides[0], sides[1]))

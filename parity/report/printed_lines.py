@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from parity.recording import trees
-from parity.recording.program_output import NUMBER, Number, PrintedLine, Source
-from parity.recording.recording import Recording
+from parity.recording.program_output import NUMBER, PrintedLine, Source
+from parity.recording.recording import Array, Recording, Tree
 from parity.replay.replay import Replay
 
+# A number of either side, of Python or of NumPy.
+Scalar: TypeAlias = float | np.generic
 # What two ways to work out the same float64 number may differ by, relative to it.
-_SAME = 2.0**-48
+_FLOAT64_TOLERANCE = 2.0**-48
 
 
-class Line(NamedTuple):
+class LinePair(NamedTuple):
     """A printed line of PyTorch and its counterpart.
 
     ``jax`` is ``None`` where it is not known of every number in the line where it came from, or where the JAX side has
@@ -33,13 +35,13 @@ class Line(NamedTuple):
         return None if self.jax is None else self.torch == self.jax
 
 
-def side_by_side(recording: Recording, replay: Replay) -> tuple[Line, ...]:
-    """Every line the program printed, beside what the free replay gives for it."""
-    return tuple(Line(line.text, _rewrite(line, recording, replay)) for line in recording.printed)
+def side_by_side(recording: Recording, replay: Replay) -> tuple[LinePair, ...]:
+    """Pair every line the program printed with what the free replay gives for it."""
+    return tuple(LinePair(line.text, _rewrite(line, recording, replay)) for line in recording.printed)
 
 
 def _rewrite(line: PrintedLine, recording: Recording, replay: Replay) -> str | None:
-    """The line with each number exchanged, where the source of every one is known."""
+    """Return the line with each number exchanged, where the source of every one is known."""
     known = {place for number in line.numbers for place in range(number.start, number.end)}
     if any(known.isdisjoint(range(*match.span())) for match in NUMBER.finditer(line.text)):
         return None
@@ -47,7 +49,7 @@ def _rewrite(line: PrintedLine, recording: Recording, replay: Replay) -> str | N
     for number in line.numbers:
         text: str | None = line.text[number.start : number.end]
         if number.source is not None:
-            text = _exchanged(number, line.text, recording, replay)
+            text = _exchanged(line.text[number.start : number.end], number.style, number.source, recording, replay)
         if text is None:
             return None
         pieces += [line.text[end : number.start], text]
@@ -55,15 +57,13 @@ def _rewrite(line: PrintedLine, recording: Recording, replay: Replay) -> str | N
     return "".join([*pieces, line.text[end:]])
 
 
-def _exchanged(number: Number, line: str, recording: Recording, replay: Replay) -> str | None:
-    assert number.source is not None
-    pair = _values(number.source, recording, replay)
-    text = line[number.start : number.end]
-    return None if pair is None else counterpart(text, number.style, *pair)
+def _exchanged(text: str, style: str, source: Source, recording: Recording, replay: Replay) -> str | None:
+    pair = _values(source, recording, replay)
+    return None if pair is None else counterpart(text, style, *pair)
 
 
-def _values(source: Source, recording: Recording, replay: Replay) -> tuple[Any, Any] | None:
-    """The number in PyTorch's recording and in the JAX replay; ``None`` where one of them has none."""
+def _values(source: Source, recording: Recording, replay: Replay) -> tuple[Scalar, Scalar] | None:
+    """Return the number in the recording and in the replay; ``None`` where one of them has none."""
     if source.kind == "loss":
         if not 0 <= source.first <= source.last < recording.steps:
             return None
@@ -78,7 +78,7 @@ def _values(source: Source, recording: Recording, replay: Replay) -> tuple[Any, 
     return tuple(float(value) * source.factor / source.divisor for value in (torch, jax))  # type: ignore[return-value]
 
 
-def _losses(source: Source, losses: Any, recording: Recording) -> Any:
+def _losses(source: Source, losses: Array, recording: Recording) -> Scalar:
     steps = range(source.first, source.last + 1)
     if len(steps) == 1 and (source.factor, source.divisor, source.weighted) == (1.0, 1.0, False):
         return losses[source.first]
@@ -86,7 +86,7 @@ def _losses(source: Source, losses: Any, recording: Recording) -> Any:
     return sum(float(losses[step]) * n for step, n in zip(steps, rows, strict=True)) * source.factor / source.divisor
 
 
-def _tensors(source: Source, recording: Recording, replay: Replay) -> tuple[Any, Any] | None:
+def _tensors(source: Source, recording: Recording, replay: Replay) -> tuple[Array, Array] | None:
     if source.kind == "evaluation":
         if source.first >= len(replay.evaluations):
             return None
@@ -109,13 +109,13 @@ def _tensors(source: Source, recording: Recording, replay: Replay) -> tuple[Any,
     return (torch[source.name][row], jax[source.name][row]) if source.name in torch and source.name in jax else None
 
 
-def _leaf(source: Source, torch: Any, jax: Any) -> tuple[Any, Any] | None:
+def _leaf(source: Source, torch: Tree, jax: Tree) -> tuple[Array, Array] | None:
     pairs = [trees.leaves(side) for side in (torch, jax)]
     return None if source.leaf >= min(map(len, pairs)) else (pairs[0][source.leaf], pairs[1][source.leaf])
 
 
-def counterpart(text: str, style: str, torch: Any, jax: Any) -> str | None:
-    """What stands for ``text``, which PyTorch's number was written as, where that is JAX's number.
+def counterpart(text: str, style: str, torch: Scalar, jax: Scalar) -> str | None:
+    """Write JAX's number in the way in which ``text`` writes PyTorch's.
 
     ``None`` where ``text`` is not how PyTorch's number is written.
     """
@@ -134,11 +134,11 @@ def _fits(text: str, expected: str) -> bool:
         return True
     # In full digits, the program's own order of operations shows in the last one.
     full = len(re.sub(r"\D", "", text)) >= 15
-    return full and math.isclose(float(text), float(expected), rel_tol=_SAME)
+    return full and math.isclose(float(text), float(expected), rel_tol=_FLOAT64_TOLERANCE)
 
 
-def written(text: str, style: str, value: Any) -> str:
-    """``value`` in a style; where that is by PyTorch's look, as many digits as ``text`` has."""
+def written(text: str, style: str, value: Scalar) -> str:
+    """Write ``value`` in a style; where that is PyTorch's look, with as many digits as ``text`` has."""
     decimals = len(re.split("[eE]", text)[0].partition(".")[2])
     if style == "repr":
         return repr(float(value))

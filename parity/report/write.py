@@ -6,11 +6,11 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from parity._errors import OutputError
 from parity.report import atomic_folder as _folder
 from parity.report.render import numbers
+from parity.report.render.numbers import Json
 
 PAGE, SUMMARY, DATA, CHARTS = "report.html", "report.md", "report.json", "charts"
 _SLUG = re.compile(r"[a-z0-9_-]+")
@@ -25,7 +25,7 @@ def check_writable(folder: str | Path) -> None:
     _folder.check_writable(folder, [PAGE, SUMMARY, DATA, f"{CHARTS}/any.svg"])
 
 
-def write(document: Mapping[str, Any], folder: str | Path, files: Mapping[str, bytes] | None = None) -> list[Path]:
+def write(document: Json, folder: str | Path, files: Mapping[str, bytes] | None = None) -> list[Path]:
     """Write report.html, report.md, report.json, the charts as SVG and ``files`` into ``folder``.
 
     A folder that exists already is overwritten file by file, and what else it holds stays. On any failure the folder
@@ -34,7 +34,7 @@ def write(document: Mapping[str, Any], folder: str | Path, files: Mapping[str, b
     Args:
         document: the report as ``schema.json`` describes it; NumPy values and non-finite floats are encoded here.
         folder: where to write; made, with its parents, if it does not exist.
-        files: more files to put beside the report: relative names, with ``/`` between folders, to contents.
+        files: more files to write_files beside the report: relative names, with ``/`` between folders, to contents.
 
     Returns:
         The paths written, in the order page, Markdown, JSON, charts, ``files``.
@@ -47,10 +47,10 @@ def write(document: Mapping[str, Any], folder: str | Path, files: Mapping[str, b
         if name in contents:
             raise OutputError(f"the report has a file of its own called {name!r}; give the extra file another name")
         contents[_relative(name)] = content
-    return _folder.put(folder, contents)
+    return _folder.write_files(folder, contents)
 
 
-def render(document: Mapping[str, Any]) -> dict[str, bytes]:
+def render(document: Json) -> dict[str, bytes]:
     """Render the report's own files: relative names to contents.
 
     Raises:

@@ -19,7 +19,7 @@ import pytest
 
 import jaxreg
 from parity import cli
-from parity.bench import caches, disturbance, environment, peers, roofline, run, timing, workloads
+from parity.bench import caches, comparison, disturbance, environment, peers, roofline, run, timing, workloads
 from parity.bench.peers import Peer
 from parity.cli.terminal import HOLDS, NOT_JUDGED, PARTS
 
@@ -81,13 +81,13 @@ def test_what_is_the_same_has_a_ratio_and_what_is_not_has_none(
     assert made["cold"] == {
         "cache": 2**20,
         "touched": 2**21,
-        "said": "A cold call comes after 2 MiB of other data were read and written (last-level cache: 1 MiB).",
+        "said": "Before a cold call, 2 MiB of other data are read and written. The last-level cache is 1 MiB.",
     }
     assert len(made["workloads"][0]["machine"]["attempts"]) == 1
     printed = capsys.readouterr().out
     assert "not the same" in printed
     assert "not here (needs a sundial)" in printed
-    assert "broken (it fails here: OSError: no compiler)" in printed
+    assert "broken (it failed here: OSError: no compiler)" in printed
     page = (tmp_path / "bench.html").read_text()
     assert "needs a sundial" in page
     assert made["clock"]["training"] in page
@@ -136,9 +136,20 @@ def test_a_file_of_version_1_is_still_compared_with(
     assert line.split()[2] == "453"
     assert line.split()[3] == "ns"
     words = " ".join(printed.split())
-    assert "The earlier file does not say what this one does of the clock" in words
+    assert "The two files define a time differently." in words
     assert "Another machine: processor was an abacus, and is" in words
     assert "Another setting: XLA_FLAGS was --slowly, and is not set now." in words
+
+
+def test_a_file_of_version_2_is_still_compared_with() -> None:
+    old = comparison.load(Path(__file__).parent / "version_2.json")
+    changes = comparison.changes(old, old)
+    assert [(change["workload"], change["peer"]) for change in changes] == [
+        ("line", "jaxreg"),
+        ("line", "PyTorch by hand"),
+    ]
+    assert {change["ratio"]["median"] for change in changes} == {1.0}
+    assert comparison.remarks(old, old) == []
 
 
 def test_two_runs_with_nothing_in_common_are_told_before_anything_is_timed(
@@ -157,7 +168,7 @@ def test_what_was_timed_is_kept_where_no_way_can_be_compared(
     (tmp_path / "old.json").write_text(json.dumps(old))
     bench(tmp_path, "line", "--ways", "numpy", "--compare", str(tmp_path / "old.json"))
     printed = " ".join(capsys.readouterr().out.split())
-    assert "No way was the same training, of one workload and size, in both runs." in printed
+    assert "The two runs have no way in common that was the same training on one workload and size." in printed
 
 
 @pytest.mark.parametrize(
@@ -246,8 +257,8 @@ def _faulty(*wrong: int) -> Callable[[Any, Any, Any], Any]:
 
 def test_every_timed_weight_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first call, 0, is not timed; of a turn of 5 calls call 1 warms, 2 to 4 are warm ones, and 5 is cold."""
-    monkeypatch.setattr(timing, "_MOST_CALLS", 3)
-    monkeypatch.setattr(timing, "_TURN", math.inf)
+    monkeypatch.setattr(timing, "_CALLS_PER_TURN", 3)
+    monkeypatch.setattr(timing, "_TURN_SECONDS", math.inf)
     faults = {"never": (), "every": tuple(range(1, 99)), "warm": (2,), "cold": (5,), "last": (10,), "before": (0,)}
     monkeypatch.setattr(run, "OTHERS", [Peer(name, _faulty(*calls)) for name, calls in faults.items()])
     code = cli.main(["bench", "house_prices", "-q", "--repeats", "2", "-o", str(tmp_path)])
@@ -269,7 +280,7 @@ def test_a_way_that_fails_when_it_is_timed_takes_no_other_along(
     code, made = bench(tmp_path, "house_prices")
     ways = {peer["name"]: peer for peer in made["workloads"][0]["peers"]}
     assert code == HOLDS
-    assert ways["once"]["why_not"] == "it fails when it is called again: OSError: no compiler"
+    assert ways["once"]["why_not"] == "it failed in a later call: OSError: no compiler"
     assert ways["once"]["seconds"] == []
     assert ways["NumPy loop"]["ratio"]
 

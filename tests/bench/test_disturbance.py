@@ -38,9 +38,9 @@ class _Machine(timing.Watch):
             lambda at: 1.5 if at < 4 else 1.0,
             2,
             [
-                "The machine was disturbed in 1 earlier run, left out here: a fixed computation took up to 50 % longer "
-                "at one time than at another and the ways took up to 50 % longer in one turn than in the others (the "
-                "limit is 25 %)."
+                "The machine was disturbed in 1 earlier run, not shown here: a fixed computation took up to 50% "
+                "longer at one time than at another and the ways took up to 50% longer in one turn than in the "
+                "others (the limit is 25%)."
             ],
             id="drift that ends",
         ),
@@ -48,15 +48,15 @@ class _Machine(timing.Watch):
             lambda at: 1.5 if 3.17 < at < 6.2 else 1.0,
             2,
             [
-                "The machine was disturbed in 1 earlier run, left out here: the ways took up to 50 % longer in one "
-                "turn than in the others (the limit is 25 %)."
+                "The machine was disturbed in 1 earlier run, not shown here: the ways took up to 50% longer in one "
+                "turn than in the others (the limit is 25%)."
             ],
             id="in a turn, and not between them",
         ),
         pytest.param(
             lambda at: 1.5 if int(at) % 7 < 4 else 1.0,
             disturbance.ATTEMPTS,
-            ["The machine was disturbed in each of 3 runs; in the least disturbed one, shown here: "],
+            ["The machine was disturbed in each of 3 runs, of which the least disturbed is shown: "],
             id="all the time",
         ),
     ],
@@ -68,7 +68,7 @@ def test_a_disturbed_run_is_made_again_and_told(
     said: list[str] = []
     run, attempts = disturbance.settled(machine.once, said.append, CORES)
     assert machine.runs == runs == len(attempts.signs)
-    assert sum("once more" in line for line in said) == runs - 1
+    assert sum("running again" in line for line in said) == runs - 1
     assert len(run.reference) == 4
     best = attempts.signs[attempts.shown]
     assert best.worst == min(one.worst for one in attempts.signs)

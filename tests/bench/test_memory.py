@@ -26,10 +26,10 @@ def test_what_a_call_takes_at_most_is_counted_and_what_was_there_is_not() -> Non
 
 
 def test_where_nobody_tells_there_is_no_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(memory, "_FORGET", str(tmp_path / "none" / "file"))
+    monkeypatch.setattr(memory, "_RESET_FILE", str(tmp_path / "none" / "file"))
     assert memory.added(memory.begin(CPU)) is None
     monkeypatch.undo()
-    monkeypatch.setattr(memory, "_STATUS", str(tmp_path / "none"))
+    monkeypatch.setattr(memory, "_STATUS_FILE", str(tmp_path / "none"))
     assert memory.added(memory.begin(CPU)) is None
 
 

@@ -168,8 +168,8 @@ def test_a_model_called_by_keyword_is_judged() -> None:
 @pytest.mark.parametrize(
     ("inputs", "targets", "reason"),
     [
-        (X, Y.masked_fill(Y > 1, math.inf), "The targets of that step hold inf or NaN: look at the data."),
-        (X.masked_fill(X > 0.9, math.nan), Y, "The inputs of that step hold inf or NaN: look at the data."),
+        (X, Y.masked_fill(Y > 1, math.inf), "The targets of that step hold inf or NaN. Look at the data."),
+        (X.masked_fill(X > 0.9, math.nan), Y, "The inputs of that step hold inf or NaN. Look at the data."),
         (X, 1e30 * Y, "The loss is not finite before the first step"),
     ],
 )

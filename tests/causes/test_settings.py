@@ -270,5 +270,5 @@ def test_data_that_differ_are_told_by_how() -> None:
     data = np.linspace(0.1, 1, 12, dtype=np.float32).reshape(4, 3)
     assert "in another order" in comparisons._how_apart(data, data[::-1])
     assert "rounded at another place" in comparisons._how_apart(data, np.nextafter(data, np.float32(2)))
-    assert comparisons._how_apart(data, 2 * data) == "Compare how they are loaded and scaled"
-    assert comparisons._how_apart(data, data[:2]) == "Their shapes differ"
+    assert comparisons._how_apart(data, 2 * data) == "Compare how they are loaded and scaled."
+    assert comparisons._how_apart(data, data[:2]) == "Their shapes differ."

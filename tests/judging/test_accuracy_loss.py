@@ -64,7 +64,7 @@ def test_the_chance_is_the_one_that_is_named(count: int) -> None:
     random = np.random.default_rng(count)
     ratios = np.sqrt((random.standard_normal((2, 4000, count)) ** 2).sum(-1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accuracy_loss, "_CHANCE", 0.01)
+        patch.setattr(accuracy_loss, "_FAILURE_PROBABILITY", 0.01)
         level = accuracy_loss._level(count)
     # Of 4,000 draws at a chance of 1 in 100 at most, 40 are expected; 70 are five deviations more.
     assert int((ratios[0] / ratios[1] > level).sum()) <= 70

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import parity
 from parity import Port, Recording
-from parity.judging.optimizer_conventions import _factor, told
+from parity.judging.optimizer_conventions import _factor, describe
 
 RATE, BIAS_RATE = 0.02, 0.05
 
@@ -111,8 +111,8 @@ def test_state_in_another_convention_is_parity_and_is_told(optimizer: Any, own: 
     assert not verdict.causes
     found = {key: (some["weight"], some["bias"]) for key, some in verdict.replay.conventions.items()}
     assert found == pytest.approx({key: pytest.approx(some, rel=1e-12) for key, some in factors.items()})
-    sentences = [line for line in verdict.sentences if "in another convention" in line]
-    assert sentences == told(verdict.replay.conventions)
+    sentences = [line for line in verdict.sentences if line.startswith("The port keeps")]
+    assert sentences == describe(verdict.replay.conventions)
     assert len(sentences) == sum(some != (1, 1) for some in factors.values())
     # The matrix replays the same steps, and must read the state in the same way.
     from parity._check import _matrix_of as of

@@ -62,7 +62,7 @@ def test_where_nothing_is_finite_nothing_was_judged(nothing: Verdict) -> None:
     assert nothing.headline == "Not judged: there is no finite loss, gradient or update to compare."
     told = " ".join(nothing.sentences)
     assert "any port would pass" in told
-    assert "The targets of that step hold inf or NaN: look at the data." in told
+    assert "The targets of that step hold inf or NaN. Look at the data." in told
     assert "parity too" not in told
     assert "zero to rounding" not in told
     with pytest.raises(parity.ParityError, match="Not judged: there is no finite loss") as error:
@@ -84,7 +84,7 @@ def test_no_view_has_a_number_or_a_tick_where_nothing_was_compared(nothing: Verd
     for shown in (html.render(document), html.fragment(told), markdown.render(document), terminal.table(told)):
         assert "Not judged: there is no finite loss" in " ".join(shown.split())
         assert "neither side has a finite number there" in " ".join(shown.split())
-    assert document["headline"] == "Not judged, for want of finite numbers: program."
+    assert document["headline"] == "Not judged, because there are no finite numbers to compare: program."
     assert 'aria-label="not compared"' in html.fragment(told)
 
 
@@ -113,11 +113,12 @@ def test_a_loss_of_accuracy_has_a_word_in_every_view(nothing: Verdict) -> None:
     for shown in (html.render(document), html.fragment(told), markdown.render(document), terminal.table(told)):
         words = " ".join(shown.split())
         assert "JAX loses accuracy at step 0: forward, predictions." in words
-        assert "First loss of accuracy: forward of predictions, step 0: loss of accuracy: much" in words
+        assert "First loss of accuracy: step 0, forward, predictions. Loss of accuracy: much" in words
         assert "First parting" not in words
     several = [verdict, dataclasses.replace(failing(nothing, same_program=False), title="other"), nothing]
     assert _document._headline(several) == (
-        "The sides part: other. A side loses accuracy: program. Not judged, for want of finite numbers: program."
+        "The two sides part: other. A side loses accuracy: program. "
+        "Not judged, because there are no finite numbers to compare: program."
     )
 
 
@@ -130,7 +131,7 @@ def test_a_platform_on_which_nothing_was_compared_does_not_hold(nothing: Verdict
 
 
 def found(given: Any, lost: Any = ()) -> Finding:
-    return judge._find(given, np.array(lost))
+    return judge._compare(given, np.array(lost))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_a_tensor_without_numbers_is_named_where_the_others_hold() -> None:
     bad = dataclasses.replace(good, tensor="norm.bias", compared=False, finite=False)
     assert outcome.of([good, bad]) == "holds"
     assert outcome.not_compared([good, bad]) == [
-        "Not compared, because both sides have inf or NaN only: gradient, norm.bias."
+        "Not compared, because both sides have only inf or NaN: gradient, norm.bias."
     ]
     assert outcome.not_compared([good]) == []
     assert outcome.of([bad]) == "not judged"

@@ -17,14 +17,14 @@ from hypothesis.extra.numpy import arrays
 
 import parity
 from parity.judging import comparisons, judge, scales
-from parity.judging.comparisons import Case
+from parity.judging.comparisons import Comparison
 from parity.judging.finding import Finding
 from parity.judging.scales import spacing
 
 EPS = float(np.finfo(np.float64).eps)
 
 
-def case(torch64: Any, jax64: Any, bound64: float, **changes: Any) -> Case:
+def case(torch64: Any, jax64: Any, bound64: float, **changes: Any) -> Comparison:
     """A gradient of so many steps, in float64 on both sides and rounded once in float32."""
     exact, own = np.array(torch64, np.float64), np.array(jax64, np.float64)
     wide = np.full(exact.shape, 1e-6)
@@ -39,11 +39,11 @@ def case(torch64: Any, jax64: Any, bound64: float, **changes: Any) -> Case:
         "steps": np.arange(len(exact)),
         **changes,
     }
-    return Case("gradient", "bias", **arrays)
+    return Comparison("gradient", "bias", **arrays)
 
 
-def found(given: Case) -> Finding:
-    return judge._find(given, np.zeros(0))
+def found(given: Comparison) -> Finding:
+    return judge._compare(given, np.zeros(0))
 
 
 def test_a_tensor_within_float64s_rounding_of_zero_has_nothing_relative() -> None:
@@ -120,11 +120,11 @@ def test_a_tensor_that_is_zero_to_rounding_lacks_no_bound() -> None:
 
 
 def test_a_factor_is_told_to_the_digits_that_make_it_one() -> None:
-    assert "a factor of 1.0000012;" in found(case([[1.0]], [[1.0000012]], 1e-15)).message
+    assert "a factor of 1.0000012." in found(case([[1.0]], [[1.0000012]], 1e-15)).message
 
 
 def test_initial_weights_that_are_not_finite_do_not_differ_by_nothing() -> None:
-    gap = comparisons._gap(
+    gap = comparisons._mismatch(
         "initial weights", "w", 0, np.ones(2, np.float32), np.array([1.0, np.nan]), "{name} by {gap:.3g}"
     )
     assert gap.message == "w by inf"

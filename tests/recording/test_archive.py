@@ -16,7 +16,7 @@ import pytest
 import parity
 from parity import Recording
 from parity.recording import archive as _archive
-from parity.recording.recording import Evaluation
+from parity.recording.recording import LINEAR, Evaluation
 from tests.helpers.any_programs import KINDS
 from tests.helpers.torch_programs import minibatches, regression, small
 
@@ -39,6 +39,16 @@ def test_there_and_back(tmp_path: Path, program: Any) -> None:
     recording.save(tmp_path / "kept.npz")
     assert _same(Recording.load(tmp_path / "kept.npz"), recording)
     assert [path.name for path in tmp_path.iterdir()] == ["kept.npz"]
+
+
+def test_a_recording_of_version_3_is_still_read() -> None:
+    """The file was written when version 3 was new: three steps of a linear layer, with SGD's momentum."""
+    recording = Recording.load(Path(__file__).parent / "version_3.npz")
+    assert (recording.steps, recording.model.type, recording.optimizer.settings["momentum"]) == (3, LINEAR, 0.9)
+    assert [line.text for line in recording.printed] == [f"loss {loss:.4f}" for loss in recording.observed.losses]
+    assert set(recording.initial) == {"weight", "bias"}
+    assert recording.state_before()["momentum_buffer"]["weight"].shape == (3, 1, 2)
+    assert parity.port(recording).optimizer is not None
 
 
 def test_no_object_is_ever_unpickled(tmp_path: Path) -> None:
@@ -96,7 +106,7 @@ def _rewritten(content: bytes, change: Any, *, sealed: bool) -> bytes:
     header = json.loads(str(arrays.pop("header")))
     change(header["body"], arrays)
     if sealed:
-        named = [key for key in _archive._named(header["body"]) if isinstance(key, str)]
+        named = [key for key in _archive._array_names(header["body"]) if isinstance(key, str)]
         header["checksum"] = _archive._checksum(header["body"], {key: arrays[key] for key in named if key in arrays})
     buffer = io.BytesIO()
     np.savez(buffer, header=np.array(json.dumps(header)), **arrays)

@@ -44,7 +44,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(obstacles: Path
 def test_writing_there_fails_alike_and_leaves_nothing(obstacles: Path, name: str) -> None:
     before = tree(obstacles)
     with pytest.raises(OutputError, match="expected a folder"):
-        atomic_folder.put(obstacles / name, dict.fromkeys(NAMES, b"new"))
+        atomic_folder.write_files(obstacles / name, dict.fromkeys(NAMES, b"new"))
     assert tree(obstacles) == before
 
 
@@ -67,26 +67,26 @@ def test_checking_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
 
 def test_files_are_put_with_their_folders(tmp_path: Path) -> None:
     out = tmp_path / "some" / "where"
-    assert atomic_folder.put(out, {"a": b"1", "charts/b": b"2"}) == [out / "a", out / "charts/b"]
+    assert atomic_folder.write_files(out, {"a": b"1", "charts/b": b"2"}) == [out / "a", out / "charts/b"]
     assert tree(out) == {"a": b"1", "charts": None, "charts/b": b"2"}
 
 
 def test_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert atomic_folder.put(Path("out"), {"a": b"1"}) == [Path("out/a")]
+    assert atomic_folder.write_files(Path("out"), {"a": b"1"}) == [Path("out/a")]
     assert tree(tmp_path) == {"out": None, "out/a": b"1"}
 
 
 def test_other_files_stay(tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(b"kept")
     (tmp_path / "a").write_bytes(b"old")
-    atomic_folder.put(tmp_path, {"a": b"new", "charts/b": b"2"})
+    atomic_folder.write_files(tmp_path, {"a": b"new", "charts/b": b"2"})
     assert tree(tmp_path) == {"mine": b"kept", "a": b"new", "charts": None, "charts/b": b"2"}
 
 
 def test_files_can_be_read_by_others_as_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "ordinary").touch()
-    [path] = atomic_folder.put(tmp_path / "out", {"a": b"1"})
+    [path] = atomic_folder.write_files(tmp_path / "out", {"a": b"1"})
     assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
@@ -110,7 +110,7 @@ def test_a_failure_midway_puts_everything_back(
 
     monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
-        atomic_folder.put(out, {"a": b"1", "b": b"2", "charts/c": b"3"})
+        atomic_folder.write_files(out, {"a": b"1", "b": b"2", "charts/c": b"3"})
     assert calls[0] > fails_at
     assert tree(tmp_path) == before
 
@@ -126,7 +126,7 @@ def test_links_are_followed_and_devices_written_into(tmp_path: Path) -> None:
     (out / "b").symlink_to(tmp_path / "not yet")
     os.mkfifo(out / "pipe")
     reader = os.open(out / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    atomic_folder.put(out, {"a": b"new", "b": b"made", "pipe": b"told"})
+    atomic_folder.write_files(out, {"a": b"new", "b": b"made", "pipe": b"told"})
     assert os.read(reader, 10) == b"told"
     os.close(reader)
     assert (out / "pipe").is_fifo()
@@ -145,7 +145,7 @@ def test_a_failure_midway_puts_back_what_a_link_leads_to(tmp_path: Path, monkeyp
     before = tree(tmp_path)
     monkeypatch.setattr(atomic_folder, "write_whole", fails_on("b"))
     with pytest.raises(OutputError, match="No space left on device"):
-        atomic_folder.put(out, {"a": b"new", "b": b"new"})
+        atomic_folder.write_files(out, {"a": b"new", "b": b"new"})
     assert tree(tmp_path) == before
     assert (out / "a").is_symlink()
 
@@ -160,10 +160,10 @@ def fails_on(name: str) -> Any:
 
 
 def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    atomic_folder.put(tmp_path, {"a": b"old"})
+    atomic_folder.write_files(tmp_path, {"a": b"old"})
 
     monkeypatch.setattr(atomic_folder, "write_whole", fails_on("a"))
     with pytest.raises(OutputError, match="No space left on device"):
-        atomic_folder.put(tmp_path, {"a": b"new"})
+        atomic_folder.write_files(tmp_path, {"a": b"new"})
     monkeypatch.undo()
     assert tree(tmp_path) == {"a": b"old"}

@@ -249,10 +249,10 @@ def test_causes_and_warnings_are_in_every_form(honest: Verdict) -> None:
     with pytest.raises(parity.DivergenceError) as error:
         verdict.raise_for_divergence()
     assert str(error.value).splitlines()[:6] == [
-        "The sides part at step 2: loss, loss.",
-        "Cause: half loss: It is half.",
+        "The two sides part at step 2: loss.",
+        "Cause: half loss. It is half.",
         "Fix: double it",
-        "Cause: bare: Nothing known.",
+        "Cause: bare. Nothing known.",
         "stage: loss, tensor: loss, step: 2",
         "twice as large",
     ]

@@ -69,7 +69,7 @@ def test_the_terminal_shows_a_page_and_says_where_the_rest_is() -> None:
     shown = terminal.table(large.large()["programs"][0])
     assert len(shown.splitlines()) < 70
     assert "4 more that" in shown
-    assert "Of 150 checks, each stage's first that fail and its worst are shown. The JSON has them all." in " ".join(
+    assert "Of 150 checks, each stage shows the first that fail and the worst. The JSON file has them all." in " ".join(
         shown.split()
     )
 

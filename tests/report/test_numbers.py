@@ -130,3 +130,17 @@ def test_a_share_above_one_never_reads_as_within(value: float) -> None:
 )
 def test_durations_use_the_unit_that_fits(seconds: Any, expected: str) -> None:
     assert numbers.duration(seconds) == expected
+
+
+@given(st.floats(1e-3, 1e12))
+def test_bytes_read_back(count: float) -> None:
+    number, unit = numbers.size(count).replace(",", "").split()
+    scale = {"GiB": 2.0**30, "MiB": 2.0**20, "KiB": 2.0**10, "B": 1}[unit]
+    assert float(number) * scale == pytest.approx(count, rel=0.0051)
+    assert float(number) < 1024 or unit == "GiB"
+
+
+@given(st.floats(1e-6, 1e6))
+def test_a_share_above_its_bound_reads_so(share: float) -> None:
+    above = numbers.percent(share).startswith(">") or float(numbers.percent(share).strip("<>% ").replace(",", "")) > 100
+    assert above == (share > 1)

@@ -16,7 +16,7 @@ import parity
 from parity.recording import trees
 from parity.recording.program_output import NUMBER, Number, PrintedLine
 from parity.report import printed_lines
-from parity.report.printed_lines import Line, counterpart, written
+from parity.report.printed_lines import LinePair, counterpart, written
 
 TORCH, JAX = np.float32(1.9748942), np.float32(1.9748940)
 
@@ -199,14 +199,14 @@ print("=", trainer.model)
 
 
 @pytest.fixture(scope="module", params=[PROGRAM, TRAINER])
-def doubled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
+def doubled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[LinePair]:
     """The lines of a program above, with a JAX side whose every number is twice PyTorch's."""
     path: Path = tmp_path_factory.mktemp("printed") / "train.py"
     path.write_text(request.param)
     return list(_doubled(parity.record(path)))
 
 
-def _doubled(recording: parity.Recording) -> tuple[Line, ...]:
+def _doubled(recording: parity.Recording) -> tuple[LinePair, ...]:
     observed = recording.observed
 
     def twice(tree: Any) -> Any:
@@ -233,7 +233,7 @@ def _unit(text: str) -> float:
     return float(10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2])))
 
 
-def test_every_number_is_known_by_where_it_came_from(doubled: list[Line]) -> None:
+def test_every_number_is_known_by_where_it_came_from(doubled: list[LinePair]) -> None:
     assert len(doubled) > 20
     for line in doubled:
         if line.torch.startswith("?"):

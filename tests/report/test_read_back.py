@@ -249,9 +249,9 @@ def test_the_matrix(values: tuple[float, float], compared: bool) -> None:
 # -- timing
 
 _TIMING = re.compile(
-    r"(?P<steps>\S+) steps? takes? PyTorch (?P<torch_seconds>.+?) and JAX (?P<jax_seconds>.+?)"
-    r"(?:: (?P<who>\w+) is (?P<ratio>.+?) times as fast \((?P<ratio_low>.+?) to (?P<ratio_high>.+?) over "
-    r"(?P<repeats>\S+) repeats?\))?; compiling JAX's training took (?P<compile_seconds>.+?), once\."
+    r"(?P<steps>\S+) steps? takes? (?P<torch_seconds>.+?) in PyTorch and (?P<jax_seconds>.+?) in JAX\."
+    r"(?: (?P<who>\w+) is (?P<ratio>.+?) times as fast \(95% interval (?P<ratio_low>.+?) to (?P<ratio_high>.+?), "
+    r"(?P<repeats>\S+) repeats?\)\.)? Compiling JAX's training took (?P<compile_seconds>.+?), once\."
 )
 seconds = st.floats(0, 1e9) | st.floats(1e-9, 1e3) | st.sampled_from([0.0, 5e-324, 119.6])
 ratios = st.floats(1e-3, 1e6) | st.sampled_from([0.0, 1.0, math.nan, math.inf])

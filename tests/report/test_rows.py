@@ -81,14 +81,14 @@ def timing(**changes: Any) -> dict[str, Any]:
 
 def test_time_is_told_in_words() -> None:
     assert _rows.timing(timing()) == (
-        "1,000 steps take PyTorch 187 ms and JAX 1.31 ms: JAX is 143 times as fast (131 to 151 over 7 repeats); "
-        "compiling JAX's training took 212 ms, once."
+        "1,000 steps take 187 ms in PyTorch and 1.31 ms in JAX. JAX is 143 times as fast (95% interval 131 to 151, "
+        "7 repeats). Compiling JAX's training took 212 ms, once."
     )
 
 
 def test_the_faster_side_is_named() -> None:
     told = _rows.timing(timing(ratio=0.5, ratio_low=0.25, ratio_high=0.8, repeats=1))
-    assert "PyTorch is 2.00 times as fast (1.25 to 4.00 over 1 repeat)" in told
+    assert "PyTorch is 2.00 times as fast (95% interval 1.25 to 4.00, 1 repeat)" in told
 
 
 def test_a_ratio_that_is_no_number_is_not_told() -> None:

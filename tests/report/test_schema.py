@@ -6,11 +6,13 @@ import copy
 import json
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+from parity.report.render import markdown, terminal
 from tests.helpers.sample_report import Document
 from tests.report.conftest import MAKERS
 
@@ -25,6 +27,15 @@ def test_it_is_a_schema() -> None:
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_documents_fit(documents: dict[str, Document], name: str) -> None:
     VALIDATOR.validate(documents[name])
+
+
+def test_a_report_of_version_1_is_still_valid_and_shown() -> None:
+    """The file was written when version 1 was new; whoever keeps such files can go on reading them."""
+    document = json.loads((Path(__file__).parent / "version_1.json").read_text("utf-8"))
+    VALIDATOR.validate(document)
+    [program] = document["programs"]
+    assert "Parity holds" in markdown.render(document)
+    assert all(row["tensor"] in terminal.table(program, width=200) for row in program["findings"])
 
 
 @pytest.mark.parametrize(

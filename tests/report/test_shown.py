@@ -76,8 +76,8 @@ def test_a_description_claims_nothing_of_a_distance() -> None:
 def test_the_legends_draw_what_the_charts_draw() -> None:
     drawn = charts.specs(program())
     torch, jax = symbols(charts.svg(drawn["loss"]))
-    assert f'stroke-width="{charts._BROAD}"' in torch
-    assert f'stroke-dasharray="{charts._DASH[0]},{charts._DASH[1]}"' in jax
+    assert f'stroke-width="{charts._TORCH_STROKE_PIXELS}"' in torch
+    assert f'stroke-dasharray="{charts._JAX_DASH_PIXELS[0]},{charts._JAX_DASH_PIXELS[1]}"' in jax
     dot, _, line = symbols(charts.svg(drawn["distance-weight"]))
     assert 'stroke-dasharray="4,3"' in line
     assert "stroke-dasharray" not in dot.replace('stroke-dasharray=""', "")

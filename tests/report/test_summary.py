@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from parity import Verdict
+from parity._words import place
 from parity.judging.finding import Finding
-from parity.report.printed_lines import Line
+from parity.report.printed_lines import LinePair
 from parity.report.render import numbers
 from tests.report.test_read_back import stands_for
 
@@ -67,9 +68,9 @@ def verdict(found: tuple[Finding, ...], steps: int = 5, **changes: Any) -> Verdi
 @given(every, st.integers(1, 12))
 def test_those_that_fail_are_counted(found: tuple[Finding, ...], failing: int) -> None:
     made = verdict(tuple(dataclasses.replace(f, step=1234 if i < failing else None) for i, f in enumerate(found)))
-    assert made.headline == "The sides part at step 1,234: forward, forward."
-    verb = "does" if failing == 1 else "do"
-    assert made.sentences[0].startswith(f"{failing} of 12 checks {verb} not hold.")
+    assert made.headline == "The two sides part at step 1,234: forward."
+    verb = "fails" if failing == 1 else "fail"
+    assert made.sentences[0].startswith(f"{failing} of 12 checks {verb}.")
 
 
 @given(every, st.integers(1, 12000), st.booleans())
@@ -80,7 +81,7 @@ def test_the_sentences_say_what_was_found(found: tuple[Finding, ...], steps: int
     made = verdict(found, steps, bounds=bounds)
     told = " ".join(made.sentences)
     assert ("the one step" in told) == (steps == 1)
-    assert f"After {numbers.count(steps, 'step')} on their own" in told
+    assert f"Trained on their own for {numbers.count(steps, 'step')}, the two sides end" in told
     _says_float64(told, found, is_open)
     _says_shares(told, found)
     _says_ulps(told, found)
@@ -95,15 +96,15 @@ def _says_float64(told: str, found: tuple[Finding, ...], is_open: bool) -> None:
         for alone in (False, True)
     }
     sentence = told.partition(" In float32")[0]
-    match = re.search(r"agrees (exactly|within (\S+) of its tensor's largest element)", sentence)
+    match = re.search(r"(exactly equal|difference is (\S+) of its tensor's largest element)", sentence)
     assert match, sentence
     wanted = apart[False] if is_open else max(apart.values())
     assert stands_for(match[2] or "0", wanted)
-    assert (match[1] == "exactly") == (wanted == 0)
-    alone = re.search(r"Trained on their own, the two stay (equal|within (\S+))\.", sentence)
+    assert (match[1] == "exactly equal") == (wanted == 0)
+    alone = re.search(r"Trained on their own, they stay (equal|within (\S+))\.", sentence)
     assert (alone is not None) == is_open
     assert alone is None or stands_for(alone[2] or "0", apart[True])
-    zero = [f"{finding.stage}, {finding.tensor}" for finding in found if finding.zero]
+    zero = [place(finding.stage, finding.tensor) for finding in found if finding.zero]
     assert ("Zero to rounding" in sentence) == bool(zero)
     if zero:
         named = re.search(r"relative to it: (.*?)\.(?= |$)", sentence)
@@ -115,7 +116,7 @@ def _says_float64(told: str, found: tuple[Finding, ...], is_open: bool) -> None:
 
 def _says_shares(told: str, found: tuple[Finding, ...]) -> None:
     bounded = [finding for finding in found if finding.finite and finding.unbounded < 1]
-    match = re.search(r"PyTorch uses at most (.+?) of it, JAX (.+?)\.(?= |$)", told)
+    match = re.search(r"PyTorch's reach (.+?) of a bound, JAX's (.+?)\.(?= |$)", told)
     assert (match is not None) == bool(bounded)
     if match:
         assert stands_for(match[1], max(finding.torch_used for finding in bounded))
@@ -127,9 +128,9 @@ def _says_shares(told: str, found: tuple[Finding, ...]) -> None:
 
 def _says_ulps(told: str, found: tuple[Finding, ...]) -> None:
     last = {finding.tensor: finding for finding in found if finding.stage == "final weights"}
-    shown = re.findall(r"\b([a-f]) (not finite|zero to rounding|(\S+) ULP)", told.partition("on their own")[2])
+    shown = re.findall(r"\b([a-f]) (not finite|zero to rounding|(\S+) ULP)", told.partition("on their own for")[2])
     assert len(shown) == 4
-    assert "of 6 tensors the furthest apart are" in told
+    assert "this far apart, at most, in 6 tensors: " in told
     for name, words, ulps in shown:
         finding = last[name]
         assert (words == "not finite") == (not finding.finite)
@@ -145,7 +146,7 @@ def _says_ulps(told: str, found: tuple[Finding, ...]) -> None:
 def test_printed_lines_are_counted(same: list[bool | None]) -> None:
     held = Finding("loss", "loss", True, True, True, 0.0, None, 1e-16, None, 0.1, 0.1, None, "")
     made = verdict((held, dataclasses.replace(held, stage="final weights")))
-    lines = tuple(Line("a", {True: "a", False: "b", None: None}[each]) for each in same)
+    lines = tuple(LinePair("a", {True: "a", False: "b", None: None}[each]) for each in same)
     object.__setattr__(made, "printed", lines)
     told = " ".join(made.sentences)
     for state, words in ((False, ("differs", "differ")), (None, ("was", "were"))):

@@ -82,7 +82,7 @@ def test_what_fails(documents: dict[str, Document]) -> None:
     assert shown.startswith("✗ The fitted line\n  Not the same training")
     row = next(line for line in shown.splitlines() if line.startswith("gradient"))
     assert row.split() == ["gradient", "weight", "1.9", "8.4e+06", "0.50", "6%", "/", "2.4e+08%", "✗", "step", "1"]
-    assert "First parting: gradient of weight, step 1: the gradient is 0.5 times" in " ".join(shown.split())
+    assert "First parting: step 1, gradient, weight. The gradient is 0.5 times" in " ".join(shown.split())
     assert "Estimated weight: 1.9984               ≠  Estimated weight: 1.8611" in shown
 
 

@@ -61,7 +61,7 @@ def test_the_memory_limit_is_a_number_of_bytes(wrong: Any) -> None:
 def test_a_folder_is_a_path(recording: parity.Recording, wrong: Any) -> None:
     from parity.report import atomic_folder
 
-    for write in (lambda: atomic_folder.put(wrong, {"a": b""}), lambda: atomic_folder.check_writable(wrong)):
+    for write in (lambda: atomic_folder.write_files(wrong, {"a": b""}), lambda: atomic_folder.check_writable(wrong)):
         with pytest.raises(parity.OutputError, match="expected a folder, got"):
             write()
 

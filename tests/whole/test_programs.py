@@ -11,16 +11,16 @@ import pytest
 import parity
 from parity import Verdict
 from parity.judging.comparisons import ulps
-from parity.programs import BUILT_IN, Listed
+from parity.programs import BUILT_IN, BuiltInProgram
 
 
 @pytest.fixture(scope="module", params=BUILT_IN, ids=lambda program: program.name)
-def program(request: pytest.FixtureRequest) -> Listed:
+def program(request: pytest.FixtureRequest) -> BuiltInProgram:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def verdict(program: Listed) -> Verdict:
+def verdict(program: BuiltInProgram) -> Verdict:
     return parity.check(program.path)
 
 
@@ -29,7 +29,7 @@ def test_parity_holds(verdict: Verdict) -> None:
     assert verdict.recording.steps == 1000
 
 
-def test_recorded_output_is_the_programs_own(program: Listed, verdict: Verdict) -> None:
+def test_recorded_output_is_the_programs_own(program: BuiltInProgram, verdict: Verdict) -> None:
     """The program alone, in a process of its own, prints the same lines."""
     alone = subprocess.run([sys.executable, program.path], capture_output=True, text=True, check=True)
     assert [line.text for line in verdict.recording.printed] == alone.stdout.splitlines()
@@ -55,7 +55,7 @@ def test_float32_weights_end_within_4_ulp(verdict: Verdict) -> None:
         assert ulps(values[-1], verdict.replay.free.weights[name][-1]).max() <= 4
 
 
-def test_what_the_article_says_comes_out(program: Listed, verdict: Verdict) -> None:
+def test_what_the_article_says_comes_out(program: BuiltInProgram, verdict: Verdict) -> None:
     lines = [line.text for line in verdict.recording.printed]
     if program.name == "line":
         assert lines == [f"Estimated weight: {verdict.recording.observed.weights['weight'][-1].item()}"]
@@ -69,7 +69,7 @@ def test_what_the_article_says_comes_out(program: Listed, verdict: Verdict) -> N
         ]  # fmt: skip
 
 
-def test_printed_results_agree(program: Listed, verdict: Verdict) -> None:
+def test_printed_results_agree(program: BuiltInProgram, verdict: Verdict) -> None:
     """The estimated weight and the predicted price in every digit. A printed loss may differ in its last one: XLA
     multiplies and adds with one rounding where PyTorch has two, and rounding reaches the fourth decimal of a loss whose
     predictions are near 400, as the loss's own bound says."""
@@ -87,7 +87,7 @@ def test_printed_results_agree(program: Listed, verdict: Verdict) -> None:
         assert all(line.same for line in verdict.printed)
 
 
-def test_another_seed_is_an_option_and_no_edit(program: Listed) -> None:
+def test_another_seed_is_an_option_and_no_edit(program: BuiltInProgram) -> None:
     first, second = (parity.record(program.path, seed=seed) for seed in (1, 1))
     own = parity.record(program.path)
     assert first.initial["weight"] == second.initial["weight"] != own.initial["weight"]

@@ -159,20 +159,22 @@ def test_an_honest_port_passes_and_each_fault_fails(done: Run) -> None:
 def test_a_divergence_is_explained_and_nothing_else_is_shown(done: Run) -> None:
     lines = done.sections["test_wrong"].rstrip("=").strip().splitlines()
     headline, cause, fix, where, why, count, report = lines
-    assert headline == "The sides part at step 0: update, weight."
-    assert cause.startswith("Cause: learning rate: with PyTorch's rule changed")
+    assert headline == "The two sides part at step 0: update, weight."
+    assert cause.startswith("Cause: learning rate. With PyTorch's rule changed")
     assert fix == "Fix: set the learning rate to 0.1, as PyTorch has it"
     assert where == "stage: update, tensor: weight, step: 0"
-    assert why.startswith("in float64 PyTorch has 0.27")
-    assert why.endswith("The two are not the same program")
-    assert count.endswith("checks do not hold.")
+    assert why.startswith("In float64, PyTorch has 0.27")
+    assert why.endswith("The two are not the same program.")
+    assert count.endswith("checks fail.")
     assert report == f"The report: {done.reports / 'inner-test_port.py--test_wrong' / 'report.html'}"
-    assert "FAILED inner/test_port.py::test_wrong - Divergence: The sides part at step 0: update, weight." in done.text
+    assert (
+        "FAILED inner/test_port.py::test_wrong - Divergence: The two sides part at step 0: update, weight." in done.text
+    )
 
 
 def test_causes_and_fixes_come_first(done: Run) -> None:
     lines = done.sections["test_causes"].strip().splitlines()
-    assert lines[1:3] == ["Cause: another rate: The rate is 0.1000001.", "Fix: use sgd(0.1)"]
+    assert lines[1:3] == ["Cause: another rate. The rate is 0.1000001.", "Fix: use sgd(0.1)"]
     assert "Warning: Loose." in lines
     assert ("parity.cause", "another rate") in done.properties("test_causes")
 
@@ -180,7 +182,7 @@ def test_causes_and_fixes_come_first(done: Run) -> None:
 def test_what_is_no_parting_is_not_called_one(done: Run) -> None:
     headline, told, _report = done.sections["test_words[not judged]"].strip().splitlines()
     assert headline == "Not judged: there is no finite loss, gradient or update to compare."
-    assert told.startswith("Of every loss, gradient and update both sides have inf or NaN only")
+    assert told.startswith("Both sides have only inf or NaN in every loss, gradient and update.")
     assert "FAILED inner/test_port.py::test_words[not judged] - NotJudged: Not judged: there is no" in done.text
     lines = done.sections["test_words[inaccurate]"].strip().splitlines()
     assert lines[0] == "JAX loses accuracy at step 1,234: forward, predictions."
@@ -204,7 +206,7 @@ def test_junit_holds_the_explanation_and_the_place(done: Run) -> None:
     assert [value for name, value in done.properties("test_twice") if name == "parity.verdict"] == ["holds"] * 2
     failure = done.cases["test_wrong"].find("failure")
     assert failure is not None
-    assert (failure.text or "").startswith("The sides part at step 0: update, weight.\nCause: learning rate")
+    assert (failure.text or "").startswith("The two sides part at step 0: update, weight.\nCause: learning rate")
     assert "The two are not the same program" in (failure.get("message") or "")
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import altair as alt
 import vl_convert
 
-from parity.report.render import axes, chart_process, numbers
+from parity.report.render import axes, drawings, numbers
 from parity.report.render import titles as chart_titles
 from parity.report.render.axes import drawable
 from parity.report.render.escaping import visible
-
-Json = Mapping[str, Any]
-Row = dict[str, Any]
+from parity.report.render.numbers import Json, JsonDict
 
 WIDTH, HEIGHT = 640, 300
 # Okabe and Ito's palette, darkened a little: the two sides stay apart for every kind of colour vision.
@@ -48,30 +46,30 @@ LIGHT = {
 _CLIP = re.compile(r'(?:(?<=id=")|(?<=url\(#))clip\d+(?=["\)])')
 _SIDES = ["PyTorch", "JAX"]
 # How the two sides are drawn, in the chart and in its legend: one broad and pale, one thin and dashed on top.
-_BROAD, _PALE, _THIN, _DASH = 6, 0.45, 1.8, [5, 3]
-_STROKE = _BROAD / HEIGHT
+_TORCH_STROKE_PIXELS, _TORCH_OPACITY, _JAX_STROKE_PIXELS, _JAX_DASH_PIXELS = 6, 0.45, 1.8, [5, 3]
+_STROKE_SHARE = _TORCH_STROKE_PIXELS / HEIGHT
 _DISTANCES = ["as trained", "in float64", "rounding bound as trained"]
 _FLOOR_LABEL = "exactly equal"
 # A distance below this is drawn at it: there must be floats below for what is exactly equal.
 _LEAST_DISTANCE = 1e-200
-_MOST_TENSORS = 4
-_MOST_LABELS = 6
+_DISTANCE_CHARTS = 4
+_LABELLED_LINES = 6
 _LEGEND = alt.Legend(
     title=None,
     orient="top",
     symbolType="stroke",
-    symbolStrokeWidth=alt.ExprRef(f"datum.value == 'JAX' ? {_THIN} : {_BROAD}"),
-    symbolDash=alt.ExprRef(f"datum.value == 'JAX' ? {_DASH} : []"),
+    symbolStrokeWidth=alt.ExprRef(f"datum.value == 'JAX' ? {_JAX_STROKE_PIXELS} : {_TORCH_STROKE_PIXELS}"),
+    symbolDash=alt.ExprRef(f"datum.value == 'JAX' ? {_JAX_DASH_PIXELS} : []"),
     symbolSize=400,
     labelOffset=12,
-    symbolOpacity=alt.ExprRef(f"datum.value == 'JAX' ? 1 : {_PALE}"),
+    symbolOpacity=alt.ExprRef(f"datum.value == 'JAX' ? 1 : {_TORCH_OPACITY}"),
     columnPadding=28,
     offset=6,
 )
 _SIDE = alt.Color(field="side", type="nominal", scale=alt.Scale(domain=_SIDES), legend=_LEGEND)
 
 
-def specs(program: Json) -> dict[str, dict[str, Any]]:
+def specs(program: Json) -> dict[str, JsonDict]:
     """Build the charts of one program.
 
     Args:
@@ -86,17 +84,17 @@ def specs(program: Json) -> dict[str, dict[str, Any]]:
     if program["verdict"].get("outcome") == "not judged":
         ok = None
     key = json.dumps(["specs", series, ok])
-    return cast(dict[str, dict[str, Any]], json.loads(chart_process.once(key, lambda: _specs(series, ok))))
+    return cast(dict[str, JsonDict], json.loads(drawings.once(key, lambda: _specs(series, ok))))
 
 
 def _specs(series: Json, ok: bool | None) -> str:
-    charts: dict[str, dict[str, Any]] = {}
+    charts: dict[str, JsonDict] = {}
     if loss := drawable(series["loss"], "torch", "jax"):
         charts["loss"] = _loss(loss, ok)
     if weights := drawable(series["weights"], "torch", "jax"):
         charts["weights"] = _weights(weights, ok)
     distance = [dict(row) for row in series["distance"] if math.isfinite(numbers.number(row["float32"]))]
-    for tensor in list(dict.fromkeys(row["tensor"] for row in distance))[:_MOST_TENSORS]:
+    for tensor in list(dict.fromkeys(row["tensor"] for row in distance))[:_DISTANCE_CHARTS]:
         rows = [row for row in distance if row["tensor"] == tensor]
         charts[_slug(f"distance-{tensor}", charts)] = _distance(rows, tensor)
     if series["data"] is not None and (points := drawable(series["data"]["points"], "x", "y")):
@@ -104,12 +102,12 @@ def _specs(series: Json, ok: bool | None) -> str:
     return json.dumps(charts, allow_nan=False)
 
 
-def svg(spec: Mapping[str, Any]) -> str:
+def svg(spec: Json) -> str:
     """Draw a specification as a static SVG of fixed width, for light and dark surroundings alike."""
-    return chart_process.once(json.dumps(["svg", spec]), lambda: _svg(spec))
+    return drawings.once(json.dumps(["svg", spec]), lambda: _svg(spec))
 
 
-def _svg(spec: Mapping[str, Any]) -> str:
+def _svg(spec: Json) -> str:
     still = [layer for layer in spec["layer"] if "params" not in layer]
     fixed = {**spec, "layer": still, "width": WIDTH, "height": HEIGHT}
     drawing: str = vl_convert.vegalite_to_svg(fixed, config=LIGHT, allowed_base_urls=[])
@@ -118,16 +116,18 @@ def _svg(spec: Mapping[str, Any]) -> str:
     return _CLIP.sub(lambda match: numbered[match.group()], drawing)
 
 
-def _slug(text: str, taken: Mapping[str, Any]) -> str:
+def _slug(text: str, taken: Json) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower())[:60].strip("-")
     candidates = [slug, *(f"{slug}-{i}" for i in range(2, len(taken) + 3))]
     return next(name for name in candidates if name not in taken)
 
 
-def _pair(x: alt.X, title: str, values: Sequence[float], log: bool, **detail: Any) -> list[alt.Chart]:
+def _pair(x: alt.X, title: str, values: Sequence[float], log: bool, **detail: alt.Detail) -> list[alt.Chart]:
     """Draw PyTorch broad and pale, and JAX thin and dashed on top: both stay visible where they coincide."""
-    thick = alt.Chart().mark_line(strokeWidth=_BROAD, opacity=_PALE, strokeCap="round", clip=True)
-    thin = alt.Chart().mark_line(strokeWidth=_THIN, strokeDash=_DASH, clip=True)
+    thick = alt.Chart().mark_line(
+        strokeWidth=_TORCH_STROKE_PIXELS, opacity=_TORCH_OPACITY, strokeCap="round", clip=True
+    )
+    thin = alt.Chart().mark_line(strokeWidth=_JAX_STROKE_PIXELS, strokeDash=_JAX_DASH_PIXELS, clip=True)
     torch, own = (axes.axis(field, title, values, log) for field in ("torch", "jax"))
     return [
         thick.transform_calculate(side="'PyTorch'").encode(x=x, y=torch, color=_SIDE, **detail),
@@ -160,8 +160,8 @@ def _hover(x: alt.X, y: alt.Y, tooltip: list[alt.Tooltip], nearest: bool = True)
 
 def finish(
     layers: Sequence[alt.Chart], rows: Sequence[Json], title: str, description: str, height: int = HEIGHT
-) -> dict[str, Any]:
-    """The specification of layers over rows, as wide as its container."""
+) -> JsonDict:
+    """Return the specification of layers over rows, as wide as its container."""
     chart = alt.layer(*layers, data=alt.InlineData(values=[])).properties(
         width="container", height=height, title=title, description=description
     )
@@ -172,12 +172,12 @@ def finish(
     return {**spec, "data": {"values": list(rows)}}
 
 
-def _loss(rows: list[Row], ok: bool | None) -> dict[str, Any]:
+def _loss(rows: list[JsonDict], ok: bool | None) -> JsonDict:
     values = chart_titles.both(rows)
     log = axes.is_log(values)
     x = axes.steps(rows)
     tooltip = _tooltip(step="step", torch="PyTorch", jax="JAX")
-    together = chart_titles.together(rows, values if log else axes.linear(values), _STROKE, log)
+    together = chart_titles.together(rows, values if log else axes.linear(values), _STROKE_SHARE, log)
     title = chart_titles.title(
         "Loss", "JAX’s dashed line lies on PyTorch’s", "where does JAX’s line leave PyTorch’s?", ok, together
     )
@@ -185,13 +185,13 @@ def _loss(rows: list[Row], ok: bool | None) -> dict[str, Any]:
     return finish(layers, rows, title, "The loss over the steps, of PyTorch and of JAX.")
 
 
-def _weights(rows: list[Row], ok: bool | None) -> dict[str, Any]:
+def _weights(rows: list[JsonDict], ok: bool | None) -> JsonDict:
     for row in rows:
         row["tensor"] = visible(row["tensor"])
     values = chart_titles.both(rows)
     x, detail = axes.steps(rows), alt.Detail(field="tensor", type="nominal")
     tooltip = [_word("tensor", "weight"), *_tooltip(step="step", torch="PyTorch", jax="JAX")]
-    together = chart_titles.together(rows, axes.linear(values), _STROKE)
+    together = chart_titles.together(rows, axes.linear(values), _STROKE_SHARE)
     title = chart_titles.title(
         "Weights", "both sides take the same path", "where does JAX’s path leave PyTorch’s?", ok, together
     )
@@ -204,21 +204,21 @@ def _weights(rows: list[Row], ok: bool | None) -> dict[str, Any]:
     return finish(layers, rows, title, "Each element of the weights over the steps, of PyTorch and of JAX.")
 
 
-def _line_labels(rows: list[Row]) -> list[Row]:
+def _line_labels(rows: list[JsonDict]) -> list[JsonDict]:
     """Put each line's name above its end; lines that end close together get theirs one above the other."""
     last = {row["tensor"]: row for row in rows}
-    if len(last) > _MOST_LABELS:
+    if len(last) > _LABELLED_LINES:
         return []
     values = [row[side] for row in rows for side in ("torch", "jax")]
     gap = 0.07 * (max(values) - min(values))
-    labels: list[Row] = []
+    labels: list[JsonDict] = []
     for row in sorted(last.values(), key=lambda row: cast(float, row["torch"])):
         y = row["torch"] + gap / 4
         labels.append({**row, "torch": max(y, labels[-1]["torch"] + gap) if labels else y})
     return labels
 
 
-def _distance(rows: list[Row], tensor: str) -> dict[str, Any]:
+def _distance(rows: list[JsonDict], tensor: str) -> JsonDict:
     keys = ("float32", "float64", "bound")
     long = [
         {"step": row["step"], "kind": kind, "value": numbers.number(row[key])}
@@ -294,7 +294,7 @@ def _distance_layers(x: alt.X, y: alt.Y, floor: float, first: int, kinds: list[s
     ]
 
 
-def _data(points: list[Row], data: Json, ok: bool | None) -> dict[str, Any]:
+def _data(points: list[JsonDict], data: Json, ok: bool | None) -> JsonDict:
     lines = drawable(data["lines"], "x", "torch", "jax")
     seen = [row["y"] for row in points] + chart_titles.both(lines)
     x = axes.across("x", visible(data["x_label"]), [row["x"] for row in [*points, *lines]])
@@ -305,7 +305,7 @@ def _data(points: list[Row], data: Json, ok: bool | None) -> dict[str, Any]:
     layers = [dots.encode(x=x, y=y, tooltip=tooltip)]
     if lines:
         layers += [side.properties(data=alt.InlineData(values=lines)) for side in _pair(x, label, seen, False)]
-    together = not lines or chart_titles.together(lines, axes.linear(seen), _STROKE)
+    together = not lines or chart_titles.together(lines, axes.linear(seen), _STROKE_SHARE)
     holds, asks = "both sides fit the same line", "do both sides fit the same line?"
     title = chart_titles.title("The data", holds, asks, ok, together)
     if not lines:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from parity.report.render import numbers
-
-Json = Mapping[str, Any]
+from parity.report.render.numbers import Json, JsonNumber
 
 # So many rows are read one by one; with more of them each stage is folded, and so many of its failing rows stay.
-_ROWS, _FAILING = 24, 5
-_NUMBERS = ("difference", "ulps", "float64_difference", "float64_bound")
-_NOTHING = -1.0  # below every number: what is relative to nothing is never the worst
+_LONG_TABLE_ROWS, _SHOWN_FAILING_ROWS = 24, 5
+_NUMBER_COLUMNS = ("difference", "ulps", "float64_difference", "float64_bound")
+_BELOW_ALL_NUMBERS = -1.0  # below every number: what is relative to nothing is never the worst
 
 
 def is_long(rows: Sequence[Json]) -> bool:
     """Whether a table of these findings is folded."""
-    return len(rows) > _ROWS
+    return len(rows) > _LONG_TABLE_ROWS
 
 
 def fold(rows: Sequence[Json]) -> list[Json]:
-    """The findings worth showing: all of a short table; of a long one each stage's first that fail, and its worst."""
+    """Select the findings worth showing: of a long table, each stage's first that fail and its worst."""
     if not is_long(rows):
         return list(rows)
     stages = [list(group) for _, group in itertools.groupby(rows, lambda row: row["stage"])]
@@ -31,12 +29,12 @@ def fold(rows: Sequence[Json]) -> list[Json]:
 
 
 def by_stage(rows: Sequence[Json]) -> list[Json]:
-    """One row a stage: its worst in every column, and the first step at which any of its tensors fails."""
+    """Return one row a stage: its worst in every column, and the first step at which any tensor fails."""
     stages = [list(group) for _, group in itertools.groupby(rows, lambda row: row["stage"])]
-    return [group[0] if len(group) == 1 else worst(group, _told(group)) for group in stages]
+    return [group[0] if len(group) == 1 else worst(group, _stage_label(group)) for group in stages]
 
 
-def _told(group: Sequence[Json]) -> str:
+def _stage_label(group: Sequence[Json]) -> str:
     failing = [row for row in group if not row["holds"]]
     if not failing:
         return f"{len(group):,} tensors"
@@ -47,7 +45,7 @@ def _told(group: Sequence[Json]) -> str:
 def _stage(group: Sequence[Json]) -> list[Json]:
     failing = sorted((row for row in group if not row["holds"]), key=_step)
     holding = [row for row in group if row["holds"]]
-    shown, rest = failing[:_FAILING], failing[_FAILING:]
+    shown, rest = failing[:_SHOWN_FAILING_ROWS], failing[_SHOWN_FAILING_ROWS:]
     if len(rest) == 1:
         shown, rest = failing, []
     if rest:
@@ -61,13 +59,13 @@ def _stage(group: Sequence[Json]) -> list[Json]:
 
 
 def worst(rows: Sequence[Json], tensor: str) -> Json:
-    """One row for several: in every column the worst of them, under a name that says so."""
+    """Merge several rows into one: the worst of every column, under a name that says so."""
     steps = [row["step"] for row in rows if row["step"] is not None]
     # A bound that says nothing of any number of its tensor is no bound of which something is used.
     bounded = [row for row in rows if numbers.number(row["unbounded"]) < 1 or not all(row["within"].values())] or rows
     return {
         **rows[0],
-        **{key: max((row[key] for row in rows), key=_badness) for key in _NUMBERS},
+        **{key: max((row[key] for row in rows), key=_badness) for key in _NUMBER_COLUMNS},
         "zero": all(row["zero"] for row in rows),
         "compared": any(row.get("compared", True) for row in rows),
         "tensor": tensor,
@@ -84,9 +82,9 @@ def worst(rows: Sequence[Json], tensor: str) -> Json:
     }
 
 
-def _badness(value: Any) -> float:
+def _badness(value: JsonNumber | None) -> float:
     if value is None:
-        return _NOTHING
+        return _BELOW_ALL_NUMBERS
     number = numbers.number(value)
     return math.inf if math.isnan(number) else number
 

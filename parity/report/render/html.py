@@ -6,22 +6,22 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
 
 import jinja2
 import vl_convert
 from markupsafe import Markup, escape
 
-from parity.report.render import chart_process, charts, matrix_rows, numbers
+from parity.report.render import charts, drawings, matrix_rows, numbers
 from parity.report.render import rows as _rows
 from parity.report.render.escaping import visible
 from parity.report.render.highlight import highlight
+from parity.report.render.numbers import Json, JsonDict, JsonNumber
 
 
-def render(document: Mapping[str, Any]) -> str:
+def render(document: Json) -> str:
     """Render the whole report.
 
     Args:
@@ -36,11 +36,11 @@ def render(document: Mapping[str, Any]) -> str:
 
 
 def javascript() -> str:
-    """Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
-    return chart_process.once("javascript", lambda: vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    """Return Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
+    return drawings.once("javascript", lambda: vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
-def fragment(program: Mapping[str, Any]) -> str:
+def fragment(program: Json) -> str:
     """Render one program for a notebook: verdict, stage table and still charts, without any script.
 
     Args:
@@ -54,7 +54,7 @@ def fragment(program: Mapping[str, Any]) -> str:
     return _environment().get_template("fragment.html.j2").render(program=program, drawings=drawings)
 
 
-def matrix_alone(held: Mapping[str, Any]) -> str:
+def matrix_alone(held: Json) -> str:
     """Render the matrix that ``held`` has under ``matrix`` for a notebook, without a program around it."""
     words = (
         '{% import "parts.html.j2" as parts %}<div class="parity-matrix"><p>{{ matrix_note() }}</p>'
@@ -63,12 +63,12 @@ def matrix_alone(held: Mapping[str, Any]) -> str:
     return _environment().from_string(words).render(held=held)
 
 
-def _figures(program: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _figures(program: Json) -> list[JsonDict]:
     return figures(charts.specs(program))
 
 
-def figures(specs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a page's template makes figures of, from names to Vega-Lite specifications."""
+def figures(specs: Json) -> list[JsonDict]:
+    """Return what a page's template makes figures of, from names to Vega-Lite specifications."""
     # The title is the figure's caption: words in an SVG do not wrap on a narrow screen.
     return [
         {
@@ -81,7 +81,7 @@ def figures(specs: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _script_json(value: Any) -> Markup:
+def _script_json(value: Json) -> Markup:
     """Write JSON that no parser of HTML or JavaScript can read as the end of its script."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
@@ -95,8 +95,8 @@ def _inline(svg: str, prefix: str, description: str) -> Markup:
 
 
 @lru_cache(maxsize=1)
-def shared() -> dict[str, Any]:
-    """What every page has in common. Only scripts with these very hashes may run, whatever else got into the page."""
+def shared() -> JsonDict:
+    """Return what every page has in common. Only scripts with these very hashes may run."""
     theme = f"const LIGHT = {json.dumps(charts.LIGHT)};\n"
     scripts = [javascript(), theme + _text("page.js")]
     for script in scripts:
@@ -124,7 +124,7 @@ def _text(name: str) -> str:
 
 
 def templates(package: str) -> jinja2.Environment:
-    """An environment for the templates that lie in a package: what they are given is words, and must be there."""
+    """Make an environment for the templates of a package; every value is escaped and must be given."""
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: files(package).joinpath(name).read_text("utf-8")),
         autoescape=True,
@@ -136,7 +136,7 @@ def templates(package: str) -> jinja2.Environment:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    environment = templates("parity.report.render")
+    environment = templates(__package__)
     environment.filters.update(visible=visible, integer=numbers.integer, typeset=numbers.typeset)
     environment.globals.update(
         printed=_rows.printed,
@@ -163,20 +163,20 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _findings(program: Mapping[str, Any]) -> list[_rows.Finding]:
+def _findings(program: Json) -> list[_rows.Finding]:
     return _rows.findings(program["findings"], style=numbers.typeset)
 
 
-def _shown(program: Mapping[str, Any]) -> list[_rows.Finding]:
+def _shown(program: Json) -> list[_rows.Finding]:
     return _rows.shown(program, style=numbers.typeset)
 
 
-def _share(value: Any, *others: Any) -> float:
-    """The length of a bar beside others, as a fraction of the longest."""
+def _share(value: JsonNumber, *others: JsonNumber) -> float:
+    """Return the length of a bar beside others, as a fraction of the longest."""
     longest = max((numbers.number(other) for other in (value, *others)), default=0.0)
     part = numbers.number(value) / longest if longest > 0 else 0.0
     return round(part, 4) if 0 <= part <= 1 else 1.0
 
 
-def _long_list(rows: Sequence[Any]) -> bool:
+def _long_list(rows: Sequence[object]) -> bool:
     return len(rows) > 12

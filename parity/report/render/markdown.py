@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from parity.report.render import folding, matrix_rows, numbers
 from parity.report.render import rows as _rows
 from parity.report.render.escaping import visible
-
-Json = Mapping[str, Any]
+from parity.report.render.numbers import Json
 
 _HEADER = "| stage | tensor | largest difference | ULPs | float64 difference | bound used, PyTorch / JAX | holds |"
 _ALIGN = "| --- | --- | ---: | ---: | ---: | ---: | --- |"
@@ -128,7 +126,7 @@ def _matrix(program: Json) -> list[str]:
     heads = ["platform", "precision", *matrix_rows.stages(program)]
     lines = [f"| {' | '.join(map(escape, heads))} |", f"| {' | '.join('---' for _ in heads)} |"]
     for row in rows:
-        cells = [f"{_mark(cell.holds)} {escape(cell.told)}" for cell in row.cells]
+        cells = [f"{_mark(cell.holds)} {escape(cell.text)}" for cell in row.cells]
         if row.failure:
             cells = ["–"] * len(row.cells)
         lines.append(f"| {' | '.join([escape(row.platform), escape(row.precision), *cells])} |")

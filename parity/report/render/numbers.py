@@ -5,21 +5,28 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from parity._words import count as count
 
+Array: TypeAlias = np.ndarray[Any, Any]
+# What JSON's objects are read as, and built as; ``schema.json`` says what they hold.
+Json: TypeAlias = Mapping[str, Any]
+JsonDict: TypeAlias = dict[str, Any]
+# A number as a document holds it: a string where it is not finite.
+JsonNumber: TypeAlias = float | str
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _EXPONENT = re.compile(r"(?<=\d)e([+-]\d+)")
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 # What stands where there is no number.
 NOTHING = "–"
+_SIZE_UNITS = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
 _DURATION_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
-def encode(value: Any) -> Any:
+def encode(value: object) -> Any:
     """Turn a value into what JSON can hold.
 
     Non-finite floats become the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``; NumPy scalars and arrays (and
@@ -52,13 +59,13 @@ def _encode_float(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _encode_key(key: Any) -> str:
+def _encode_key(key: object) -> str:
     if not isinstance(key, str):
         raise TypeError(f"a report's mappings have strings as keys, and got {type(key).__name__}: {key!r}")
     return str(encode(key))
 
 
-def _encode_array(array: np.ndarray[Any, Any]) -> Any:
+def _encode_array(array: Array) -> Any:
     # Kinds beyond NumPy's own numbers (bfloat16 and its kin are kind "V") still convert to float64.
     if array.dtype.kind not in "biufU":
         try:
@@ -68,7 +75,7 @@ def _encode_array(array: np.ndarray[Any, Any]) -> Any:
     return encode(array.tolist())
 
 
-def decode(value: Any) -> Any:
+def decode(value: object) -> Any:
     """Undo :func:`encode`'s strings for non-finite numbers, at any depth.
 
     Meant for parts of the document that hold numbers only: a printed line that reads "NaN" would become a number too.
@@ -82,16 +89,15 @@ def decode(value: Any) -> Any:
     return value
 
 
-def number(value: Any) -> float:
+def number(value: JsonNumber) -> float:
     """Read one number of the document as a float; an int too large for a float reads as infinity."""
-    value = decode(value)
     try:
-        return float(value)
+        return float(decode(value))
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.inf if not isinstance(value, str) and value > 0 else -math.inf
 
 
-def scientific(value: Any, digits: int = 3) -> str:
+def scientific(value: JsonNumber | None, digits: int = 3) -> str:
     """Write a number to ``digits`` significant digits, for a terminal; a dash where there is none.
 
     >>> scientific(1.2345e-16), scientific(0.01234), scientific(12345.6), scientific(0), scientific(None)
@@ -112,7 +118,7 @@ def scientific(value: Any, digits: int = 3) -> str:
     return f"{mantissa}e{'-' if power < 0 else '+'}{abs(power):02d}"
 
 
-def pretty(value: Any, digits: int = 3) -> str:
+def pretty(value: JsonNumber | None, digits: int = 3) -> str:
     """Write a number as :func:`scientific` does, with typeset powers of ten, for a page.
 
     >>> pretty(1.2345e-16), pretty(-2e9), pretty(0.5)
@@ -130,7 +136,7 @@ def typeset(text: str) -> str:
     return _EXPONENT.sub(lambda match: f" × 10{str(int(match[1])).translate(_SUPERSCRIPTS)}", text).replace("-", "−")
 
 
-def integer(value: Any) -> str:
+def integer(value: JsonNumber) -> str:
     """Write a whole number with thousands separators; a number that is not whole falls back to :func:`scientific`.
 
     >>> integer(1234567), integer(2.0), integer("NaN")
@@ -142,7 +148,7 @@ def integer(value: Any) -> str:
     return scientific(value)
 
 
-def ulps(value: Any) -> str:
+def ulps(value: JsonNumber | None) -> str:
     """Write a distance in units in the last place: whole numbers exactly while short, all else to two digits.
 
     >>> ulps(3), ulps(12345), ulps(123456789), ulps(0.25), ulps(None)
@@ -154,7 +160,7 @@ def ulps(value: Any) -> str:
     return integer(x) if abs(x) < 1e6 and x == round(x) else scientific(x, 2)
 
 
-def percent(fraction: Any) -> str:
+def percent(fraction: JsonNumber | None) -> str:
     """Write a fraction as a percentage of at most two significant digits below 10 %; a dash where there is none.
 
     >>> percent(0.0034), percent(0.5), percent(2.4), percent(1e-7), percent(0), percent("Infinity")
@@ -181,7 +187,7 @@ def percent(fraction: Any) -> str:
     return f"{x:,.0f}%" if x < 1e5 else f"{scientific(x, 2)}%"
 
 
-def duration(seconds: Any) -> str:
+def duration(seconds: JsonNumber) -> str:
     """Write a time span in the unit that fits it.
 
     >>> duration(0.0013), duration(0.245), duration(200), duration(2.5e-7)
@@ -199,7 +205,20 @@ def duration(seconds: Any) -> str:
     return "0 s" if x == 0 else f"{scientific(x / 1e-9)} ns"
 
 
-def full(value: Any, digits: int = 9) -> str:
+def size(count: float) -> str:
+    """Write bytes in the unit that fits them.
+
+    >>> size(512), size(1536), size(2**20), size(3.5 * 2**30), size(2**20 - 1)
+    ('512 B', '1.5 KiB', '1 MiB', '3.5 GiB', '1 MiB')
+    """
+    for scale, unit in _SIZE_UNITS:
+        if count >= scale * 0.9995:
+            text = scientific(count / scale)
+            return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
+    return f"{integer(count)} B"
+
+
+def full(value: JsonNumber, digits: int = 9) -> str:
     """Write a value with the digits that identify it: nine of a float32, 17 of a float64.
 
     >>> full(2.0145576000213623), full(0.1, 17), full("NaN")

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
+from parity._words import place, sentence
 from parity.report.render import folding, numbers
 from parity.report.render.escaping import visible
-
-Json = Mapping[str, Any]
+from parity.report.render.numbers import Json, JsonNumber
 
 # What stands in place of a relative difference where there is nothing to be relative to.
 ZERO = "zero"
-ZERO_NOTE = "zero: float64 cannot tell any number of this tensor from zero, so that nothing is relative to it."
+ZERO_NOTE = "zero: float64 cannot tell any number of this tensor from zero, so nothing is relative to it."
 ALIKE_NOTE = "Where an update's difference is 0 and a bound is used, both sides round to the same number."
 # What stands beside a row of which no number was compared.
 NOTHING_FINITE = "not finite"
-NOTHING_NOTE = "A dash as the largest difference: neither side has a finite number there in its own precision."
-_FOLD_FROM = 9
-_KEPT_HEAD, _KEPT_TAIL = 3, 2
-_OFF = {
+NOTHING_NOTE = "A dash under largest difference: neither side has a finite number there in its own precision."
+_FOLDED_RUN_LINES = 9
+_HEAD_LINES, _TAIL_LINES = 3, 2
+_SIDE_MESSAGES = {
     "torch": "PyTorch's side is off",
     "jax": "JAX's side is off",
     "both": "both sides are off",
@@ -56,10 +55,10 @@ class Finding:
 def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Finding:
     """Format one finding, its real numbers to so many digits; ``style`` goes over every number."""
 
-    def write(value: Any) -> str:
+    def write(value: JsonNumber | None) -> str:
         return style(numbers.scientific(value, digits))
 
-    off = _OFF.get(row["off"] or "", "")
+    off = _SIDE_MESSAGES.get(row["off"] or "", "")
     where = "" if row["holds"] else "" if row["step"] is None else f"step {numbers.integer(row['step'])}"
     used = row["bound_used"]
     shares = {side: _share(used[side], row["within"][side], row["unbounded"]) for side in ("torch", "jax")}
@@ -82,13 +81,13 @@ def finding(row: Json, digits: int = 3, style: Callable[[str], str] = str) -> Fi
     )
 
 
-def _share(used: Any, within: bool, unbounded: Any) -> str:
-    """What is used of a bound; a dash where it says nothing of any number: it exceeds all of the tensor's."""
+def _share(used: JsonNumber | None, within: bool, unbounded: JsonNumber) -> str:
+    """Write the used share of a bound; a dash where the bound exceeds every number of its tensor."""
     return numbers.NOTHING if within and numbers.number(unbounded) == 1 else numbers.percent(used)
 
 
-def _relation(difference: Any, bound: Any) -> str:
-    """How a difference compares with its bound, as numbers; empty where there are none."""
+def _relation(difference: JsonNumber | None, bound: JsonNumber | None) -> str:
+    """Compare a difference with its bound, as numbers; empty where there are none."""
     if difference is None or bound is None:
         return ""
     return "≤" if numbers.number(difference) <= numbers.number(bound) else ">"
@@ -110,7 +109,7 @@ def shown(program: Json, digits: int = 3, style: Callable[[str], str] = str) -> 
 
 
 def notes(rows: Sequence[Json]) -> list[str]:
-    """What rows of the stage table need to be understood."""
+    """Explain what rows of the stage table need to be understood."""
     told = {
         ZERO_NOTE: any(row["zero"] for row in rows),
         NOTHING_NOTE: any(row["difference"] is None for row in rows),
@@ -129,7 +128,7 @@ def folded(program: Json) -> str:
     rows = program["findings"]
     if not folding.is_long(rows):
         return ""
-    return f"Of {numbers.count(len(rows), 'check')}, each stage's first that fail and its worst are shown."
+    return f"Of {numbers.count(len(rows), 'check')}, each stage shows the first that fail and the worst."
 
 
 @dataclass(frozen=True)
@@ -142,16 +141,19 @@ class Cause:
 
 
 def causes(program: Json) -> list[Cause]:
-    """The causes that were found, the likeliest first."""
-    return [Cause(*(visible(row[key]) for key in ("name", "sentence", "fix"))) for row in program.get("causes", [])]
+    """Return the causes that were found, the likeliest first."""
+    return [
+        Cause(visible(row["name"]), sentence(visible(row["sentence"])), visible(row["fix"]))
+        for row in program.get("causes", [])
+    ]
 
 
 def warnings(program: Json) -> list[str]:
-    """What does not break parity and should be known."""
+    """Return what does not break parity and should be known."""
     return [visible(text) for text in program.get("warnings", [])]
 
 
-def _fill(fraction: Any) -> float:
+def _fill(fraction: JsonNumber) -> float:
     # NaN compares false with everything: it fills the bar, as what is not known to be inside is not inside.
     value = numbers.number(fraction)
     return round(value, 4) if 0 <= value <= 1 else 1.0
@@ -180,12 +182,12 @@ def printed(rows: Sequence[Json]) -> list[PrintedLines]:
 
 
 def _fold(run: list[tuple[str, str, bool]]) -> list[PrintedLines]:
-    if not run[0][2] or len(run) < _FOLD_FROM:
+    if not run[0][2] or len(run) < _FOLDED_RUN_LINES:
         return [PrintedLines(run)]
-    middle = len(run) - _KEPT_TAIL
+    middle = len(run) - _TAIL_LINES
     return [
-        PrintedLines(run[:_KEPT_HEAD]),
-        PrintedLines(run[_KEPT_HEAD:middle], folded=True),
+        PrintedLines(run[:_HEAD_LINES]),
+        PrintedLines(run[_HEAD_LINES:middle], folded=True),
         PrintedLines(run[middle:]),
     ]
 
@@ -218,14 +220,14 @@ def timing(row: Json, style: Callable[[str], str] = str) -> str:
     if 0 < ratio < 1 and min(low, high) > 0:
         faster, ratio, low, high = "PyTorch", 1 / ratio, 1 / high, 1 / low
     ratio_told, low_told, high_told = (style(numbers.scientific(each)) for each in (ratio, low, high))
-    spread = f"{low_told} to {high_told} over {numbers.count(int(row['repeats']), 'repeat')}"
-    times = f": {faster} is {ratio_told} times as fast ({spread})" if math.isfinite(ratio) else ""
+    spread = f"95% interval {low_told} to {high_told}, {numbers.count(int(row['repeats']), 'repeat')}"
+    times = f" {faster} is {ratio_told} times as fast ({spread})." if math.isfinite(ratio) else ""
     torch, own, once = (style(numbers.duration(row[f"{each}_seconds"])) for each in ("torch", "jax", "compile"))
     steps = style(_steps(row["steps"]))
-    return f"{steps} PyTorch {torch} and JAX {own}{times}; compiling JAX's training took {once}, once."
+    return f"{steps} {torch} in PyTorch and {own} in JAX.{times} Compiling JAX's training took {once}, once."
 
 
-def _steps(steps: Any) -> str:
+def _steps(steps: JsonNumber) -> str:
     return "1 step takes" if numbers.number(steps) == 1 else f"{numbers.integer(steps)} steps take"
 
 
@@ -234,10 +236,10 @@ def divergence(program: Json) -> str:
     first = program["first_divergence"]
     if first is None:
         return ""
-    step = "" if first["step"] is None else f", step {numbers.integer(first['step'])}"
-    message = f": {visible(first['message'])}" if first["message"] else ""
+    step = "" if first["step"] is None else f"step {numbers.integer(first['step'])}, "
+    message = f" {sentence(visible(first['message']))}" if first["message"] else ""
     what = "First loss of accuracy" if program["verdict"].get("outcome") == "inaccurate" else "First parting"
-    return f"{what}: {visible(first['stage'])} of {visible(first['tensor'])}{step}{message}"
+    return f"{what}: {step}{place(visible(first['stage']), visible(first['tensor']))}.{message}"
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ def _final(row: Json, style: Callable[[str], str]) -> Final:
 
 
 def shown_digits(row: Json) -> int:
-    """As many digits of a final weight as identify it: fewer where both sides' are float32's."""
+    """Count the digits that identify a final weight: fewer where both sides' are float32's."""
     values = np.array([numbers.number(row[side]) for side in ("torch", "jax")])
     with np.errstate(over="ignore"):
         narrow = np.array_equal(values, values.astype(np.float32), equal_nan=True)
@@ -279,7 +281,9 @@ def final_note(program: Json) -> str:
     return f"This is the first of {total:,}." if listed == 1 else f"These are the first {listed:,} of {total:,}."
 
 
-def agreeing(value: Any, reference: Any, digits: int = 9, style: Callable[[str], str] = str) -> tuple[str, str]:
+def agreeing(
+    value: JsonNumber, reference: JsonNumber, digits: int = 9, style: Callable[[str], str] = str
+) -> tuple[str, str]:
     """Split a value's digits into those that agree with the reference, as numbers, and the rest.
 
     They do where the two differ by less than half a unit of the last of them.
@@ -297,7 +301,7 @@ def agreeing(value: Any, reference: Any, digits: int = 9, style: Callable[[str],
 
 
 def _shared(value: float, reference: float, digits: int) -> int:
-    """How many of a value's so many significant digits agree with the reference."""
+    """Count how many of a value's significant digits agree with the reference."""
     if value == reference or (math.isnan(value) and math.isnan(reference)):
         return digits
     if value == 0 or not (math.isfinite(value) and math.isfinite(reference)):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich import box
 from rich.cells import cell_len
@@ -16,14 +15,15 @@ from rich.text import Text
 from parity.report.render import folding, matrix_rows, numbers
 from parity.report.render import rows as _rows
 from parity.report.render.escaping import visible
+from parity.report.render.numbers import Json
 
 _PYTORCH, _JAX, _GOOD, _BAD = "dark_orange", "cyan", "green", "bold magenta"
 _DEFAULT_WIDTH = 80
-# The least room for a column whose cells may be folded.
-_LEAST = 7
+# The least columns of text for a column whose cells may be folded.
+_STAGE_WIDTH, _TENSOR_WIDTH = 10, 7
 
 
-def renderable(program: Mapping[str, Any]) -> RenderableType:
+def renderable(program: Json) -> RenderableType:
     """Build what rich prints for one program of the document: verdict, stage table, printed lines, timing.
 
     Args:
@@ -35,7 +35,7 @@ def renderable(program: Mapping[str, Any]) -> RenderableType:
         parts += [Text(), _findings(program)]
         parts += [Text(note, style="dim") for note in _rows.notes(folding.fold(program["findings"]))]
         if note := _rows.folded(program):
-            parts.append(Text(f"{note} The JSON has them all.", style="dim"))
+            parts.append(Text(f"{note} The JSON file has them all.", style="dim"))
     if cells := matrix_rows.rows(program):
         parts += [Text(), Text(matrix_rows.note()), Text(), matrix(cells, matrix_rows.stages(program))]
     if program["printed"]:
@@ -45,7 +45,7 @@ def renderable(program: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def table(program: Mapping[str, Any], *, width: int | None = None) -> str:
+def table(program: Json, *, width: int | None = None) -> str:
     """Write one program of the document as plain text, without colours.
 
     Args:
@@ -55,7 +55,7 @@ def table(program: Mapping[str, Any], *, width: int | None = None) -> str:
     return plain(renderable(program), width)
 
 
-def matrix_alone(held: Mapping[str, Any], *, width: int | None = None) -> str:
+def matrix_alone(held: Json, *, width: int | None = None) -> str:
     """Write the matrix that ``held`` has under ``matrix``, without a program around it, as plain text."""
     rows, stages = matrix_rows.rows(held), matrix_rows.stages(held)
     return plain(Group(Text(matrix_rows.note()), Text(), matrix(rows, stages)), width)
@@ -79,7 +79,7 @@ def _nothing() -> Text:
     return Text(numbers.NOTHING, style="dim")
 
 
-def _verdict(program: Mapping[str, Any]) -> RenderableType:
+def _verdict(program: Json) -> RenderableType:
     verdict = program["verdict"]
     head = Text.assemble(_mark(verdict["ok"]), " ", (visible(program["title"]), "bold"))
     headline = Text(visible(verdict["headline"]), style=_GOOD if verdict["ok"] else _BAD)
@@ -90,10 +90,10 @@ def _verdict(program: Mapping[str, Any]) -> RenderableType:
     return Group(head, Padding(Group(*lines), (0, 0, 0, 2)))
 
 
-def _causes(program: Mapping[str, Any]) -> list[Text]:
+def _causes(program: Json) -> list[Text]:
     lines = []
     for cause in _rows.causes(program):
-        lines.append(Text.assemble((f"Cause: {cause.name}", "bold"), f": {cause.sentence}"))
+        lines.append(Text.assemble((f"Cause: {cause.name}.", "bold"), f" {cause.sentence}"))
         if cause.fix:
             lines.append(Text.assemble(("Fix", "bold"), f": {cause.fix}"))
     return lines
@@ -102,10 +102,10 @@ def _causes(program: Mapping[str, Any]) -> list[Text]:
 class _Fitting:
     """A table where all of its cells have room; else the same in lines, so that no number is cut."""
 
-    def __init__(self, table: Table, lines: Sequence[Text], folds: str) -> None:
-        """``folds`` is the heading of the column that may be folded."""
+    def __init__(self, table: Table, lines: Sequence[Text]) -> None:
+        """Measure the table, whose columns with a least width may be folded to it."""
         self._table, self._lines = table, lines
-        widths = [_LEAST if column.header == folds else _width(column) for column in table.columns]
+        widths = [column.min_width or _width(column) for column in table.columns]
         self._least = sum(widths) + 2 * (len(widths) - 1)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -120,10 +120,10 @@ def _width(column: Column) -> int:
     return max(cell_len(line) for word in words for line in str(word).split("\n"))
 
 
-def _findings(program: Mapping[str, Any]) -> _Fitting:
+def _findings(program: Json) -> _Fitting:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("stage", no_wrap=True)
-    table.add_column("tensor", overflow="fold", min_width=_LEAST)
+    table.add_column("stage", min_width=_STAGE_WIDTH)
+    table.add_column("tensor", overflow="fold", min_width=_TENSOR_WIDTH)
     for title in ("largest\ndiff.", "ULPs", "float64\ndiff."):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("bound used\ntorch / jax", justify="right", no_wrap=True)
@@ -140,7 +140,7 @@ def _findings(program: Mapping[str, Any]) -> _Fitting:
             Text(f"  largest diff. {cells.difference}, {cells.ulps} ULPs, float64 diff. ") + float64,
             Text("  bound used, torch / jax: ") + _used(cells),
         ]
-    return _Fitting(table, lines, "tensor")
+    return _Fitting(table, lines)
 
 
 def _used(cells: _rows.Finding) -> Text:
@@ -148,7 +148,7 @@ def _used(cells: _rows.Finding) -> Text:
     return Text(" / ").join(Text(cells.used[side], style="" if cells.within[side] else _BAD) for side in sides)
 
 
-def matrix(rows: list[matrix_rows.Row], stages: list[str]) -> RenderableType:
+def matrix(rows: list[matrix_rows.MatrixRow], stages: list[str]) -> RenderableType:
     """Build the table of platforms and precisions."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in ("platform", "precision", *stages):
@@ -156,20 +156,22 @@ def matrix(rows: list[matrix_rows.Row], stages: list[str]) -> RenderableType:
     lines = []
     for row in rows:
         cells = [_mark(cell.holds) + Text(f" {cell.used}\n  {cell.error}") for cell in row.cells]
-        told = [Text(f"  {name} ") + _mark(cell.holds) + Text(f" {cell.told}") for name, cell in _named(stages, row)]
+        text = [
+            Text(f"  {name} ") + _mark(cell.holds) + Text(f" {cell.text}") for name, cell in _stage_cells(stages, row)
+        ]
         if row.failure:
-            cells, told = [_nothing() for _ in stages], []
+            cells, text = [_nothing() for _ in stages], []
         table.add_row(Text(row.platform), Text(row.precision), *cells)
-        lines += [Text(f"{row.platform}, {row.precision}"), *told]
+        lines += [Text(f"{row.platform}, {row.precision}"), *text]
     failures = [Text("\n".join(sorted({row.failure for row in rows if row.failure})), style="dim")]
-    return Group(_Fitting(table, lines, ""), *(failures if failures[0] else []))
+    return Group(_Fitting(table, lines), *(failures if failures[0] else []))
 
 
-def _named(stages: list[str], row: matrix_rows.Row) -> list[tuple[str, matrix_rows.Cell]]:
+def _stage_cells(stages: list[str], row: matrix_rows.MatrixRow) -> list[tuple[str, matrix_rows.MatrixCell]]:
     return list(zip(stages, row.cells, strict=True))
 
 
-def _printed(rows: list[Mapping[str, Any]]) -> Table:
+def _printed(rows: list[Json]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, expand=True)
     grid.add_column(Text("PyTorch printed", style=_PYTORCH), ratio=1, overflow="fold")
     grid.add_column("", width=1)

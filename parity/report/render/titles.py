@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-Json = Mapping[str, Any]
+from parity.report.render.numbers import Json
 
 
 def title(what: str, together: str, apart: str, ok: bool | None, lie_together: bool) -> str:
-    """What is to be seen: the lines lie together, or part by rounding alone, or it is asked where they part.
+    """Say what is to be seen: the lines lie together, part by rounding alone, or where do they part?
 
     Nothing is said where it is not known whether the two are the same training: ``ok`` is ``None``.
     """
@@ -30,5 +29,5 @@ def together(pairs: Sequence[Json], seen: Sequence[float], stroke: float, log: b
 
 
 def both(rows: Sequence[Json]) -> list[float]:
-    """The values of both sides."""
+    """Return the values of both sides."""
     return [row[side] for row in rows for side in ("torch", "jax")]
