@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxreg._plans.stepwise import laid_out
+from jaxreg._plans.training_step import unroll
 from parity.porting.parameter_names import Names
 from parity.porting.port import Port, of_arrays
 from parity.recording.recording import Array, Recording, Trace
@@ -271,7 +271,7 @@ def losses_only(port: Port, recording: Recording) -> tuple[Any, Any]:
         def body(carry: Any, place: Any) -> tuple[Any, Any]:
             return step(carry, chosen(data, place, single), feed.parts[0])
 
-        carry, losses = lax.scan(body, carry, order, unroll=laid_out(recording.steps, data))
+        carry, losses = lax.scan(body, carry, order, unroll=unroll(recording.steps, data))
         return (carry[0], carry[1:]), losses
 
     arguments = start, stacked(feed), jnp.asarray(feed.order, jnp.int32)

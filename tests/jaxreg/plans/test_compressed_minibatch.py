@@ -245,7 +245,7 @@ def test_what_it_cannot_serve_is_refused_with_the_reason(changes: dict[str, Any]
 
 
 def test_so_are_products_for_which_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_memory, "_SURE", 0)
+    monkeypatch.setattr(_memory, "_ALWAYS_FREE_BYTES", 0)
     monkeypatch.setattr(_memory, "host_memory", lambda: 2**10)
     model, x, y = example_of()
     train = functools.partial(jaxreg.fit, model, x, y, optimizer=jaxreg.sgd(0.1), epochs=1, batch_size=6)
