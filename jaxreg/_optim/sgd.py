@@ -246,7 +246,7 @@ def _chain(
 
 def constant_settings(optimizer: object) -> Settings | None:
     """Return the settings of PyTorch's SGD where all of them are numbers; else ``None``."""
-    if not isinstance(optimizer, PyTorchSGD) or not all(is_number(value) for value in optimizer.settings[:4]):
+    if not isinstance(optimizer, PyTorchSGD) or not all(map(is_number, optimizer.settings[:4])):
         return None
     return optimizer.settings
 

@@ -60,7 +60,7 @@ class Batches:
     @property
     def steps(self) -> int:
         """Return the number of batches in an epoch."""
-        return self.whole + (self.last > 0)
+        return 1 if self.is_full else self.whole + (self.last > 0)
 
     def epochs_at_once(self, epochs: int) -> int:
         """Return the epochs that one run of the compiled program makes: all, unless their orders would fill the memory.

@@ -85,8 +85,8 @@ class Compressed(Plan):
 
     def cost(self, request: Request) -> float:
         """Return the cost of one pass over the data and of steps on a small matrix."""
-        columns, outputs = request.columns, request.outputs
-        one_pass = FLOAT64_COST * request.rows * (columns + outputs) ** 2
+        rows, columns, outputs = request.sizes
+        one_pass = FLOAT64_COST * rows * (columns + outputs) ** 2
         step = STEP_COST + request.trainings * FLOAT64_COST * 2 * columns**2 * outputs
         return one_pass + request.steps * step
 

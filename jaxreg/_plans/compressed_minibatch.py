@@ -109,9 +109,9 @@ class CompressedMinibatch(Plan):
 
     def cost(self, request: Request) -> float:
         """Return the cost of one pass over the batches and of steps on a small matrix."""
-        columns, outputs = request.columns, request.outputs
+        rows, columns, outputs = request.sizes
         width = columns + outputs
-        one_pass = SETUP_COST + request.rows * width * (LOAD_COST + MULTIPLY_COST * width)
+        one_pass = SETUP_COST + rows * width * (LOAD_COST + MULTIPLY_COST * width)
         return one_pass + request.steps * (STEP_COST + FLOAT64_COST * columns**2 * outputs)
 
     def run(self, request: Request) -> Outcome:
@@ -157,7 +157,7 @@ def _why_not_batches(request: Request) -> str | None:
         )
     if not batches.steps:
         return "drop_last leaves no batch"
-    least = request.columns + request.outputs
+    least = request.sizes[1] + request.outputs
     if batches.size < least:
         return (
             "batches so small are faster to read directly than through their Gram matrix: "

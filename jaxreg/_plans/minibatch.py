@@ -135,8 +135,8 @@ class Minibatch(Plan):
 
     def cost(self, request: Request) -> float:
         """Return the cost of all steps, each of which reads one batch."""
-        products = 2 * min(request.batches.size, request.rows) * request.columns * request.outputs
-        return request.steps * (STEP_COST + products)
+        rows, columns, outputs = request.sizes
+        return request.steps * (STEP_COST + 2 * min(request.batches.size, rows) * columns * outputs)
 
     def run(self, request: Request) -> Outcome:
         """Train batch by batch."""

@@ -17,7 +17,8 @@ from jaxreg._memory import check_kept
 from jaxreg._nn.linear import Linear
 from jaxreg._nn.linear_params import LayerParams
 from jaxreg._nn.losses import mse_loss
-from jaxreg._optim import optax_step
+from jaxreg._optim import optax_step, sgd
+from jaxreg._optim.settings import Settings
 from jaxreg._plans.batches import Batches
 from jaxreg._plans.training_step import Data
 from jaxreg._statistics.sufficient import SufficientStatistics
@@ -41,6 +42,10 @@ class Request:
         at: the steps whose losses and records are kept; ``None`` for all.
         lowered: whether products are to be made in less than full float32.
         trainings: made side by side.
+        steps: of the optimizer.
+        is_layer: whether the model is one linear layer.
+        shapes: of inputs and targets.
+        sizes: rows, coefficients of one output, and outputs.
     """
 
     model: nnx.Module
@@ -53,6 +58,32 @@ class Request:
     at: HostArray | None
     lowered: bool
     trainings: int = 1
+    # Known at once, since every plan asks for them.
+    steps: int = dataclasses.field(init=False)
+    is_layer: bool = dataclasses.field(init=False)
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] = dataclasses.field(init=False)
+    sizes: tuple[int, int, int] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps = self.epochs * self.batches.steps
+        self.is_layer = type(self.model) in (Linear, nnx.Linear)
+        given = self.source
+        if isinstance(given, SufficientStatistics):
+            self.shapes = (given.rows, given.in_features), (given.rows, given.out_features)
+        else:
+            self.shapes = given.inputs.shape, given.targets.shape
+        (rows, *features), (_, *outputs) = self.shapes
+        self.sizes = rows, math.prod(features) + 1, math.prod(outputs)
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows."""
+        return self.sizes[0]
+
+    @property
+    def outputs(self) -> int:
+        """Return the number of columns of the targets."""
+        return self.sizes[2]
 
     @property
     def statistics(self) -> SufficientStatistics | None:
@@ -74,11 +105,6 @@ class Request:
     def row_weights(self) -> AnyArray | None:
         """Return the weights of the rows, if there are any and the rows are here."""
         return None if isinstance(self.source, SufficientStatistics) else self.source.weights
-
-    @property
-    def steps(self) -> int:
-        """Return the number of optimizer steps."""
-        return self.epochs * self.batches.steps
 
     @property
     def asked(self) -> HostArray:
@@ -110,11 +136,6 @@ class Request:
         """Return the tree structure of the model's parameters."""
         return jax.tree.structure(self.split[1])
 
-    @property
-    def is_layer(self) -> bool:
-        """Return whether the model is one linear layer."""
-        return type(self.model) in (Linear, nnx.Linear)
-
     @functools.cached_property
     def layer(self) -> LayerParams:
         """Return kernel and bias of a model that is one linear layer.
@@ -135,14 +156,6 @@ class Request:
         same = bias is None or kernel.dtype == bias.dtype
         return kernel.dtype if same else np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(self.layer)))
 
-    @functools.cached_property
-    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the shapes of inputs and targets."""
-        given = self.source
-        if isinstance(given, SufficientStatistics):
-            return (given.rows, given.in_features), (given.rows, given.out_features)
-        return given.inputs.shape, given.targets.shape
-
     @property
     def weighs_rows(self) -> bool:
         """Return whether the weights, if there are any, are one for each row."""
@@ -154,11 +167,6 @@ class Request:
         """Return whether inputs and targets are what a linear layer takes and gives, row by row."""
         (_, *features), (_, *outputs) = self.shapes
         return self.weighs_rows and features == [self.model.in_features] and outputs == [self.model.out_features]
-
-    @property
-    def rows(self) -> int:
-        """Return the number of rows."""
-        return self.shapes[0][0]
 
     @functools.cached_property
     def weight(self) -> float | None:
@@ -173,15 +181,10 @@ class Request:
         with jax.enable_x64(True):
             return float(weights.sum(dtype=np.float64))
 
-    @property
-    def columns(self) -> int:
-        """Return the number of coefficients of one output."""
-        return math.prod(self.shapes[0][1:]) + 1
-
-    @property
-    def outputs(self) -> int:
-        """Return the number of columns of the targets."""
-        return math.prod(self.shapes[1][1:])
+    @functools.cached_property
+    def constant_sgd(self) -> Settings | None:
+        """Return the settings of an optimizer that is PyTorch's SGD, all of them numbers; else ``None``."""
+        return sgd.constant_settings(self.optimizer)
 
     @functools.cached_property
     def squared_error(self) -> str | None:

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from jaxreg._nn.linear_params import LayerParams, like, unstack_tree
 from jaxreg._optim.settings import as_in
-from jaxreg._optim.sgd import MomentumState, PyTorchSGD, constant_settings
+from jaxreg._optim.sgd import MomentumState, PyTorchSGD
 from jaxreg._plans import spectral_small
 from jaxreg._plans.after_overflow import Overflow, continue_from
 from jaxreg._plans.least_squares import gram_source, why_not_linear
@@ -62,20 +62,20 @@ class Spectral(Plan):
             return "every step must see the whole batch, got batch_size"
         if not isinstance(request.optimizer, PyTorchSGD):
             return "the optimizer must be jaxreg.sgd; 'compressed' takes any"
-        if constant_settings(request.optimizer) is None:
+        if request.constant_sgd is None:
             return "the optimizer's settings must be numbers, not schedules or arrays; 'compressed' takes any"
         return None
 
     def cost(self, request: Request) -> float:
         """Return the cost of one pass over the data, a decomposition, and the steps whose losses are kept."""
-        columns, outputs = request.columns, request.outputs
+        rows, columns, outputs = request.sizes
         kept = request.steps if request.at is None else len(request.at)
-        one_pass = FLOAT64_COST * request.rows * (columns + outputs) ** 2
+        one_pass = FLOAT64_COST * rows * (columns + outputs) ** 2
         return one_pass + SVD_COST * columns**3 + CLOSED_FORM_COST * request.trainings * kept * columns * outputs
 
     def run(self, request: Request) -> Outcome:
         """Train in closed form, and on the data from where a loop in the model's dtype could overflow."""
-        settings = constant_settings(request.optimizer)
+        settings = request.constant_sgd
         if settings is None:
             raise TypeError("the optimizer has no constant settings")
         given = (*as_in(request.dtype, *settings), request.loss_scale, request.epochs)

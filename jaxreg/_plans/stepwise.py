@@ -52,8 +52,8 @@ class Stepwise(Plan):
 
     def cost(self, request: Request) -> float:
         """Return the cost of all steps, each of which reads all rows."""
-        products = request.trainings * 2 * request.rows * request.columns * request.outputs
-        return request.steps * (STEP_COST + products)
+        rows, columns, outputs = request.sizes
+        return request.steps * (STEP_COST + request.trainings * 2 * rows * columns * outputs)
 
     def run(self, request: Request) -> Outcome:
         """Train step by step."""

@@ -109,8 +109,9 @@ def _held(data: Rows) -> Data | None:
 
 
 def _is_cheap(request: Request) -> bool:
-    columns = request.columns + request.outputs
-    return min(request.rows, columns) * columns**2 <= _MAX_MULTIPLICATIONS
+    rows, coefficients, outputs = request.sizes
+    columns = coefficients + outputs
+    return min(rows, columns) * columns**2 <= _MAX_MULTIPLICATIONS
 
 
 def _sound(root: AnyArray) -> HostArray | None:

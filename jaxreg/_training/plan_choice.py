@@ -32,7 +32,8 @@ def choose(name: str, request: Request, among: Collection[str] | None = None) ->
             raise ArgumentError(f"plan={name!r} cannot serve this training: {why}")
         return plans[name]
     # The cheapest first, so that most trainings ask one plan alone.
-    for plan in sorted(plans.values(), key=lambda plan: plan.cost(request)):
+    costs = {plan: plan.cost(request) for plan in plans.values()}
+    for plan in sorted(costs, key=costs.__getitem__):
         if plan.why_not(request) is None:
             return plan
     subject = "no plan can serve" if request.statistics is None else "statistics in place of data cannot serve"

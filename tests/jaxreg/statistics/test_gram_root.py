@@ -55,7 +55,7 @@ def test_the_hosts_blas_leaves_no_row_out(
     data = drawn(rows, inputs, outputs, weighted, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(host_blas, "has_small_products", lambda: small)
-        patch.setattr(host_blas, "_NUMBERS", 1 << 16)
+        patch.setattr(host_blas, "_NUMBERS_A_BLOCK", 1 << 16)
         assert np.array_equal(host_blas.products(*data, FLOAT32), exact(*data))
 
 
