@@ -11,7 +11,7 @@ from flax import nnx
 
 Array = jax.Array
 # An array in the host's memory.
-HostArray: TypeAlias = np.ndarray[Any, Any]
+HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 AnyArray: TypeAlias = jax.Array | HostArray
 # One number, or one for each of several trainings; perhaps one that only the running program knows.
 Number: TypeAlias = float | AnyArray
@@ -34,6 +34,8 @@ Loss: TypeAlias = Callable[..., jax.Array]
 @runtime_checkable
 class Optimizer(Protocol):
     """What is asked of an Optax transformation; it may be of any class."""
+
+    def __hash__(self) -> int: ...
 
     @property
     def init(self) -> Callable[[Params], OptState]:

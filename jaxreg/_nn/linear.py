@@ -149,7 +149,7 @@ class Linear(nnx.Linear):
         Raises:
             ArgumentError: the last axis does not have ``in_features`` elements, or the inputs are not floating.
         """
-        inputs = as_array("inputs", inputs)
+        inputs = jnp.asarray(as_array("inputs", inputs))
         shape = inputs.shape
         if not shape or shape[-1] != self.in_features:
             hint = "; for one feature, write inputs.reshape(-1, 1)" if self.in_features == 1 else ""

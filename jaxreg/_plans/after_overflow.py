@@ -113,7 +113,7 @@ def count_from(asked: HostArray, begin: int) -> tuple[Int32[HostArray, " asked"]
     )
 
 
-def nothing_seen(shapes: Kept, axes: tuple[int, ...]) -> Kept:
+def nothing_seen(shapes: PyTree, axes: tuple[int, ...]) -> Kept:
     """Return NaN in place of all that will be seen, with leading axes, of which the last is for the steps."""
     axes = (*axes[:-1], axes[-1] + _BLOCK_STEPS)
     seen: Kept = jax.tree.map(lambda leaf: jnp.full((*axes, *leaf.shape), jnp.nan, leaf.dtype), shapes)

@@ -113,13 +113,13 @@ def _train(
             kept = jax.tree.map(lambda many, leaf: jnp.concatenate([many, leaf[None]]), kept, one)
         return carry, kept
 
-    def epoch_if_counted(carry: Carry, at: tuple[Array, Array | None]) -> tuple[Carry, Kept]:
+    def epoch_if_counted(count: Array, carry: Carry, at: tuple[Array, Array | None]) -> tuple[Carry, Kept]:
         nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(epoch, carry, at)[1])
-        return lax.cond(jnp.less(at[0], count), epoch, lambda carry, _: (carry, nothing), carry, at)
+        return lax.cond(at[0] < count, epoch, lambda carry, _: (carry, nothing), carry, at)
 
     carry = (params, rest, optax_step.begin(optimizer, params) if state is None else state)
     each = (jnp.arange(epochs, dtype=jnp.int32), order if key is None else None)
-    carry, kept = scan(epoch if count is None else epoch_if_counted, carry, each)
+    carry, kept = scan(epoch if count is None else functools.partial(epoch_if_counted, count), carry, each)
     return *carry, jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), kept)
 
 

@@ -65,12 +65,19 @@ def unroll(steps: int, data: PyTree, share: float = 1.0) -> int:
     return 1 if size <= _ONE_KERNEL_BYTES else min(UNROLLED_STEPS, max(steps, 1))
 
 
-def scan(step: Callable[..., tuple[PyTree, PyTree]], carry: PyTree, each: PyTree = None, **options: int) -> Any:
+def scan(
+    step: Callable[..., tuple[PyTree, PyTree]],
+    carry: PyTree,
+    each: PyTree = None,
+    *,
+    length: int | None = None,
+    unroll: int = 1,
+) -> Any:
     """Call ``jax.lax.scan``, and let it go through nothing under ``jax.disable_jit`` too."""
-    count = options["length"] if each is None else jax.tree.leaves(each)[0].shape[0]
+    count = length if each is None else jax.tree.leaves(each)[0].shape[0]
     nothing = jax.config.jax_disable_jit and not count  # type: ignore[attr-defined]  # made as JAX is imported
     with jax.disable_jit(False) if nothing else contextlib.nullcontext():
-        return lax.scan(step, carry, each, **options)
+        return lax.scan(step, carry, each, length, unroll=unroll)
 
 
 def one_step(graph: GraphDef, optimizer: Optimizer, loss: Loss, record: frozenset[str]) -> Step:

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
@@ -37,12 +37,14 @@ _HostRows = tuple[HostArray, HostArray, HostArray | None]
 _Result = TypeVar("_Result")
 
 
+@runtime_checkable
 class _Limit(Protocol):
     """What threadpoolctl gives while it holds libraries to a number of threads."""
 
     def restore_original_limits(self) -> None: ...
 
 
+@runtime_checkable
 class _Pools(Protocol):
     """What threadpoolctl knows of libraries."""
 

@@ -177,7 +177,7 @@ def _run_spectral(request: Request, sweep: SweepSpec) -> SweepOutcome:
         return unstack_tree(coefficients.astype(request.dtype), jax.tree.structure(sweep.starts))
 
     def state(trainings: Trainings, rule: Rule, places: HostArray) -> OptState:
-        count = np.minimum(step[places], LARGEST_COUNT).astype(np.int32)
+        count = jnp.asarray(np.minimum(step[places], LARGEST_COUNT), jnp.int32)
         buffer = MomentumState(count, rounded(velocity[places]))
         return with_momentum(vectorized.initial_states(trainings, rule), buffer)
 

@@ -204,8 +204,8 @@ def advance(
         step = _step_of(training, data, rule)
 
         def body(carry: Carry, _: None) -> tuple[Carry, Array]:
-            after, (value, *_) = step(carry)
-            return after, value
+            after, kept = step(carry)
+            return after, kept[0]
 
         carry, losses = scan(body, (training.params, rest, state), length=count)
         return *carry, losses
@@ -218,7 +218,7 @@ def _run_call(
     trainings: Trainings, carry: Carry, kept: AskedSteps, left: Int32[AnyArray, " n"], data: Data, *, rule: Rule
 ) -> tuple[Carry, AskedSteps, Bool[Array, " n"]]:
     def one(
-        training: Trainings, carry: Carry, kept: AskedSteps, left: Array, number: Array
+        training: Trainings, carry: Carry, kept: AskedSteps, left: AnyArray, number: Array
     ) -> tuple[Carry, AskedSteps, Array]:
         return run_block(_step_of(training, data, rule), carry, kept, number, left)
 
@@ -249,7 +249,9 @@ def run_after_overflow(
     seen = nothing_seen(shapes, (len(begin), len(asked)))
     done, left = 0, epochs - begin
     while (left > 0).any():
-        near, place = (np.stack(each) for each in zip(*(count_from(asked, b + done) for b in begin), strict=True))
+        near, place = (
+            np.stack(each) for each in zip(*(count_from(asked, first + done) for first in begin.tolist()), strict=True)
+        )
         some = np.clip(left, 0, CALL_STEPS).astype(np.int32)
         carry, (_, _, seen), lost = _run_call(trainings, carry, AskedSteps(near, place, seen), some, data, rule=rule)
         done, left = done + CALL_STEPS, np.where(np.asarray(lost), 0, left - some)
