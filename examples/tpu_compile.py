@@ -35,7 +35,7 @@ from jax.sharding import Mesh, NamedSharding
 
 import jaxreg
 from jaxreg._plans import stepwise
-from jaxreg._plans.stepwise import Data
+from jaxreg._plans.training_step import Data
 from jaxreg._statistics import gram_root
 from jaxreg._sweeps import vectorized
 from jaxreg._sweeps.vectorized import Rule, Trainings
@@ -114,7 +114,7 @@ def programs(on: Shapes) -> Iterator[Program]:
     yield Program("stepwise", stepwise.run, start, {**how, "optimizer": jaxreg.sgd(0.1, 0.9)}, False)
     yield Program("stepwise, Adam", stepwise.run, start, {**how, "optimizer": optax.adam(0.1)}, False)
     over = {"dtype": "float32", "mesh": on.mesh, "axes": "devices"}
-    yield Program("one pass over the data", gram_root.root_over, (tuple(data),), over, True)
+    yield Program("one pass over the data", gram_root.sharded_gram_root, (tuple(data),), over, True)
     yield _batches(on)
     yield _sweep(on)
     yield _groups(on)
@@ -136,7 +136,7 @@ def _sweep(on: Shapes) -> Program:
     starts = jax.tree.map(lambda leaf: on.spread(count, *leaf.shape), params)
     rule = Rule(graph, jaxreg.mse_loss, jaxreg.sgd, (), False)
     trainings = Trainings(starts, on.spread(count, dtype=np.int32), {"learning_rate": on.spread(count)})
-    state = jax.eval_shape(lambda: vectorized.started(_filled(trainings), rule))
+    state = jax.eval_shape(lambda: vectorized.initial_states(_filled(trainings), rule))
     state = jax.tree.map(lambda leaf: on.spread(*leaf.shape, dtype=leaf.dtype), state)
     data = Data(on.whole(SWEPT_ROWS, COLUMNS), on.whole(1, SWEPT_ROWS, 1))
     arguments = (trainings, rest, state, on.spread(count, dtype=np.int32), data)

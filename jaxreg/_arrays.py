@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import decimal
 import numbers
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,14 @@ import numpy as np
 
 from jaxreg._errors import ArgumentError
 from jaxreg._traced import is_tracer
+from jaxreg._types import AnyArray, HostArray
 from jaxreg._validation import is_array
 
-Array = Any
+_Value = TypeVar("_Value")
+_Array = TypeVar("_Array", bound=AnyArray)
 
 
-def as_array(name: str, value: Any) -> Array:
+def as_array(name: str, value: object) -> AnyArray:
     """Return what ``value`` holds as an array of numbers in the host's byte order, JAX's or NumPy's.
 
     JAX arrays, traced ones too, and NumPy arrays of numbers come back as they are. Lists, pandas' frames and series
@@ -44,7 +47,8 @@ def as_array(name: str, value: Any) -> Array:
     elif hasattr(value, "dtypes") and hasattr(value, "columns"):
         value = _of_frame(name, value)
     elif hasattr(value, "dtype") and hasattr(value, "array") and hasattr(value, "index"):
-        value = _numbers(f"{name} ({value.name})" if value.name is not None else name, _plain(value))
+        label = getattr(value, "name", None)
+        value = _numbers(name if label is None else f"{name} ({label})", _plain(value))
     else:
         value = _of_anything(name, value)
         if is_array(value):
@@ -52,7 +56,7 @@ def as_array(name: str, value: Any) -> Array:
     return _native(name, value)
 
 
-def as_known(name: str, value: Any) -> Any:
+def as_known(name: str, value: _Value) -> _Value:
     """Return ``value``, which must be known before a training is traced.
 
     Raises:
@@ -63,7 +67,7 @@ def as_known(name: str, value: Any) -> Any:
     return value
 
 
-def as_weights(value: Any) -> Array:
+def as_weights(value: object) -> AnyArray:
     """Return weights of rows or elements: numbers of at least 0, not all of them 0.
 
     Raises:
@@ -82,7 +86,7 @@ def as_weights(value: Any) -> Array:
     return weights
 
 
-def _real(name: str, array: Any) -> Any:
+def _real(name: str, array: _Array) -> _Array:
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         raise ArgumentError(f"{name} must hold numbers, got keys for random ones ({array.dtype})")
     if not jnp.issubdtype(array.dtype, jnp.complexfloating):
@@ -90,7 +94,7 @@ def _real(name: str, array: Any) -> Any:
     raise ArgumentError(f"{name} must hold real numbers, got {array.dtype}; take .real, or the parts as columns")
 
 
-def _native(name: str, value: Any) -> Array:
+def _native(name: str, value: object) -> HostArray:
     array = np.asarray(value)
     if array.dtype.kind == "c":
         _real(name, array)
@@ -101,14 +105,14 @@ def _native(name: str, value: Any) -> Array:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def _refuse_masked(name: str, value: Any) -> None:
+def _refuse_masked(name: str, value: np.ma.MaskedArray[Any, Any]) -> None:
     mask = np.ma.getmaskarray(value)
     if mask.any():
         raise ArgumentError(f"{name} is masked{_place(np.argwhere(mask)[0])}; fill it or leave the row out")
 
 
-def _of_tensor(name: str, value: Any) -> Any:
-    """A PyTorch tensor's numbers; PyTorch's own conversion knows no bfloat16."""
+def _of_tensor(name: str, value: Any) -> AnyArray:
+    """Return a PyTorch tensor's numbers; PyTorch's own conversion knows no bfloat16."""
     try:
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":
@@ -118,7 +122,7 @@ def _of_tensor(name: str, value: Any) -> Any:
         raise ArgumentError(f"{name} is a tensor that has no plain numbers: {error}") from error
 
 
-def _of_frame(name: str, frame: Any) -> Array:
+def _of_frame(name: str, frame: Any) -> HostArray:
     names = list(frame.columns)
     # By place where a name is there twice: it would give both.
     held = [frame[n] for n in names] if len(set(names)) == len(names) else [frame.iloc[:, k] for k in range(len(names))]
@@ -128,15 +132,15 @@ def _of_frame(name: str, frame: Any) -> Array:
     return np.stack(columns, 1)
 
 
-def _plain(series: Any) -> Any:
-    """A column's values: a category's are those it stands for, and what is missing is ``None``."""
+def _plain(series: Any) -> HostArray:
+    """Return a column's values: a category's are those it stands for, and what is missing is ``None``."""
     values = np.asarray(series)
     if values.dtype.kind != "O" and (isinstance(series.dtype, np.dtype) or series.notna().all()):
         return values
     return np.asarray(series.astype(object).where(series.notna(), None))
 
 
-def _of_anything(name: str, value: Any) -> Any:
+def _of_anything(name: str, value: Any) -> AnyArray:
     try:
         return np.asarray(value)
     except jax.errors.TracerArrayConversionError:  # traced numbers in a list
@@ -149,32 +153,32 @@ def _of_anything(name: str, value: Any) -> Any:
         raise ArgumentError(f"{name} must hold numbers, got {type(value).__name__}: {error}") from error
 
 
-def _numbers(name: str, values: Any) -> Array:
-    """Values that are numbers one by one, whatever they are kept as."""
-    values = np.asarray(values)
-    if values.dtype.kind in "fiub":
-        return values
-    if values.dtype.kind == "O":
-        for place in np.ndindex(values.shape):
-            if not isinstance(values[place], numbers.Real | np.bool_ | decimal.Decimal):
-                raise _no_number(name, values[place], place)
+def _numbers(name: str, values: object) -> HostArray:
+    """Return values that are numbers one by one, whatever they are kept as."""
+    held = np.asarray(values)
+    if held.dtype.kind in "fiub":
+        return held
+    if held.dtype.kind == "O":
+        for place in np.ndindex(held.shape):
+            if not isinstance(held[place], numbers.Real | np.bool_ | decimal.Decimal):
+                raise _no_number(name, held[place], place)
         try:
-            return values.astype(np.float64)
+            return held.astype(np.float64)
         except OverflowError:  # an integer with more digits than float64 has room for
             raise ArgumentError(f"{name} must hold numbers that float64 holds, got one beyond 1.8e308") from None
-    if not values.size:
-        raise ArgumentError(f"{name} must hold numbers, got {values.dtype}")
-    first = (0,) * values.ndim
-    raise _no_number(name, values[first], first)
+    if not held.size:
+        raise ArgumentError(f"{name} must hold numbers, got {held.dtype}")
+    first = (0,) * held.ndim
+    raise _no_number(name, held[first], first)
 
 
-def _no_number(name: str, value: Any, place: Any) -> ArgumentError:
+def _no_number(name: str, value: object, place: Sequence[int]) -> ArgumentError:
     what = "a missing value" if value is None else repr(value.item() if isinstance(value, np.generic) else value)
     advice = "fill it or leave the row out" if value is None else "convert it to numbers first"
     return ArgumentError(f"{name} must hold numbers, got {what}{_place(place)}; {advice}")
 
 
-def _place(place: Any) -> str:
+def _place(place: Sequence[int] | HostArray) -> str:
     if not len(place):
         return ""
     column = f", column {int(place[1])}" if len(place) > 1 else ""

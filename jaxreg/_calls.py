@@ -5,17 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from jaxreg._errors import ArgumentError
 from jaxreg._nn.losses import ShapeError, mse_loss
+from jaxreg._types import Loss, Rows
 from jaxreg._validation import is_array
 
 # PyTorch's losses that are here too, by the names of module and function.
-_HERE = {
+_LOSS_NAMES = {
     "MSELoss": "mse_loss",
     "L1Loss": "l1_loss",
     "SmoothL1Loss": "smooth_l1_loss",
@@ -23,7 +25,7 @@ _HERE = {
 }
 
 
-def check_loss(loss: Any, weights: Any) -> None:
+def check_loss(loss: object, *, has_weights: bool) -> None:
     """Refuse a loss that is no function, is PyTorch's, or would not know what to do with weights."""
     if loss is mse_loss:
         return
@@ -40,19 +42,19 @@ def check_loss(loss: Any, weights: Any) -> None:
         )
     if not _takes_two(loss):
         raise ArgumentError(f"loss must be a function of two arguments, predictions and targets, got {loss!r}")
-    if weights is not None and not _takes_weights(loss):
+    if has_weights and not _takes_weights(loss):
         raise ArgumentError(f"weights are for a loss that takes weights=..., such as jaxreg.mse_loss, got {loss!r}")
 
 
-def objective_value(loss: Callable[..., Any], model: Callable[..., Any], data: Any) -> jax.Array:
-    """The loss of the model's predictions, to be traced.
+def objective_value(loss: Loss, model: nnx.Module, data: Rows) -> jax.Array:
+    """Return the loss of the model's predictions, to be traced.
 
     Raises:
         ArgumentError: it is no one real number, or PyTorch was called on the way.
     """
+    inputs, targets, weights = data
     try:
-        predictions = model(data.inputs)
-        value = loss(predictions, data.targets, **({} if data.weights is None else {"weights": data.weights}))
+        value: object = loss(model(inputs), targets, **({} if weights is None else {"weights": weights}))
     except Exception as error:
         if isinstance(error, ArgumentError) or not _came_through_torch(error):
             raise
@@ -62,19 +64,19 @@ def objective_value(loss: Callable[..., Any], model: Callable[..., Any], data: A
         ) from error
     if not is_array(value) and not isinstance(value, float):
         raise ArgumentError(f"loss must give one number that JAX computed, got {type(value).__name__}")
-    value = jnp.asarray(value)
-    if value.shape != ():
+    found = jnp.asarray(value)
+    if found.shape != ():
         raise ArgumentError(
-            f"loss must give one number, got an array of shape {value.shape}; take its mean or sum, as "
+            f"loss must give one number, got an array of shape {found.shape}; take its mean or sum, as "
             "lambda predictions, targets: jnp.mean(loss(predictions, targets)) does"
         )
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ArgumentError(f"loss must give a real floating number, which has a gradient, got {value.dtype}")
-    return value
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        raise ArgumentError(f"loss must give a real floating number, which has a gradient, got {found.dtype}")
+    return found
 
 
-class Told:
-    """A context in which what JAX and the loss say of the data is told in the words of what was given.
+class UserTerms:
+    """A context in which errors of JAX and the loss about the data are put in the terms of what was given.
 
     Whoever calls ``fit`` asks for the data to be brought to the device: ``jax.transfer_guard`` is no bar to that.
 
@@ -82,7 +84,7 @@ class Told:
         targets: as they were given.
     """
 
-    def __init__(self, targets: Any) -> None:
+    def __init__(self, targets: object) -> None:
         self._targets = targets
         guard = jax.config.jax_transfer_guard_host_to_device  # type: ignore[attr-defined]
         self._open = None if guard in (None, "allow") else jax.transfer_guard("allow")
@@ -91,7 +93,9 @@ class Told:
         if self._open is not None:
             self._open.__enter__()
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._open is not None:
             self._open.__exit__(kind, error, trace)
         if isinstance(error, ShapeError) and not hasattr(self._targets, "reshape"):
@@ -104,7 +108,7 @@ class Told:
             ) from error
 
 
-def _takes_two(loss: Any) -> bool:
+def _takes_two(loss: Callable[..., object]) -> bool:
     try:
         inspect.signature(loss).bind(None, None)
     except ValueError:  # built in, of no signature: calling it will tell
@@ -114,7 +118,7 @@ def _takes_two(loss: Any) -> bool:
     return True
 
 
-def _takes_weights(loss: Any) -> bool:
+def _takes_weights(loss: Callable[..., object]) -> bool:
     try:
         known = inspect.signature(loss).parameters
     except (TypeError, ValueError):  # built in, of no signature: calling it will tell
@@ -122,19 +126,19 @@ def _takes_weights(loss: Any) -> bool:
     return "weights" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
 
-def _is_torchs(value: Any) -> bool:
+def _is_torchs(value: object) -> bool:
     return str(getattr(value, "__module__", None) or "").split(".")[0] == "torch" or any(
         kind.__module__.split(".")[0] == "torch" for kind in getattr(value, "__mro__", ())
     )
 
 
-def _name(loss: Any) -> str:
+def _name(loss: object) -> str:
     return str(getattr(loss, "__name__", type(loss).__name__))
 
 
-def _instead(loss: Any) -> str:
+def _instead(loss: object) -> str:
     name = _name(loss)
-    here = _HERE.get(name, name if name in _HERE.values() else None)
+    here = _LOSS_NAMES.get(name, name if name in _LOSS_NAMES.values() else None)
     if here is None:
         return "write it with jax.numpy, or take Optax's, as a function of predictions and targets to one number"
     reduction = getattr(loss, "reduction", "mean")

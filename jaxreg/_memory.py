@@ -14,7 +14,7 @@ from jaxreg._errors import ArgumentError, JaxregError
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 # So many bytes are there, or nothing works.
-_SURE = 1 << 28
+_ALWAYS_FREE_BYTES = 1 << 28
 
 
 def check_kept(size: int, steps: int, trainings: int) -> None:
@@ -38,13 +38,13 @@ def check_kept(size: int, steps: int, trainings: int) -> None:
 
 
 def short_of(size: int) -> int | None:
-    """The bytes that are free where they are fewer than ``size``; else, or where nobody tells, ``None``."""
-    free = _free() if size >= _SURE else None
+    """Return the bytes that are free where they are fewer than ``size``; else, or where nobody tells, ``None``."""
+    free = _free() if size >= _ALWAYS_FREE_BYTES else None
     return free if free is not None and size > free else None
 
 
 def _free() -> int | None:
-    """Bytes free on the device that JAX works on; ``None`` where nobody tells."""
+    """Return the bytes free on the device that JAX works on; ``None`` where nobody tells."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         return host_memory()
@@ -53,8 +53,8 @@ def _free() -> int | None:
 
 
 def host_memory() -> int | None:
-    """Bytes that this process may still take of the host's memory; ``None`` where nobody tells."""
-    known = [free for free in (_available(), _left_to_the_process(), _left_to_the_container()) if free is not None]
+    """Return the bytes that this process may still take of the host's memory; ``None`` where nobody tells."""
+    known = [free for free in (_available(), _free_for_the_process(), _free_for_the_container()) if free is not None]
     return max(min(known), 0) if known else None
 
 
@@ -63,8 +63,8 @@ def _available() -> int | None:
     return None if free is None else free * 1024
 
 
-def _left_to_the_process() -> int | None:
-    """What ``ulimit -v`` leaves."""
+def _free_for_the_process() -> int | None:
+    """Return what ``ulimit -v`` leaves."""
     try:
         import resource  # Windows has none
 
@@ -75,9 +75,9 @@ def _left_to_the_process() -> int | None:
     return None if taken is None else most - taken * 1024
 
 
-def _left_to_the_container() -> int | None:
-    """What the process's control group leaves, as containers have one."""
-    for folder, *names, files in _GROUPS:
+def _free_for_the_container() -> int | None:
+    """Return what the process's control group leaves, as containers have one."""
+    for folder, *names, files in _CONTROL_GROUPS:
         most, taken = (_first_line(f"{folder}/{name}") for name in names)
         if most.isdecimal() and taken.isdecimal():  # else "max", or no such file
             # The system takes back what it keeps of files that nobody has read for a while.
@@ -86,7 +86,7 @@ def _left_to_the_container() -> int | None:
 
 
 # Version 2 of control groups, and version 1.
-_GROUPS = (
+_CONTROL_GROUPS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
 )
@@ -108,7 +108,7 @@ def _entry(path: str, name: str) -> int | None:
         return None
 
 
-def told_where_it_ends(function: Callable[Params, Result]) -> Callable[Params, Result]:
+def name_exhausted_memory(function: Callable[Params, Result]) -> Callable[Params, Result]:
     """Make JAX's errors of memory that is used up into one that says what to do."""
 
     @functools.wraps(function)
@@ -117,7 +117,7 @@ def told_where_it_ends(function: Callable[Params, Result]) -> Callable[Params, R
             return function(*args, **kwargs)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             first = str(error).partition("\n")[0]
-            if not isinstance(error, MemoryError) and not _USED_UP.search(first):
+            if not isinstance(error, MemoryError) and not _EXHAUSTED.search(first):
                 raise
             raise JaxregError(
                 f"memory is used up: {first or type(error).__name__}. Take fewer trainings at once, record less, give "
@@ -127,4 +127,4 @@ def told_where_it_ends(function: Callable[Params, Result]) -> Callable[Params, R
     return call
 
 
-_USED_UP = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
+_EXHAUSTED = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)

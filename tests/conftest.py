@@ -35,9 +35,24 @@ hypothesis.settings.register_profile("thorough", max_examples=2000, deadline=Non
 
 # The rooms whose shapes are written out. Public functions check their arguments themselves, in words of their own.
 _SHAPED = [
+    "jaxreg._plans.after_overflow",
     "jaxreg._plans.batches",
+    "jaxreg._plans.closed_form",
+    "jaxreg._plans.compressed",
+    "jaxreg._plans.compressed_minibatch",
+    "jaxreg._plans.least_squares",
     "jaxreg._plans.minibatch",
+    "jaxreg._plans.overflow_search",
+    "jaxreg._plans.spectral",
+    "jaxreg._plans.spectral_basis",
+    "jaxreg._plans.spectral_small",
+    "jaxreg._plans.spectral_training",
     "jaxreg._plans.stepwise",
+    "jaxreg._plans.training_step",
+    "jaxreg._statistics.gram_root",
+    "jaxreg._statistics.host_blas",
+    "jaxreg._sweeps.run",
+    "jaxreg._sweeps.vectorized",
     "parity.bounds.zonotope",
 ]
 with install_import_hook(_SHAPED, "beartype.beartype"):

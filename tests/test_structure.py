@@ -20,7 +20,18 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The rooms of each package in the order in which data goes through them; each may import from those before it.
 ROOMS = {
     "jaxreg": [
-        *("_errors", "_validation", "_precision", "_files", "_forked", "_traced", "_memory", "_tree_paths", "_arrays"),
+        *(
+            "_types",
+            "_errors",
+            "_validation",
+            "_precision",
+            "_files",
+            "_forked",
+            "_traced",
+            "_memory",
+            "_tree_paths",
+            "_arrays",
+        ),
         *("torch_random", "_nn", "_calls", "_optim", "lr_scheduler", "state_dict"),
         *("_statistics", "_plans", "_training", "_sweeps"),
     ],

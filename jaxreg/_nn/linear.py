@@ -8,18 +8,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
 from jaxreg._arrays import as_array
 from jaxreg._errors import ArgumentError
 from jaxreg._memory import short_of
 from jaxreg._precision import full_precision
+from jaxreg._types import DType
 from jaxreg._validation import check_count, check_dtype, check_flag
 from jaxreg.torch_random import Generator
 
 
 def _uniform(bound: float) -> nnx.initializers.Initializer:
-    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+    def init(
+        key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32, out_sharding: object = None
+    ) -> jax.Array:
         # A 16-bit format has a few hundred values between 0 and 1 to draw from: draw in float32, then round.
         drawn_in = jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
         return jax.random.uniform(key, shape, drawn_in, minval=-bound, maxval=bound).astype(dtype)
@@ -30,16 +34,16 @@ def _uniform(bound: float) -> nnx.initializers.Initializer:
 class _Drawn:
     """PyTorch's initial values where Flax asks for keys and initialisers: nothing is left to draw, nor to compile."""
 
-    def __init__(self, generator: Generator, in_features: int, out_features: int, use_bias: bool, dtype: Any) -> None:
+    def __init__(self, generator: Generator, in_features: int, out_features: int, use_bias: bool, dtype: DType) -> None:
         self._weight, self._bias = generator.linear(in_features, out_features, use_bias, dtype)
 
     def params(self) -> None:
         return None
 
-    def kernel(self, *_: Any) -> jax.Array:
+    def kernel(self, *_: object) -> jax.Array:
         return jnp.asarray(self._weight.T)
 
-    def bias(self, *_: Any) -> jax.Array:
+    def bias(self, *_: object) -> jax.Array:
         return jnp.asarray(self._bias)
 
 
@@ -95,7 +99,7 @@ class Linear(nnx.Linear):
         *,
         use_bias: bool = True,
         param_dtype: DTypeLike = jnp.float32,
-        precision: Any = None,
+        precision: PrecisionLike = None,
         rngs: nnx.Rngs | Generator,
     ) -> None:
         check_count("in_features", in_features, 0)
@@ -131,7 +135,7 @@ class Linear(nnx.Linear):
             rngs=source,
         )
 
-    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+    def __call__(self, inputs: jax.Array, out_sharding: jax.sharding.Sharding | None = None) -> jax.Array:
         """Apply the layer to the last axis.
 
         Args:
@@ -145,7 +149,7 @@ class Linear(nnx.Linear):
         Raises:
             ArgumentError: the last axis does not have ``in_features`` elements, or the inputs are not floating.
         """
-        inputs = as_array("inputs", inputs)
+        inputs = jnp.asarray(as_array("inputs", inputs))
         shape = inputs.shape
         if not shape or shape[-1] != self.in_features:
             hint = "; for one feature, write inputs.reshape(-1, 1)" if self.in_features == 1 else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def _check_shapes(predictions: jax.Array, targets: jax.Array) -> None:
 
 
 def _difference(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
-    """Predictions less targets, of one shape and a real floating dtype."""
+    """Return predictions less targets, of one shape and a real floating dtype."""
     predictions, targets = (
         jnp.asarray(as_array(name, value)) for name, value in (("predictions", predictions), ("targets", targets))
     )
@@ -59,7 +59,7 @@ def _difference(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
 
 
 def _spread(weights: ArrayLike, values: jax.Array) -> jax.Array:
-    """The weights, one for each element of ``values``."""
+    """Return the weights, one for each element of ``values``."""
     weights = jnp.asarray(as_weights(weights))
     shape = values.shape
     per_leading_axes = shape[: weights.ndim] == weights.shape
@@ -90,7 +90,7 @@ def _reduce(values: jax.Array, weights: ArrayLike | None, reduction: str, *, ove
 
 @jax.custom_jvp
 def _magnitude(values: jax.Array) -> jax.Array:
-    """The absolute value, with PyTorch's subgradient: 0 at 0, and at NaN, where JAX's own is NaN."""
+    """Return the absolute value, with PyTorch's subgradient: 0 at 0, and at NaN, where JAX's own is NaN."""
     return jnp.abs(values)
 
 
@@ -101,9 +101,10 @@ def _magnitude_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tup
     return _magnitude(values), sign * tangent
 
 
-def _check_threshold(name: str, value: Any, *, above_zero: bool) -> None:
-    fits = is_finite(value) or (is_number(value) and value == math.inf)  # not so an integer beyond float64
-    if not fits or not (value > 0 or (value == 0 and not above_zero)):
+def _check_threshold(name: str, value: object, *, above_zero: bool) -> None:
+    # Not so an integer beyond float64.
+    fits = is_number(value) and (is_finite(value) or value == math.inf)
+    if not fits or not is_number(value) or not (value > 0 or (value == 0 and not above_zero)):
         raise ArgumentError(f"{name} must be a number {'above 0' if above_zero else 'of at least 0'}, got {value!r}")
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,10 @@ import optax
 
 from jaxreg._errors import ArgumentError, JaxregError
 from jaxreg._optim.sgd import PyTorchSGD
+from jaxreg._types import DType, Optimizer, OptState, Params, TreeDef
 
-Objective = Callable[[Any], jax.Array]
-_UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
+Objective = Callable[[Params], jax.Array]
+_UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 class TwoCopies(NamedTuple):
@@ -32,12 +34,12 @@ class TwoCopies(NamedTuple):
         inner: the optimizer's own state.
     """
 
-    slow: Any
-    inner: Any
+    slow: Params
+    inner: OptState
 
 
-def begin(optimizer: Any, params: Any) -> Any:
-    """The state before the first step.
+def begin(optimizer: Optimizer, params: Params) -> OptState:
+    """Return the state before the first step.
 
     Raises:
         ArgumentError: the optimizer's own ``init`` fails; the message says with what.
@@ -46,14 +48,14 @@ def begin(optimizer: Any, params: Any) -> Any:
         return optimizer.init(params)
     if _looks_ahead(optimizer, params):
         return TwoCopies(params, optimizer.init(optax.LookaheadParams.init_synced(params)))
-    with _Told("init"):
+    with _NamesOptimizer("init"):
         return optimizer.init(params)
 
 
 def advance(
-    optimizer: Any, params: Any, state: Any, gradients: Any, value: jax.Array, objective: Objective
-) -> tuple[Any, Any]:
-    """Parameters and state after a step.
+    optimizer: Optimizer, params: Params, state: OptState, gradients: Params, value: jax.Array, objective: Objective
+) -> tuple[Params, OptState]:
+    """Return parameters and state after a step.
 
     Args:
         optimizer: the transformation.
@@ -71,7 +73,7 @@ def advance(
         return optax.apply_updates(params, updates), state
 
     # Optax's line searches refuse what their function of the value does not name.
-    def value_fn(other: Any, obj_fn: Any = None, grad_fn: Any = None) -> jax.Array:
+    def value_fn(other: Params, obj_fn: object = None, grad_fn: object = None) -> jax.Array:
         return objective(other)
 
     offered = {
@@ -81,7 +83,7 @@ def advance(
         "obj_fn": objective,
         "grad_fn": lambda other, _=None: jax.grad(objective)(other),
     }
-    with _Told("update"):
+    with _NamesOptimizer("update"):
         if not isinstance(state, TwoCopies):
             updates, state = _updated(optimizer, gradients, state, params, offered)
             return optax.apply_updates(params, updates), state
@@ -91,14 +93,14 @@ def advance(
         return both.fast, TwoCopies(both.slow, inner)
 
 
-def trained(params: Any, state: Any) -> Any:
-    """The parameters to hand back: of two copies the slow one, as :class:`optax.LookaheadParams` says."""
+def trained(params: Params, state: OptState) -> Params:
+    """Return the parameters to hand back: of two copies the slow one, as :class:`optax.LookaheadParams` says."""
     return state.slow if isinstance(state, TwoCopies) else params
 
 
 @functools.lru_cache(maxsize=256)
-def draws(optimizer: Any, structure: Any, kinds: tuple[tuple[tuple[int, ...], Any], ...]) -> bool:
-    """Whether the optimizer draws random numbers: its state for parameters of these shapes and dtypes holds a key."""
+def draws(optimizer: Optimizer, structure: TreeDef, kinds: tuple[tuple[tuple[int, ...], DType], ...]) -> bool:
+    """Return whether the optimizer draws random numbers: its state for such parameters holds a key."""
     leaves = itertools.starmap(jax.ShapeDtypeStruct, kinds)
     state = jax.eval_shape(functools.partial(begin, optimizer), jax.tree.unflatten(structure, leaves))
     return any(
@@ -106,15 +108,18 @@ def draws(optimizer: Any, structure: Any, kinds: tuple[tuple[tuple[int, ...], An
     )
 
 
-def _looks_ahead(optimizer: Any, params: Any) -> bool:
-    """Whether :func:`optax.lookahead` is in it: its state shows, once it has seen two copies of the parameters."""
+def _looks_ahead(optimizer: Optimizer, params: Params) -> bool:
+    """Return whether :func:`optax.lookahead` is in it: its state for two copies of the parameters shows."""
 
-    def state(params: Any) -> Any:
+    def state(params: Params) -> OptState:
         return optimizer.init(optax.LookaheadParams.init_synced(params))
 
     try:
         found = jax.eval_shape(state, params)
-    except Exception:  # parameters of these names and shapes alone are what another transformation takes
+    except Exception as error:  # parameters of these names and shapes alone are what another transformation takes
+        logging.getLogger(__name__).debug(
+            "the optimizer does not look ahead: its init fails with two copies: %s", error
+        )
         return False
     return any(
         isinstance(node, optax.LookaheadState)
@@ -122,8 +127,10 @@ def _looks_ahead(optimizer: Any, params: Any) -> bool:
     )
 
 
-def _updated(optimizer: Any, gradients: Any, state: Any, params: Any, offered: dict[str, Any]) -> Any:
-    """What ``update`` gives; of what is offered it is given what it takes."""
+def _updated(
+    optimizer: Optimizer, gradients: Params, state: OptState, params: Params, offered: dict[str, object]
+) -> tuple[Params, OptState]:
+    """Return what ``update`` gives; of what is offered it is given what it takes."""
     if isinstance(optimizer, optax.GradientTransformation) and not isinstance(
         optimizer, optax.GradientTransformationExtraArgs
     ):
@@ -133,12 +140,12 @@ def _updated(optimizer: Any, gradients: Any, state: Any, params: Any, offered: d
         try:
             return optimizer.update(gradients, state, params, **left)
         except TypeError as error:
-            named = _UNKNOWN.search(str(error))
+            named = _UNKNOWN_ARGUMENT.search(str(error))
             if named is None or left.pop(named[1], None) is None:
                 raise
 
 
-class _Told:
+class _NamesOptimizer:
     """A context in which what the optimizer raises is told as its own."""
 
     def __init__(self, method: str) -> None:
@@ -147,7 +154,7 @@ class _Told:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, JaxregError):
             raise ArgumentError(
                 f"the optimizer's {self._method} fails with the model's parameters: {type(error).__name__}: "

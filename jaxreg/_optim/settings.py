@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxreg._types import DType, Number
+
 
 class Settings(NamedTuple):
-    """The arguments of :func:`jaxreg.sgd`, each a number or an array of as many as there are trainings.
+    """The arguments of :func:`jaxreg.sgd`, each a number or an array of as many as there are trainings; the rate may
+    be a schedule.
 
     A ``momentum`` of ``None`` is known to be 0 when this is traced: the powers of one root are then all there is.
     """
@@ -22,18 +25,34 @@ class Settings(NamedTuple):
     maximize: Any = False
 
 
-def as_in(dtype: Any, rate: Any, momentum: Any, dampening: Any, decay: Any, nesterov: Any, maximize: Any) -> Settings:
-    """The settings of :func:`jaxreg.sgd`, as a loop in this dtype uses them: rounded to it.
+def as_in(
+    dtype: DType,
+    rate: Number,
+    momentum: Number,
+    dampening: Number,
+    decay: Number,
+    nesterov: Number,
+    maximize: Number,
+) -> Settings:
+    """Return the settings of :func:`jaxreg.sgd`, as a loop in this dtype uses them: rounded to it.
 
     Each is a number, or an array of as many as there are trainings.
     """
-    given = (rate, momentum, dampening, decay, nesterov, maximize)
+    given: tuple[Any, ...] = (rate, momentum, dampening, decay, nesterov, maximize)
     if all(type(value) in (float, bool) for value in given):
         return _plain_as_in(dtype, *given)
     return _as_in(dtype, *given)
 
 
-def _as_in(dtype: Any, rate: Any, momentum: Any, dampening: Any, decay: Any, nesterov: Any, maximize: Any) -> Settings:
+def _as_in(
+    dtype: DType,
+    rate: Number,
+    momentum: Number,
+    dampening: Number,
+    decay: Number,
+    nesterov: Number,
+    maximize: Number,
+) -> Settings:
     rounded, wide = dtype.type, np.float64
     kept = wide(rounded(1 - dampening))
     return Settings(wide(rounded(rate)), wide(rounded(momentum)), 1 - kept, wide(rounded(decay)), nesterov, maximize)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,11 @@ from jax.typing import ArrayLike
 from optax import GradientTransformation
 
 from jaxreg._errors import ArgumentError
-from jaxreg._optim.settings import Settings
+from jaxreg._optim.settings import Settings, as_in
+from jaxreg._types import DType, Number, Optimizer, Params
 from jaxreg._validation import check_flag, check_setting, is_number, known
+
+_Tree = TypeVar("_Tree")
 
 
 class MomentumState(NamedTuple):
@@ -26,7 +30,7 @@ class MomentumState(NamedTuple):
     """
 
     step: jax.Array
-    momentum_buffer: Any
+    momentum_buffer: Params
 
 
 class PyTorchSGD(optax.GradientTransformationExtraArgs):
@@ -38,27 +42,29 @@ class PyTorchSGD(optax.GradientTransformationExtraArgs):
 
     settings: Settings
 
-    def __reduce__(self) -> Any:
-        """Made again of its settings: what Optax makes are functions that cannot be pickled."""
+    def __reduce__(self) -> tuple[Callable[..., GradientTransformation], tuple[Any, ...]]:
+        """Return how to make it again of its settings: what Optax makes are functions that cannot be pickled."""
         return _made, tuple(self.settings)
 
 
-def _made(rate: Any, momentum: Any, dampening: Any, decay: Any, nesterov: Any, maximize: Any) -> Any:
+def _made(
+    rate: optax.ScalarOrSchedule, momentum: Number, dampening: Number, decay: Number, nesterov: bool, maximize: bool
+) -> GradientTransformation:
     return sgd(rate, momentum, dampening=dampening, weight_decay=decay, nesterov=nesterov, maximize=maximize)
 
 
 def _wide(array: jax.Array) -> jax.Array:
-    """In the format that PyTorch computes in: float32 for the 16-bit ones, whose results alone are rounded to 16."""
+    """Return it in the format that PyTorch computes in: float32 for 16 bits, to which the results alone are rounded."""
     return array.astype(jnp.float32) if array.dtype.itemsize < 4 else array
 
 
 def _times(factor: ArrayLike, array: jax.Array) -> jax.Array:
-    """The product in the array's own dtype, whatever that of the factor: a float64 rate widens no float32 weights."""
+    """Return the product in the array's own dtype: a float64 rate widens no float32 weights."""
     return jnp.asarray(factor, array.dtype).reshape(()) * array
 
 
 def _decay(weight_decay: ArrayLike) -> GradientTransformation:
-    """``g + weight_decay * w``."""
+    """Return ``g + weight_decay * w``."""
 
     def decayed(gradient: jax.Array, weights: jax.Array | None) -> jax.Array:
         if weights is None:
@@ -69,12 +75,12 @@ def _decay(weight_decay: ArrayLike) -> GradientTransformation:
 
 
 def _momentum(momentum: ArrayLike, dampening: ArrayLike, nesterov: bool) -> GradientTransformation:
-    """``b = g`` on the first step, then ``b = momentum * b + (1 - dampening) * g``; gives ``b``, or Nesterov's form."""
+    """Return ``b = g`` on the first step, then ``b = momentum * b + (1 - dampening) * g``, or Nesterov's form."""
 
-    def init(params: Any) -> MomentumState:
+    def init(params: Params) -> MomentumState:
         return MomentumState(jnp.zeros((), jnp.int32), optax.tree.zeros_like(params))
 
-    def update(updates: Any, state: MomentumState, params: Any = None) -> tuple[Any, MomentumState]:
+    def update(updates: Params, state: MomentumState, params: Params | None = None) -> tuple[Params, MomentumState]:
         first = state.step == 0
 
         def velocity(gradient: jax.Array, buffer: jax.Array) -> jax.Array:
@@ -96,23 +102,26 @@ def _momentum(momentum: ArrayLike, dampening: ArrayLike, nesterov: bool) -> Grad
     return GradientTransformation(init, update)
 
 
-def _choose(condition: jax.Array, yes: Any, no: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+def _choose(condition: jax.Array, yes: _Tree, no: _Tree) -> _Tree:
+    chosen: _Tree = jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+    return chosen
 
 
 def _descend(learning_rate: optax.ScalarOrSchedule) -> GradientTransformation:
-    """``-learning_rate * g``. Optax's own ``scale`` would round the rate itself to the dtype of 16-bit gradients."""
+    """Return ``-learning_rate * g``. Optax's ``scale`` would round the rate to the dtype of 16-bit gradients."""
 
-    def scaled(rate: Any, gradients: Any) -> Any:
+    def scaled(rate: Number, gradients: Params) -> Params:
         return jax.tree.map(lambda gradient: _times(-rate, _wide(gradient)).astype(gradient.dtype), gradients)
 
     if not callable(learning_rate):
         return optax.stateless(lambda gradients, _: scaled(learning_rate, gradients))
 
-    def init(params: Any) -> optax.ScaleByScheduleState:
+    def init(params: Params) -> optax.ScaleByScheduleState:
         return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
 
-    def update(updates: Any, state: optax.ScaleByScheduleState, params: Any = None) -> Any:
+    def update(
+        updates: Params, state: optax.ScaleByScheduleState, params: Params | None = None
+    ) -> tuple[Params, optax.ScaleByScheduleState]:
         count = optax.safe_increment(state.count)
         return scaled(learning_rate(state.count), updates), optax.ScaleByScheduleState(count)
 
@@ -140,7 +149,7 @@ def check(given: Settings) -> None:
         )
 
 
-def _is_zero(value: Any) -> bool:
+def _is_zero(value: object) -> bool:
     return is_number(value) and value == 0
 
 
@@ -215,7 +224,12 @@ def sgd(
 
 @functools.lru_cache(maxsize=256)
 def _chain(
-    learning_rate: Any, momentum: Any, dampening: Any, weight_decay: Any, nesterov: bool, maximize: bool
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: ArrayLike,
+    dampening: ArrayLike,
+    weight_decay: ArrayLike,
+    nesterov: bool,
+    maximize: bool,
 ) -> GradientTransformation:
     parts: list[GradientTransformation] = []
     if maximize:
@@ -228,3 +242,16 @@ def _chain(
     made = PyTorchSGD(*optax.chain(*parts))
     made.settings = Settings(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
     return made
+
+
+def constant_settings(optimizer: object) -> Settings | None:
+    """Return the settings of PyTorch's SGD where all of them are numbers; else ``None``."""
+    if not isinstance(optimizer, PyTorchSGD) or not all(map(is_number, optimizer.settings[:4])):
+        return None
+    return optimizer.settings
+
+
+def rounded(optimizer: Optimizer, dtype: DType) -> Optimizer:
+    """Return the optimizer, PyTorch's SGD with its settings as a loop in this dtype uses them."""
+    settings = constant_settings(optimizer)
+    return optimizer if settings is None else _made(*as_in(dtype, *settings))

@@ -14,15 +14,16 @@ from jax.typing import ArrayLike
 from jaxreg._errors import ArgumentError
 from jaxreg._optim.sgd import sgd
 from jaxreg._tree_paths import dotted, named_leaves
+from jaxreg._types import OptState, Params, PyTree
 
 _SETTINGS = tuple(inspect.signature(sgd).parameters)
 
 
 def sgd_groups(
-    groups: Mapping[str, Mapping[str, Any] | None],
+    groups: Mapping[str, Mapping[str, ArrayLike | optax.Schedule] | None],
     learning_rate: optax.ScalarOrSchedule,
     momentum: ArrayLike = 0.0,
-    **settings: Any,
+    **settings: ArrayLike,
 ) -> optax.GradientTransformationExtraArgs:
     """:func:`jaxreg.sgd` with other settings for some parameters, as PyTorch's parameter groups give.
 
@@ -57,7 +58,7 @@ def sgd_groups(
     """
     if not isinstance(groups, Mapping) or not all(isinstance(pattern, str) for pattern in groups):
         raise ArgumentError(f"groups must be a mapping from patterns of names to settings, got {groups!r}")
-    defaults = {"learning_rate": learning_rate, "momentum": momentum, **settings}
+    defaults: dict[str, Any] = {"learning_rate": learning_rate, "momentum": momentum, **settings}
     _check_settings("sgd_groups", defaults)
     parts = {len(groups): sgd(**defaults)}
     for number, (pattern, other) in enumerate(groups.items()):
@@ -72,24 +73,25 @@ def sgd_groups(
         parts[number] = sgd(**{**defaults, **other})
     patterns = tuple(groups)
 
-    def labels(params: Any) -> Any:
+    def labels(params: Params) -> PyTree:
         return jax.tree_util.tree_map_with_path(lambda path, _: group_of(dotted(path), patterns), params)
 
     inner = optax.partition(parts, labels)
 
-    def init(params: Any) -> Any:
+    def init(params: Params) -> OptState:
         _check_patterns(patterns, tuple(named_leaves(params)))
-        return inner.init(params)
+        state: OptState = inner.init(params)
+        return state
 
     return optax.GradientTransformationExtraArgs(init, inner.update)
 
 
 def group_of(name: str, patterns: tuple[str, ...]) -> int:
-    """The number of the first pattern that fits the name; their count where none does."""
+    """Return the number of the first pattern that fits the name; their count where none does."""
     return next((number for number, pattern in enumerate(patterns) if fnmatchcase(name, pattern)), len(patterns))
 
 
-def _check_settings(where: str, settings: Mapping[str, Any]) -> None:
+def _check_settings(where: str, settings: Mapping[str, object]) -> None:
     unknown = [name for name in settings if name not in _SETTINGS]
     if unknown:
         raise ArgumentError(f"{where}: {', '.join(map(repr, unknown))} is no setting of sgd; it has {_SETTINGS}")

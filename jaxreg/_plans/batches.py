@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jaxtyping import Int32
 
 from jaxreg._errors import ArgumentError
 from jaxreg._traced import is_staged
+from jaxreg._types import Array, HostArray
 from jaxreg.torch_random import Generator
 
 # Row numbers of PyTorch's orders that are drawn and held at once: 64 MiB of them. A longer training draws a part, hands
@@ -32,31 +32,38 @@ class Batches:
         drop_last: whether a smaller batch at the end is left out.
         shuffle: a PyTorch generator, a typed JAX key of shape ``()``, or ``None`` for the rows' own order.
         global_generator: whether ``shuffle`` stands for PyTorch's global generator.
+        is_full: whether nobody asked for batches: every step takes all rows.
     """
 
     rows: int
     size: int
     drop_last: bool
-    shuffle: Any
+    shuffle: Generator | jax.Array | None
     global_generator: bool
+    is_full: bool = False
+
+    @classmethod
+    def full(cls, rows: int) -> Batches:
+        """Return the one batch of all rows."""
+        return cls(rows, rows, False, None, False, is_full=True)
 
     @property
     def whole(self) -> int:
-        """Batches of full size in an epoch."""
+        """Return the number of batches of full size in an epoch."""
         return self.rows // self.size
 
     @property
     def last(self) -> int:
-        """Rows of the smaller batch that ends an epoch; 0 where there is none."""
+        """Return the rows of the smaller batch that ends an epoch; 0 where there is none."""
         return 0 if self.drop_last else self.rows % self.size
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
-        return self.whole + (self.last > 0)
+        """Return the number of batches in an epoch."""
+        return 1 if self.is_full else self.whole + (self.last > 0)
 
     def epochs_at_once(self, epochs: int) -> int:
-        """Epochs that one run of the compiled program makes: all, unless their orders would fill the memory.
+        """Return the epochs that one run of the compiled program makes: all, unless their orders would fill the memory.
 
         Then they come in parts of one length, of which the last may have fewer to make.
         """
@@ -66,14 +73,16 @@ class Batches:
         return math.ceil(epochs / parts) if parts else 0
 
     def draw(self, epochs: int, length: int) -> Int32[np.ndarray, "length rows"]:
-        """The next ``epochs`` orders of PyTorch's, in the first of ``length`` rows; the generator goes on that far."""
+        """Draw the next ``epochs`` orders of PyTorch's, into the first of ``length`` rows."""
+        if not isinstance(self.shuffle, Generator):
+            raise TypeError("a JAX key draws its orders in the compiled program")
         orders = np.empty((length, self.rows), np.int32)
         for number in range(epochs):
             orders[number] = self.shuffle.dataloader_order(self.rows, global_generator=self.global_generator)[0]
         return orders
 
-    def parts(self, epochs: int) -> Iterator[tuple[int, Any]]:
-        """How many epochs to make next, and what gives their orders: an array of orders, a key or ``None``."""
+    def parts(self, epochs: int) -> Iterator[tuple[int, Array | HostArray | None]]:
+        """Yield how many epochs to make next, and what gives their orders: an array of orders, a key or ``None``."""
         length = self.epochs_at_once(epochs)
         if not isinstance(self.shuffle, Generator):
             yield epochs, self.shuffle
@@ -83,8 +92,8 @@ class Batches:
             yield count, self.draw(count, length)
 
 
-def check(rows: int, batch_size: Any, shuffle: Any, drop_last: Any, global_generator: Any) -> Batches | None:
-    """The batches that the arguments of ``fit`` ask for; ``None`` for all rows at once."""
+def check(rows: int, batch_size: object, shuffle: object, drop_last: object, global_generator: object) -> Batches:
+    """Return the batches that the arguments of ``fit`` ask for."""
     for name, value in (("drop_last", drop_last), ("global_generator", global_generator)):
         if not isinstance(value, bool):
             raise ArgumentError(f"{name} must be True or False, got {value!r}")
@@ -96,7 +105,7 @@ def check(rows: int, batch_size: Any, shuffle: Any, drop_last: Any, global_gener
         if shuffle is not None or drop_last:
             given = "shuffle" if shuffle is not None else "drop_last"
             raise ArgumentError(f"{given} needs a batch_size; without one every step takes all rows")
-        return None
+        return Batches.full(rows)
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ArgumentError(f"batch_size must be an integer of at least 1, or None, got {batch_size!r}")
     if isinstance(shuffle, Generator) and is_staged():
@@ -104,13 +113,12 @@ def check(rows: int, batch_size: Any, shuffle: Any, drop_last: Any, global_gener
             "shuffle is a Generator, which draws on the host: under jax.jit it would draw once, as the program is "
             "traced, and every call would take those orders again; give a JAX key, or train outside of jax.jit"
         )
-    if not isinstance(shuffle, Generator | None):
-        shuffle = _key(shuffle)
+    order = shuffle if isinstance(shuffle, Generator | None) else _key(shuffle)
     # Any batch of more rows than there are is the same, and 32 bits count no further.
-    return Batches(rows, min(int(batch_size), max(rows + 1, 2**31 - 1)), drop_last, shuffle, global_generator)
+    return Batches(rows, min(int(batch_size), max(rows + 1, 2**31 - 1)), bool(drop_last), order, bool(global_generator))
 
 
-def _key(shuffle: Any) -> jax.Array:
+def _key(shuffle: object) -> jax.Array:
     if isinstance(shuffle, jax.Array):
         if jnp.issubdtype(shuffle.dtype, jax.dtypes.prng_key) and shuffle.ndim == 0:
             return shuffle
@@ -124,7 +132,7 @@ def _key(shuffle: Any) -> jax.Array:
 
 
 def permutation(key: jax.Array, rows: int) -> Int32[jax.Array, " rows"]:
-    """``jax.random.permutation(key, rows)``, the same numbers, four times as fast on CPU.
+    """Return the numbers of ``jax.random.permutation(key, rows)``, four times as fast on CPU.
 
     There, XLA sorts a single array many times faster than keys with values. So each round sorts 64-bit integers: 32
     random bits above the place that they were drawn for, which keeps equal bits in order.

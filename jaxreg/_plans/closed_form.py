@@ -16,27 +16,27 @@ schemes*, Found. Comput. Math. 15, 2015, section 4, write the same recurrence.)
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Float64
 
 from jaxreg._optim.settings import Settings
+from jaxreg._types import Array
 
-Array = Any
 # Roots closer than this share of the larger one are not taken apart: the difference of their powers is.
-_NEAR = 0.01
+_CLOSE_ROOTS_SHARE = 0.01
 
 
-class Left(NamedTuple):
+class Remaining(NamedTuple):
     """What is left of the first distance from rest after so many steps, and what is gone, each as a share of it."""
 
     share: Float64[Array, ...]
     gone: Float64[Array, ...]
 
 
-def left(curvature: Float64[Array, ...], steps: Float64[Array, ...], settings: Settings) -> Left:
-    """The share of the distance that is left after ``steps`` steps, in float64; both are broadcast.
+def remaining(curvature: Float64[Array, ...], steps: Float64[Array, ...], settings: Settings) -> Remaining:
+    """Return the share of the distance that is left after ``steps`` steps, in float64; both are broadcast.
 
     Args:
         curvature: second derivative along the mode, decay and the sign of ``maximize`` included.
@@ -45,7 +45,7 @@ def left(curvature: Float64[Array, ...], steps: Float64[Array, ...], settings: S
     """
     rate, momentum = settings.learning_rate, settings.momentum
     if momentum is None:
-        return Left(*power(rate * curvature, steps))
+        return Remaining(*power(rate * curvature, steps))
     nesterov = jnp.where(settings.nesterov, 1.0, 0.0)
     dampening = jnp.where(momentum == 0, 0.0, settings.dampening)
     first = rate * curvature * (1 + nesterov * momentum)  # the share that the first step takes, undamped
@@ -55,18 +55,18 @@ def left(curvature: Float64[Array, ...], steps: Float64[Array, ...], settings: S
     width = jnp.sqrt(jnp.abs(apart))
     real = _real(half, product, width, first, steps)
     turning = _turning(half, width, first, steps, jnp.log(momentum) + jnp.log1p(-nesterov * product))
-    return Left(*(jnp.where(apart >= 0, a, b) for a, b in zip(real, turning, strict=True)))
+    return Remaining(*(jnp.where(apart >= 0, a, b) for a, b in zip(real, turning, strict=True)))
 
 
 def _real(half: Array, product: Array, width: Array, first: Array, steps: Array) -> tuple[Array, Array]:
-    """Two real roots, near each other or apart."""
+    """Return share and gone for two real roots, near each other or apart."""
     far = half + jnp.where(half < 0, -width, width)
     near = jnp.where(far == 0, 0.0, product / jnp.where(far == 0, 1.0, far))
     # Whichever: the one nearer to 1 first.
     one, other = 1 - near, 1 - far
     gap = far - near
     largest = jnp.maximum(jnp.abs(one), jnp.abs(other))
-    close = (jnp.abs(gap) < _NEAR * largest) & (one * other > 0)
+    close = (jnp.abs(gap) < _CLOSE_ROOTS_SHARE * largest) & (one * other > 0)
     power_near, gone = power(near, steps)
     power_far, gone_far = power(far, steps)
     # Apart: weights of the two powers, which add up to 1.
@@ -84,7 +84,7 @@ def _real(half: Array, product: Array, width: Array, first: Array, steps: Array)
 
 
 def power(distance: Array, steps: Array) -> tuple[Array, Array]:
-    """(1 - distance) ** steps, and what that lacks of 1, from the distance."""
+    """Return (1 - distance) ** steps, and what that lacks of 1, from the distance."""
     size = jnp.where(distance > 1, distance - 2, -distance)  # |1 - distance| - 1, without a rounding
     exponent = jnp.where(steps == 0, 0.0, steps * jnp.log1p(size))
     sign = jnp.where((distance > 1) & _is_odd(steps), -1.0, 1.0)
@@ -92,12 +92,12 @@ def power(distance: Array, steps: Array) -> tuple[Array, Array]:
 
 
 def _is_odd(steps: Array) -> Array:
-    """Whether whole numbers below 2**53 are odd; a remainder of floats takes many times as long."""
+    """Return whether whole numbers below 2**53 are odd; a remainder of floats takes many times as long."""
     return steps != 2 * jnp.floor(steps / 2)
 
 
 def _turning(half: Array, width: Array, first: Array, steps: Array, decline: Array) -> tuple[Array, Array]:
-    """Two complex roots (1 - half) +- i width, a turn and a power; ``decline`` is the logarithm of their product."""
+    """Return share and gone for complex roots (1 - half) +- i width; ``decline`` is the logarithm of their product."""
     middle = 1 - half
     # Near 1 the product is known better than the roots are.
     decline = jnp.where(jnp.abs(half) < 0.5, decline, jnp.log(middle * middle + width * width))

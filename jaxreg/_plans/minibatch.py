@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +10,20 @@ from jax import lax
 
 from jaxreg._optim import optax_step
 from jaxreg._plans.batches import Batches, permutation
-from jaxreg._plans.stepwise import Data, Loss, Outcome, laid_out, one_step, scan
+from jaxreg._plans.plan import STEP_COST, Plan
+from jaxreg._plans.request import Request
+from jaxreg._plans.stepwise import why_no_loop
+from jaxreg._plans.training_step import Carry, Data, Kept, Outcome, one_step, scan, unroll
+from jaxreg._types import Array, GraphDef, Loss, Optimizer, OptState, Params, RestState
 
 
 def run(
-    params: Any,
-    rest: Any,
+    params: Params,
+    rest: RestState,
     data: Data,
     *,
-    graph: Any,
-    optimizer: Any,
+    graph: GraphDef,
+    optimizer: Optimizer,
     loss: Loss,
     epochs: int,
     record: frozenset[str],
@@ -53,26 +56,26 @@ def run(
 
 
 @functools.partial(jax.jit, static_argnames=("optimizer",))
-def _initial_state(params: Any, optimizer: Any) -> Any:
+def _initial_state(params: Params, optimizer: Optimizer) -> OptState:
     return optax_step.begin(optimizer, params)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "optimizer", "loss", "epochs", "record", "cut"))
 def _train(
-    params: Any,
-    rest: Any,
-    state: Any,
+    params: Params,
+    rest: RestState,
+    state: OptState | None,
     data: Data,
-    order: Any,
-    count: Any,
+    order: Array | None,
+    count: Array | None,
     *,
-    graph: Any,
-    optimizer: Any,
+    graph: GraphDef,
+    optimizer: Optimizer,
     loss: Loss,
     epochs: int,
     record: frozenset[str],
     cut: tuple[int, int, int],
-) -> tuple[Any, Any, Any, Any]:
+) -> tuple[Params, RestState, OptState, Kept]:
     """Train for ``epochs`` epochs, or for the first ``count`` of them where that is given.
 
     ``state`` is the optimizer's, ``None`` at the start of a training; ``order`` the orders of all epochs, a key or
@@ -81,14 +84,14 @@ def _train(
     size, whole, last = cut
     step = one_step(graph, optimizer, loss, record)
 
-    is_key = order is not None and jnp.issubdtype(order.dtype, jax.dtypes.prng_key)
+    key = order if order is not None and jnp.issubdtype(order.dtype, jax.dtypes.prng_key) else None
 
-    def order_of(number: jax.Array, drawn: Any) -> Any:
-        return permutation(jax.random.fold_in(order, number), data.inputs.shape[0]) if is_key else drawn
+    def order_of(number: Array, drawn: Array | None) -> Array | None:
+        return drawn if key is None else permutation(jax.random.fold_in(key, number), data.inputs.shape[0])
 
     # Rows are taken batch by batch: faster than to bring the whole epoch into order first, and no second copy of it.
-    def on_batch(carry: Any, number: Any, rows: Any, count: int) -> tuple[Any, Any]:
-        def take(leaf: Any) -> Any:
+    def on_batch(carry: Carry, number: Array | int, rows: Array | None, count: int) -> tuple[Carry, Kept]:
+        def take(leaf: Array) -> Array:
             if rows is None:
                 return lax.dynamic_slice_in_dim(leaf, number * size, count)
             batch = lax.dynamic_slice_in_dim(rows, number * size, count)
@@ -96,25 +99,56 @@ def _train(
 
         return step(carry, jax.tree.map(take, data))
 
-    def epoch(carry: Any, at: tuple[jax.Array, Any]) -> tuple[Any, Any]:
+    def epoch(carry: Carry, at: tuple[Array, Array | None]) -> tuple[Carry, Kept]:
         rows = order_of(*at)
         fits = min(size, data.inputs.shape[0])  # it is traced where there is no whole batch, too
         carry, kept = scan(
             lambda carry, number: on_batch(carry, number, rows, fits),
             carry,
             jnp.arange(whole, dtype=jnp.int32),
-            unroll=laid_out(whole, data, fits / data.inputs.shape[0]),
+            unroll=unroll(whole, data, fits / data.inputs.shape[0]),
         )
         if last:  # a step of its own shape, so that the loss takes its mean over these rows and no others
             carry, one = on_batch(carry, whole, rows, last)
             kept = jax.tree.map(lambda many, leaf: jnp.concatenate([many, leaf[None]]), kept, one)
         return carry, kept
 
-    def epoch_in_count(carry: Any, at: tuple[jax.Array, Any]) -> tuple[Any, Any]:
+    def epoch_if_counted(count: Array, carry: Carry, at: tuple[Array, Array | None]) -> tuple[Carry, Kept]:
         nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(epoch, carry, at)[1])
         return lax.cond(at[0] < count, epoch, lambda carry, _: (carry, nothing), carry, at)
 
     carry = (params, rest, optax_step.begin(optimizer, params) if state is None else state)
-    each = (jnp.arange(epochs, dtype=jnp.int32), None if is_key else order)
-    carry, kept = scan(epoch if count is None else epoch_in_count, carry, each)
+    each = (jnp.arange(epochs, dtype=jnp.int32), order if key is None else None)
+    carry, kept = scan(epoch if count is None else functools.partial(epoch_if_counted, count), carry, each)
     return *carry, jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), kept)
+
+
+class Minibatch(Plan):
+    """The loop itself, over one batch in every step: any module, loss and optimizer."""
+
+    name = "stepwise"
+    for_batches = True
+
+    def why_not(self, request: Request) -> str | None:
+        """Return why there can be no such loop."""
+        return why_no_loop(request)
+
+    def cost(self, request: Request) -> float:
+        """Return the cost of all steps, each of which reads one batch."""
+        rows, columns, outputs = request.sizes
+        return request.steps * (STEP_COST + 2 * min(request.batches.size, rows) * columns * outputs)
+
+    def run(self, request: Request) -> Outcome:
+        """Train batch by batch."""
+        graph, params, rest = request.split
+        return run(
+            params,
+            rest,
+            request.data_on_device(),
+            graph=graph,
+            optimizer=request.optimizer,
+            loss=request.loss,
+            epochs=request.epochs,
+            record=request.record,
+            batches=request.batches,
+        ).at(request.at)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +11,8 @@ from jax.typing import ArrayLike
 from jaxreg import _forked, _traced
 from jaxreg._arrays import as_array, as_weights
 from jaxreg._errors import ArgumentError
-from jaxreg._statistics import gram_root
+from jaxreg._statistics.gram_root import gram_root, merge_roots
+from jaxreg._types import DType, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -48,11 +48,11 @@ class SufficientStatistics:
     rows: int
     weight: float | None
     out_features: int
-    dtype: Any
+    dtype: DType
 
     @property
     def in_features(self) -> int:
-        """Columns of the inputs."""
+        """Return the number of columns of the inputs."""
         return self.root.shape[1] - 1 - self.out_features
 
     @classmethod
@@ -77,9 +77,9 @@ class SufficientStatistics:
         weight = None if arrays[2] is None else float(np.sum(np.asarray(arrays[2], np.float64)))
         shape = np.shape(arrays[1])
         dtype = np.result_type(arrays[0].dtype, arrays[1].dtype)
-        return cls(gram_root.root(*arrays, dtype=dtype), shape[0], weight, shape[1], dtype)
+        return cls(gram_root(*arrays, dtype=dtype), shape[0], weight, shape[1], dtype)
 
-    def __add__(self, other: Any) -> SufficientStatistics:
+    def __add__(self, other: object) -> SufficientStatistics:
         if not isinstance(other, SufficientStatistics):
             return NotImplemented
         mine, theirs = ((s.in_features, s.out_features, s.dtype, s.weight is None) for s in (self, other))
@@ -89,7 +89,7 @@ class SufficientStatistics:
                 f"{self!r} and {other!r}"
             )
         weight = None if self.weight is None or other.weight is None else self.weight + other.weight
-        root = gram_root.merged((self.root, other.root))
+        root = merge_roots((self.root, other.root))
         return SufficientStatistics(root, self.rows + other.rows, weight, self.out_features, self.dtype)
 
     def __repr__(self) -> str:
@@ -103,7 +103,7 @@ class SufficientStatistics:
         )
 
 
-def _checked(inputs: Any, targets: Any, weights: Any) -> tuple[Any, Any, Any]:
+def _checked(inputs: object, targets: object, weights: object) -> Rows:
     arrays = [as_array("inputs", inputs), as_array("targets", targets)]
     shapes = [tuple(a.shape) for a in arrays]
     if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][0] != shapes[1][0]:
@@ -118,8 +118,7 @@ def _checked(inputs: Any, targets: Any, weights: Any) -> tuple[Any, Any, Any]:
         raise ArgumentError(
             f"inputs and targets must be float32 or float64, got {arrays[0].dtype} and {arrays[1].dtype}"
         )
-    if weights is not None:
-        weights = as_weights(weights)
-        if tuple(weights.shape) != (shapes[0][0],):
-            raise ArgumentError(f"weights must be one number of at least 0 a row, got shape {tuple(weights.shape)}")
-    return arrays[0], arrays[1], weights
+    held = None if weights is None else as_weights(weights)
+    if held is not None and tuple(held.shape) != (shapes[0][0],):
+        raise ArgumentError(f"weights must be one number of at least 0 a row, got shape {tuple(held.shape)}")
+    return arrays[0], arrays[1], held

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,36 +14,37 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from jaxreg._arrays import as_array, as_known, as_weights
-from jaxreg._calls import Told, check_loss
+from jaxreg._calls import UserTerms, check_loss
 from jaxreg._errors import ArgumentError
-from jaxreg._memory import told_where_it_ends
+from jaxreg._memory import name_exhausted_memory
 from jaxreg._nn.losses import mse_loss
-from jaxreg._plans.stepwise import Data
+from jaxreg._plans.batches import Batches
+from jaxreg._plans.request import Request
+from jaxreg._plans.training_step import Data
 from jaxreg._precision import full_precision, is_full
 from jaxreg._sweeps import run
 from jaxreg._sweeps.groups_result import GroupsResult
-from jaxreg._sweeps.vectorized import repeated
+from jaxreg._sweeps.vectorized import repeat
 from jaxreg._traced import is_tracer
 from jaxreg._training import plan_choice
 from jaxreg._training.fit import as_steps, check_epochs, check_model, check_optimizer
-from jaxreg._training.request import Request
+from jaxreg._types import AnyArray, HostArray, Optimizer
 
-Array = np.ndarray[Any, Any]
 # How much larger than the groups' own rows what is laid out for them may be, before they are parted by size.
-_ROOM = 2.0
+_MAX_PADDED_SHARE = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class _Same:
     """Makes an optimizer that is there already."""
 
-    optimizer: Any
+    optimizer: Optimizer
 
-    def __call__(self) -> Any:
+    def __call__(self) -> Optimizer:
         return self.optimizer
 
 
-@told_where_it_ends
+@name_exhausted_memory
 def fit_groups(
     model: nnx.Module,
     inputs: ArrayLike,
@@ -52,7 +52,7 @@ def fit_groups(
     *,
     optimizer: optax.GradientTransformation,
     epochs: int,
-    groups: ArrayLike | Sequence[Any] | None = None,
+    groups: ArrayLike | Sequence[object] | None = None,
     loss: Callable[..., jax.Array] = mse_loss,
     weights: ArrayLike | None = None,
     at: ArrayLike | Sequence[int] | None = None,
@@ -107,45 +107,51 @@ def fit_groups(
     check_optimizer(optimizer)
     labels, sizes, parts = _parted(inputs, targets, weights, groups)
     asked = as_steps([epochs - 1][: int(epochs)] if at is None else at, int(epochs))
-    results: list[Any] = []
-    chosen = plan
+    results: list[run.SweepOutcome] = []
+    name = plan
     for members, data in parts:
-        check_loss(loss, data.weights)
+        check_loss(loss, has_weights=data.weights is not None)
+        first = Data(data.inputs[0], data.targets[0], None if data.weights is None else data.weights[0])
         request = Request(
             model=model,
-            data=Data(*(None if leaf is None else leaf[0] for leaf in data)),
-            statistics=None,
+            source=first,
             optimizer=optimizer,
             loss=loss,
             epochs=int(epochs),
-            batches=None,
+            batches=Batches.full(len(first.inputs)),
             record=frozenset(),
             at=asked,
             lowered=not is_full(precision),
         )
-        chosen = plan_choice.choose(plan if not results else chosen, request)
-        request.check_room(chosen, request.epochs, len(members))
-        many = run.Many(
+        # One plan for all groups: the one that the first of them takes.
+        chosen = plan_choice.choose(name, request, run.RUNNERS)
+        name = chosen.name
+        request = dataclasses.replace(request, trainings=len(members))
+        request.check_memory(keeps_every_step=chosen.keeps_every_step)
+        spec = run.SweepSpec(
             settings=[{}] * len(members),
             make=_Same(optimizer),
-            starts=repeated(request.split[1], len(members)),
+            starts=repeat(request.split[1], len(members)),
             which=np.arange(len(members), dtype=np.int32),
             choices=[],
             groups=data,
         )
-        with full_precision(precision), Told(targets):
-            results.append(run.run(chosen, request, many))
+        with full_precision(precision), UserTerms(targets):
+            results.append(run.run(name, request, spec))
     order = np.argsort(np.concatenate([members for members, _ in parts]))
     params, rest, losses = jax.tree.map(lambda *leaves: _joined(leaves, order), *results)
-    return GroupsResult(labels, sizes, losses, params, chosen, int(epochs), asked, copy.copy(model), rest)
+    return GroupsResult(labels, sizes, losses, params, name, int(epochs), asked, copy.copy(model), rest)
 
 
-def _joined(leaves: Any, order: Array) -> Any:
-    return leaves[0] if len(leaves) == 1 else jax.numpy.concatenate(leaves)[order]
+def _joined(leaves: Sequence[AnyArray], order: HostArray) -> AnyArray:
+    """Return the leaves of all parts, in the order of the groups."""
+    return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves)[order]
 
 
-def _parted(inputs: Any, targets: Any, weights: Any, groups: Any) -> tuple[Array, Array, list[tuple[Array, Data]]]:
-    """Labels, sizes, and the groups' rows side by side, in as many parts as the sizes ask for."""
+def _parted(
+    inputs: object, targets: object, weights: object, groups: object
+) -> tuple[HostArray, HostArray, list[tuple[HostArray, Data]]]:
+    """Return labels, sizes, and the groups' rows side by side, in as many parts as the sizes ask for."""
     given = {"inputs": inputs, "targets": targets, **({} if weights is None else {"weights": weights})}
     arrays = {name: as_weights(x) if name == "weights" else as_array(name, x) for name, x in given.items()}
     axes = 1 if groups is not None else 2
@@ -169,8 +175,8 @@ def _parted(inputs: Any, targets: Any, weights: Any, groups: Any) -> tuple[Array
     return labels, sizes, list(_padded(arrays, number, sizes))
 
 
-def _labels_of(groups: Any) -> Array:
-    """Each row's label, of a kind that can be sorted."""
+def _labels_of(groups: object) -> HostArray:
+    """Return each row's label, of a kind that can be sorted."""
     labels = as_known("groups", groups)
     if isinstance(labels, jax.Array) and jnp.issubdtype(labels.dtype, jax.dtypes.prng_key):
         raise ArgumentError("groups must hold labels, got an array of keys")
@@ -187,7 +193,7 @@ def _labels_of(groups: Any) -> Array:
     return labels
 
 
-def _is_missing(labels: Array) -> Any:
+def _is_missing(labels: HostArray) -> HostArray:
     if labels.dtype.kind in "fcMm":
         return np.isnan(labels) if labels.dtype.kind in "fc" else np.isnat(labels)
     if labels.dtype.kind != "O":
@@ -197,10 +203,10 @@ def _is_missing(labels: Array) -> Any:
     return np.reshape(lost, labels.shape)
 
 
-def _padded(arrays: dict[str, Any], number: Array, sizes: Array) -> Iterator[tuple[Array, Data]]:
-    """Groups of like size, their rows side by side and filled up with rows of weight 0."""
+def _padded(arrays: dict[str, AnyArray], number: HostArray, sizes: HostArray) -> Iterator[tuple[HostArray, Data]]:
+    """Yield groups of like size, their rows side by side and filled up with rows of weight 0."""
     longest = np.full(len(sizes), sizes.max())
-    if longest.sum() > _ROOM * sizes.sum():
+    if longest.sum() > _MAX_PADDED_SHARE * sizes.sum():
         longest = 2 ** np.ceil(np.log2(sizes)).astype(np.int64)
     order = np.argsort(number, kind="stable")
     first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -215,6 +221,7 @@ def _padded(arrays: dict[str, Any], number: Array, sizes: Array) -> Iterator[tup
         yield members, Data(inputs, targets, None if plain else _blank(weights, filled))
 
 
-def _blank(rows: Any, filled: Array) -> Any:
-    where: Any = np.where if isinstance(rows, np.ndarray) else jax.numpy.where
+def _blank(rows: AnyArray, filled: HostArray) -> AnyArray:
+    """Return the rows, zero where there are none."""
+    where: Callable[..., AnyArray] = np.where if isinstance(rows, np.ndarray) else jnp.where
     return where(filled.reshape(*filled.shape, *[1] * (rows.ndim - 2)), rows, rows.dtype.type(0)).astype(rows.dtype)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-# Groups that a table shows.
-_SHOWN = 12
+from jaxreg._sweeps import result_table
+from jaxreg._sweeps.result_table import SHOWN_ROWS, counted
+from jaxreg._types import HostArray, RestState
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -28,18 +28,18 @@ class GroupsResult:
         at: the steps that ``losses`` are of, counted from 0.
     """
 
-    labels: np.ndarray[Any, Any]
-    sizes: np.ndarray[Any, Any]
+    labels: HostArray
+    sizes: HostArray
     losses: jax.Array
     params: Any
     plan: str
     steps: int
-    at: np.ndarray[Any, Any] | None
+    at: HostArray | None
     start: nnx.Module
-    rest: Any
+    rest: RestState
 
-    def model(self, label: Any) -> nnx.Module:
-        """The trained model of one group.
+    def model(self, label: object) -> nnx.Module:
+        """Return the trained model of one group.
 
         Raises:
             KeyError: there is no such group.
@@ -51,29 +51,19 @@ class GroupsResult:
         return nnx.merge(graph, *jax.tree.map(lambda leaf: leaf[place[0]], (self.params, self.rest)))
 
     def _summary(self) -> str:
-        count = len(self.labels)
-        steps = f"{self.steps:,} step{'' if self.steps == 1 else 's'}"
-        text = f"{count:,} group{'' if count == 1 else 's'}, {steps}, plan {self.plan!r}"
+        text = f"{counted(len(self.labels), 'group')}, {counted(self.steps, 'step')}, plan {self.plan!r}"
         lost = int((~np.isfinite(np.asarray(self.losses))).any(1).sum())
         return text + (f"; {lost:,} did not stay finite" if lost else "")
 
     def _rows(self) -> list[list[str]]:
-        losses = np.asarray(self.losses)[:_SHOWN]
+        losses = np.asarray(self.losses)[:SHOWN_ROWS]
         last = [f"{row[-1]:.6e}" if row.size else "" for row in losses]
-        shown = zip(map(str, self.labels[:_SHOWN]), (f"{n:,}" for n in self.sizes[:_SHOWN]), last, strict=True)
+        shown = zip(map(str, self.labels[:SHOWN_ROWS]), (f"{n:,}" for n in self.sizes[:SHOWN_ROWS]), last, strict=True)
         return [["group", "rows", "loss"], *map(list, shown)]
 
     def __repr__(self) -> str:
-        rows = self._rows()
-        widths = [max(len(row[k]) for row in rows) for k in range(3)]
-        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        more = len(self.labels) - _SHOWN
-        return "\n".join([f"GroupsResult({self._summary()})", *lines, *([f"and {more:,} more"] if more > 0 else [])])
+        return result_table.as_text(f"GroupsResult({self._summary()})", self._rows(), len(self.labels))
 
     def _repr_html_(self) -> str:
-        """The summary and the table, as a notebook shows it."""
-        head, *rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self._rows())
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return (
-            f"<p>{html.escape(self._summary())}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        )
+        """Return the summary and the table, as a notebook shows it."""
+        return result_table.as_html(self._summary(), self._rows())

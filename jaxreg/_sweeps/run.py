@@ -1,31 +1,34 @@
-"""Running many trainings by the plan that was chosen for them."""
+"""Running many trainings at once, each plan in its own way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int32, Int64
 
+from jaxreg._nn.linear_params import LayerParams, like, named, unstack_tree
 from jaxreg._optim import optax_step
 from jaxreg._optim.settings import Settings, as_in
-from jaxreg._optim.sgd import MomentumState, sgd
-from jaxreg._plans import overflow_search
-from jaxreg._plans.stepwise import Data
-from jaxreg._statistics import gram_root
+from jaxreg._optim.sgd import MomentumState, PyTorchSGD, sgd
+from jaxreg._plans.overflow_search import find_overflow_step
+from jaxreg._plans.request import Request
+from jaxreg._plans.solver_device import on_solver_device, to_device_of, to_solver_device
+from jaxreg._plans.spectral import LARGEST_COUNT, with_momentum
+from jaxreg._plans.training_step import Data
+from jaxreg._statistics.gram_root import gram_root
 from jaxreg._sweeps import vectorized
 from jaxreg._sweeps.vectorized import Rule, Trainings
-from jaxreg._training import plan_choice, tpu_offload
-from jaxreg._training.request import Request
+from jaxreg._types import AnyArray, Array, HostArray, Optimizer, OptState, Params, RestState
 from jaxreg._validation import is_number
 
-Array = np.ndarray[Any, Any]
+_Values = Mapping[str, HostArray]
 
 
-class Many(NamedTuple):
+class SweepSpec(NamedTuple):
     """What the trainings of a sweep differ in.
 
     Attributes:
@@ -37,208 +40,211 @@ class Many(NamedTuple):
         groups: rows of each training's own, with a leading axis for them; ``None`` where all have the same.
     """
 
-    settings: list[dict[str, Any]]
-    make: Callable[..., Any]
-    starts: Any
-    which: Array
-    choices: list[Any]
+    settings: list[dict[str, object]]
+    make: Callable[..., Optimizer]
+    starts: Params
+    which: Int32[HostArray, " trainings"]
+    choices: list[AnyArray]
     groups: Data | None = None
 
 
-class _Ends(NamedTuple):
+class SweepOutcome(NamedTuple):
+    """Parameters, the rest of the model's state and losses, each with a leading axis for the trainings."""
+
+    params: Params
+    rest: RestState
+    losses: Array
+
+
+class _Overflows(NamedTuple):
     """The trainings that overflow, by number: from which step on, and what they bring to it."""
 
-    numbers: Array
-    begin: Array
-    params: Any
-    state: Callable[[Trainings, Rule, Array], Any]
+    numbers: Int64[HostArray, " n"]
+    begin: Int64[HostArray, " n"]
+    params: Params
+    state: Callable[[Trainings, Rule, HostArray], OptState]
 
 
-def run(plan: str, request: Request, many: Many) -> tuple[Any, Any, Any]:
-    """Parameters, the rest of the model's state and losses, each with a leading axis for the trainings."""
-    if plan == "stepwise":
-        return _stepwise(request, many)
-    params, losses, ends = (_spectral if plan == "spectral" else _compressed)(request, many)
-    rest = vectorized.repeated(request.split[2], len(many.settings))
-    if ends is not None:
-        params, losses = _followed(request, many, params, losses, ends)
-    return params, rest, losses
+def run(plan: str, request: Request, sweep: SweepSpec) -> SweepOutcome:
+    """Make all trainings by the plan of that name, which is one of :data:`RUNNERS`."""
+    return RUNNERS[plan](request, sweep)
 
 
-def _groups(many: Many, request: Request, among: Array, dtype: Any) -> Iterator[tuple[Array, Rule, Any]]:
-    """Trainings whose steps are one program: their numbers, the program's rule, and settings that are numbers."""
-    names = list(many.settings[0])
-    numeric = [name for name in names if all(is_number(one[name]) for one in many.settings)]
-    groups: dict[Any, list[int]] = {}
+def _same_program(request: Request, sweep: SweepSpec, among: HostArray) -> Iterator[tuple[HostArray, Rule, _Values]]:
+    """Yield trainings whose steps are one program: their numbers, its rule, and the settings that are numbers."""
+    names = list(sweep.settings[0])
+    numeric = [name for name in names if all(is_number(one[name]) for one in sweep.settings)]
+    groups: dict[tuple[tuple[str, object], ...], list[int]] = {}
     for number in among.tolist():
-        one = many.settings[number]
+        one = sweep.settings[number]
         groups.setdefault(tuple((n, one[n]) for n in names if n not in numeric), []).append(number)
     for fixed, members in groups.items():
-        rule = Rule(request.split[0], request.loss, many.make, fixed, many.groups is not None)
-        yield np.array(members), rule, {n: np.array([many.settings[k][n] for k in members], dtype) for n in numeric}
+        rule = Rule(request.split[0], request.loss, sweep.make, fixed, sweep.groups is not None)
+        values = {n: np.array([sweep.settings[k][n] for k in members], request.dtype) for n in numeric}
+        yield np.array(members), rule, values
 
 
-def _data(request: Request, many: Many) -> Data:
-    """The data in the dtype of the parameters, with a list of targets; of inputs and weights too for groups."""
-    if many.groups is not None:
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, request.dtype), many.groups)
-    assert request.data is not None
+def _data(request: Request, sweep: SweepSpec) -> Data:
+    """Return the data in the dtype of the parameters, with a list of targets; of inputs and weights too for groups."""
+    if sweep.groups is not None:
+        groups: Data = jax.tree.map(lambda leaf: jnp.asarray(leaf, request.dtype), sweep.groups)
+        return groups
     inputs, _, weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, request.dtype), request.data)
-    return Data(inputs, jnp.stack([jnp.asarray(y, request.dtype) for y in many.choices]), weights)
+    return Data(inputs, jnp.stack([jnp.asarray(y, request.dtype) for y in sweep.choices]), weights)
 
 
-def _stepwise(request: Request, many: Many) -> tuple[Any, Any, Any]:
-    rest = vectorized.repeated(request.split[2], len(many.settings))
-    params, losses = many.starts, jnp.zeros((len(many.settings), len(_at(request))), request.dtype)
-    data = _data(request, many)
-    for members, rule, values in _groups(many, request, np.arange(len(many.settings)), request.dtype):
-        own, own_rest = jax.tree.map(lambda leaf, m=members: leaf[m], (many.starts, rest))
-        trainings = vectorized.spread(Trainings(own, many.which[members], values))
-        state = vectorized.started(trainings, rule)
+def _run_stepwise(request: Request, sweep: SweepSpec) -> SweepOutcome:
+    count = len(sweep.settings)
+    params, rest = sweep.starts, vectorized.repeat(request.split[2], count)
+    starts, losses = (params, rest), jnp.zeros((count, len(request.asked)), request.dtype)
+    data = _data(request, sweep)
+    for members, rule, values in _same_program(request, sweep, np.arange(count)):
+        own, own_rest = jax.tree.map(lambda leaf, m=members: leaf[m], starts)
+        trainings = vectorized.spread(Trainings(own, sweep.which[members], values))
+        state = vectorized.initial_states(trainings, rule)
         done = vectorized.advance(trainings, own_rest, state, data, rule=rule, count=request.epochs)
         ends = optax_step.trained(done[0], done[2])
         params, rest = vectorized.put((params, rest), (ends, done[1]), members)
-        losses = losses.at[members].set(done[3][:, _at(request)].astype(losses.dtype))
-    return params, rest, losses
+        losses = losses.at[members].set(done[3][:, request.asked].astype(losses.dtype))
+    return SweepOutcome(params, rest, losses)
 
 
-def _at(request: Request) -> Array:
-    assert request.at is not None
-    return request.at
-
-
-def _named(params: Any) -> dict[str, Any]:
-    """A linear layer's parameters by name; its leaves come in the order of their names."""
-    *bias, kernel = jax.tree.leaves(params)
-    return {"kernel": kernel, **({"bias": bias[0]} if bias else {})}
-
-
-def _like(tree: Any, params: Any) -> Any:
-    return jax.tree.unflatten(jax.tree.structure(tree), jax.tree.leaves(params))
-
-
-def _root(request: Request, many: Many) -> tuple[Any, Any]:
-    """A root of the cross-products of ``[inputs 1]`` and of all targets, these by target; for groups both by group."""
-    if many.groups is not None:
-        root = vectorized.roots(many.groups, request.dtype.name)
-        return root[:, :, : -request.outputs], root[:, :, -request.outputs :]
-    assert request.data is not None
+def _root(
+    request: Request, sweep: SweepSpec
+) -> tuple[Float64[Array, "*groups m inputs_and_one"], Float64[Array, "choices m outputs"]]:
+    """Return a root of the cross-products of ``[inputs 1]`` and of all targets, these by target; both by group."""
+    if sweep.groups is not None:
+        roots = vectorized.roots(sweep.groups, request.dtype.name)
+        return roots[:, :, : -request.outputs], roots[:, :, -request.outputs :]
     inputs, _, weights = request.data
-    beside = np.concatenate if all(isinstance(y, np.ndarray) for y in many.choices) else jnp.concatenate
-    root = gram_root.root(inputs, beside(many.choices, 1), weights, dtype=request.dtype)
+    side_by_side = (np if all(isinstance(y, np.ndarray) for y in sweep.choices) else jnp).concatenate(sweep.choices, 1)
+    root = gram_root(inputs, side_by_side, weights, dtype=request.dtype)
     own = inputs.shape[1] + 1
-    return root[:, :own], jnp.moveaxis(root[:, own:].reshape(root.shape[0], len(many.choices), -1), 1, 0)
+    return root[:, :own], jnp.moveaxis(root[:, own:].reshape(root.shape[0], len(sweep.choices), -1), 1, 0)
 
 
-def _scales(request: Request, many: Many) -> Array:
-    """What the sum of squared errors is multiplied with in each training."""
-    weights = None if many.groups is None else many.groups.weights
-    if weights is None or not plan_choice.is_mean(request):
-        return np.full(len(many.settings), plan_choice.scale(request))
-    return 1 / (np.asarray(weights, np.float64).sum(1) * request.outputs)
+def _scales(request: Request, sweep: SweepSpec) -> Float64[HostArray, " trainings"]:
+    """Return what the sum of squared errors is multiplied with in each training."""
+    weights = None if sweep.groups is None else sweep.groups.weights
+    if weights is None or request.squared_error != "mean":
+        return np.full(len(sweep.settings), request.loss_scale)
+    scales: HostArray = 1 / (np.asarray(weights, np.float64).sum(1) * request.outputs)
+    return scales
 
 
-def _settings(request: Request, many: Many) -> Float64[Array, "trainings settings"]:
-    """What :func:`sgd` was given for each training, as a loop in the model's dtype uses it."""
+def _settings(request: Request, sweep: SweepSpec) -> Float64[HostArray, "trainings settings"]:
+    """Return what :func:`sgd` was given for each training, as a loop in the model's dtype uses it."""
     # The groups have one optimizer between them.
-    each = many.settings if many.groups is None else many.settings[:1]
-    of: Any = Settings if many.make is sgd else lambda **one: many.make(**one).settings
-    given = as_in(request.dtype, *np.array([of(**one) for one in each], np.float64).T)
-    return np.broadcast_to(np.stack(np.broadcast_arrays(*given), 1), (len(many.settings), len(given)))
+    each = sweep.settings if sweep.groups is None else sweep.settings[:1]
+    given = as_in(request.dtype, *np.array([_settings_of(sweep.make, one) for one in each], np.float64).T)
+    return np.broadcast_to(np.stack(np.broadcast_arrays(*given), 1), (len(sweep.settings), len(given)))
 
 
-def _spectral(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
-    settings = _settings(request, many)
-    steps = np.full((len(many.settings), 1), float(request.epochs))
-    numbers, starts = np.concatenate([settings, _scales(request, many)[:, None], steps], 1), _named(many.starts)
+def _settings_of(make: Callable[..., Optimizer], given: dict[str, object]) -> Settings:
+    """Return the settings of an optimizer; of :func:`sgd`'s without making it, since a sweep may have thousands."""
+    if make is sgd:
+        return Settings(**given)
+    made = make(**given)
+    if not isinstance(made, PyTorchSGD):
+        raise TypeError(f"there is no closed form for {made!r}")
+    return made.settings
+
+
+def _run_spectral(request: Request, sweep: SweepSpec) -> SweepOutcome:
+    settings, first = _settings(request, sweep), jax.tree.leaves(sweep.starts)[0]
+    steps = np.full((len(sweep.settings), 1), float(request.epochs))
+    numbers = np.concatenate([settings, _scales(request, sweep)[:, None], steps], 1)
+    leaves = named(sweep.starts)
+    starts = LayerParams(leaves["kernel"], leaves.get("bias"))
     with jax.enable_x64(True):
-        columns, targets = tpu_offload.brought(_root(request, many))
-        with tpu_offload.working():
-            starts = tpu_offload.brought(starts)
-            items = vectorized.spread((starts, jnp.asarray(many.which), jnp.asarray(numbers)))
-            at = jnp.asarray(_at(request), np.float64)
-            params, losses, over = vectorized.by_modes(
-                columns, targets, *items, at, momentum=bool(settings[:, 1].any())
-            )
+        columns, targets = to_solver_device(_root(request, sweep))
+        with on_solver_device():
+            starts = to_solver_device(starts)
+            items = vectorized.spread((starts, jnp.asarray(sweep.which), jnp.asarray(numbers)))
+            at, momentum = jnp.asarray(request.asked, jnp.float64), bool(settings[:, 1].any())
+            found, losses, over = vectorized.spectral_batch(columns, targets, *items, at, momentum=momentum)
         gone = np.flatnonzero(np.asarray(over))
-        params, losses = tpu_offload.returned((params, losses), jax.tree.leaves(many.starts)[0])
+        found, losses = to_device_of(first, (found, losses))
+        params = like(jax.tree.structure(sweep.starts), found)
         if not gone.size:
-            return _like(many.starts, params), losses, None
-        few = jax.tree.map(lambda leaf: leaf[gone], starts)
+            return SweepOutcome(params, vectorized.repeat(request.split[2], len(settings)), losses)
         own = columns if columns.ndim == 2 else columns[gone]
-        found = overflow_search.search(own, targets[many.which[gone]], few["kernel"], few.get("bias"), numbers[gone])
-        found = tpu_offload.returned(found, jax.tree.leaves(many.starts)[0])
+        layers = jax.tree.map(lambda leaf: leaf[gone], starts)
+        before = find_overflow_step(own, targets[sweep.which[gone]], layers, numbers[gone])
+        step, coefficients, velocity = to_device_of(first, before)
 
-    def state(trainings: Trainings, rule: Rule, places: Array) -> Any:
-        velocity = _coefficients(found.velocity[places], many.starts, request.dtype)
-        buffer = MomentumState(np.minimum(found.step[places], 2**30).astype(np.int32), velocity)
-        return jax.tree.map(
-            lambda part: buffer if isinstance(part, MomentumState) else part,
-            vectorized.started(trainings, rule),
-            is_leaf=lambda part: isinstance(part, MomentumState),
-        )
+    def rounded(coefficients: Array) -> Params:
+        return unstack_tree(coefficients.astype(request.dtype), jax.tree.structure(sweep.starts))
 
-    before = _coefficients(found.coefficients, many.starts, request.dtype)
-    return _like(many.starts, params), losses, _Ends(gone, found.step, before, state)
+    def state(trainings: Trainings, rule: Rule, places: HostArray) -> OptState:
+        count = jnp.asarray(np.minimum(step[places], LARGEST_COUNT), jnp.int32)
+        buffer = MomentumState(count, rounded(velocity[places]))
+        return with_momentum(vectorized.initial_states(trainings, rule), buffer)
 
-
-def _coefficients(found: Any, starts: Any, dtype: Any) -> Any:
-    """Parameters like ``starts`` of coefficients, kernel over bias."""
-    kernel = len(jax.tree.leaves(starts)) == 1
-    parts = [found] if kernel else [found[:, -1], found[:, :-1]]
-    return _like(starts, [part.astype(dtype) for part in parts])
+    return _continue(request, sweep, params, losses, _Overflows(gone, step, rounded(coefficients), state))
 
 
-def _compressed(request: Request, many: Many) -> tuple[Any, Any, _Ends | None]:
-    params, losses = many.starts, jnp.zeros((len(many.settings), len(_at(request))), request.dtype)
-    steps, before, states = np.zeros(len(many.settings), np.int64), many.starts, {}
+def _run_compressed(request: Request, sweep: SweepSpec) -> SweepOutcome:
+    count, first = len(sweep.settings), jax.tree.leaves(sweep.starts)[0]
+    params, losses = sweep.starts, jnp.zeros((count, len(request.asked)), request.dtype)
+    steps, before = np.zeros(count, np.int64), sweep.starts
+    states: dict[Rule, tuple[dict[int, int], OptState]] = {}
     with jax.enable_x64(True):
-        columns, targets = tpu_offload.brought(_root(request, many))
-        for members, rule, values in _groups(many, request, np.arange(len(many.settings)), request.dtype):
-            values = {name: leaf.astype(np.float64) for name, leaf in values.items()}
-            start = _named(jax.tree.map(lambda leaf, m=members: leaf[m], many.starts))
-            with tpu_offload.working():
-                trainings = vectorized.spread(Trainings(tpu_offload.brought(start), many.which[members], values))
-                done = vectorized.by_reduction(
+        columns, targets = to_solver_device(_root(request, sweep))
+        for members, rule, values in _same_program(request, sweep, np.arange(count)):
+            wide = {name: leaf.astype(np.float64) for name, leaf in values.items()}
+            start = named(jax.tree.map(lambda leaf, m=members: leaf[m], sweep.starts))
+            with on_solver_device():
+                done = vectorized.compressed_batch(
                     columns,
                     targets,
-                    trainings,
-                    _scales(request, many),
-                    _at(request),
+                    vectorized.spread(Trainings(to_solver_device(start), sweep.which[members], wide)),
+                    _scales(request, sweep),
+                    request.asked,
                     rule=rule,
-                    structure=jax.tree.structure(request.split[1]),
+                    structure=request.structure,
                     epochs=request.epochs,
                     dtype=request.dtype,
                 )
-            found, kept, (step, (then, state)) = tpu_offload.returned(done, jax.tree.leaves(many.starts)[0])
+            found, kept, (step, (then, state)) = to_device_of(first, done)
             params, before = vectorized.put((params, before), (found, then), members)
             losses, steps[members] = losses.at[members].set(kept), np.asarray(step)
             states[rule] = dict(zip(members.tolist(), range(len(members)), strict=True)), state
     gone = np.flatnonzero(steps < request.epochs)
     if not gone.size:
-        return params, losses, None
+        return SweepOutcome(params, vectorized.repeat(request.split[2], count), losses)
 
-    def state_of(trainings: Trainings, rule: Rule, places: Array) -> Any:
+    def state_of(trainings: Trainings, rule: Rule, places: HostArray) -> OptState:
         where, state = states[rule]
         rows = np.array([where[number] for number in gone[places].tolist()])
-        shapes = jax.eval_shape(lambda: vectorized.started(trainings, rule))
-        return jax.tree.map(lambda leaf, shape: jnp.asarray(leaf[rows], shape.dtype), state, shapes)
+        shapes = jax.eval_shape(lambda: vectorized.initial_states(trainings, rule))
+        found: OptState = jax.tree.map(lambda leaf, shape: jnp.asarray(leaf[rows], shape.dtype), state, shapes)
+        return found
 
-    return params, losses, _Ends(gone, steps[gone], jax.tree.map(lambda leaf: leaf[gone], before), state_of)
+    starts = jax.tree.map(lambda leaf: leaf[gone], before)
+    return _continue(request, sweep, params, losses, _Overflows(gone, steps[gone], starts, state_of))
 
 
-def _followed(request: Request, many: Many, params: Any, losses: Any, ends: _Ends) -> tuple[Any, Any]:
-    """Parameters and losses with what a loop in the model's dtype does from where it could overflow."""
-    losses, asked = np.array(losses), _at(request)
+def _continue(request: Request, sweep: SweepSpec, params: Params, losses: Array, overflows: _Overflows) -> SweepOutcome:
+    """Return the outcome with what a loop in the model's dtype does from where it could overflow."""
+    changed, asked = np.array(losses), request.asked
     each, back = np.unique(asked, return_inverse=True)
-    data, rest = _data(request, many), request.split[2]
-    for members, rule, values in _groups(many, request, ends.numbers, request.dtype):
-        places = np.searchsorted(ends.numbers, members)
-        begin = ends.begin[places]
-        own = jax.tree.map(lambda leaf, p=places: jnp.asarray(leaf[p], request.dtype), ends.params)
-        trainings = Trainings(own, many.which[members], values)
-        state, others = ends.state(trainings, rule, places), vectorized.repeated(rest, len(members))
-        last, later = vectorized.to_the_end(trainings, others, state, begin, request.epochs, data, rule, each)
+    data, rest = _data(request, sweep), request.split[2]
+    for members, rule, values in _same_program(request, sweep, overflows.numbers):
+        places = np.searchsorted(overflows.numbers, members)
+        begin = overflows.begin[places]
+        own = jax.tree.map(lambda leaf, p=places: jnp.asarray(leaf[p], request.dtype), overflows.params)
+        trainings = Trainings(own, sweep.which[members], values)
+        state, others = overflows.state(trainings, rule, places), vectorized.repeat(rest, len(members))
+        last, later = vectorized.run_after_overflow(trainings, others, state, begin, request.epochs, data, rule, each)
         params = vectorized.put(params, last, members)
-        losses[members] = np.where(asked[None] < begin[:, None], losses[members], later[:, back])
-    return params, jnp.asarray(losses)
+        changed[members] = np.where(asked[None] < begin[:, None], changed[members], later[:, back])
+    return SweepOutcome(params, vectorized.repeat(rest, len(sweep.settings)), jnp.asarray(changed))
+
+
+# How each plan makes many trainings at once, by its name; other plans make one at a time, and no sweep takes them.
+RUNNERS: Mapping[str, Callable[[Request, SweepSpec], SweepOutcome]] = {
+    "stepwise": _run_stepwise,
+    "compressed": _run_compressed,
+    "spectral": _run_spectral,
+}

@@ -7,44 +7,47 @@ import inspect
 import itertools
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
 from jaxreg._arrays import as_array, as_known
-from jaxreg._calls import Told, check_loss
+from jaxreg._calls import UserTerms, check_loss
 from jaxreg._errors import ArgumentError
-from jaxreg._memory import told_where_it_ends
+from jaxreg._memory import name_exhausted_memory
 from jaxreg._nn.linear import Linear
 from jaxreg._nn.losses import mse_loss
 from jaxreg._optim import sgd
 from jaxreg._optim.settings import Settings
+from jaxreg._plans.batches import Batches
+from jaxreg._plans.request import Request
 from jaxreg._precision import full_precision, is_full
+from jaxreg._statistics.sufficient import SufficientStatistics
 from jaxreg._sweeps import run, vectorized
 from jaxreg._sweeps.sweep_result import SweepResult
 from jaxreg._training import plan_choice
-from jaxreg._training.fit import as_data, as_steps, check_epochs, check_model, check_optimizer
-from jaxreg._training.request import Request
+from jaxreg._training.fit import as_source, as_steps, check_epochs, check_model, check_optimizer
+from jaxreg._types import AnyArray, HostArray, Params
 from jaxreg._validation import is_number
 
 # Settings of a training that are none of the optimizer's.
-_OWN = ("seed", "targets")
-_NEEDED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_TRAINING_SETTINGS = ("seed", "targets")
+_NAMED_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-@told_where_it_ends
+@name_exhausted_memory
 def sweep(
     model: nnx.Module,
     inputs: ArrayLike,
     targets: ArrayLike | None = None,
     *,
-    settings: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+    settings: Mapping[str, object] | Iterable[Mapping[str, object]],
     epochs: int,
-    optimizer: Callable[..., Any] = sgd.sgd,
+    optimizer: Callable[..., optax.GradientTransformation] = sgd.sgd,
     loss: Callable[[jax.Array, jax.Array], jax.Array] = mse_loss,
     weights: ArrayLike | None = None,
     at: ArrayLike | Sequence[int] | None = None,
@@ -110,40 +113,40 @@ def sweep(
         raise ArgumentError(f"settings must be a dictionary of lists or a list of dictionaries, got {settings!r}")
     each = _listed(settings, optimizer)
     which, choices = _targets(each, targets)
-    data, statistics, _ = as_data(inputs, choices[0], weights)
+    data, rows = as_source(inputs, choices[0], weights)
     for other in choices[1:]:
         if other.shape != choices[0].shape:
             raise ArgumentError(f"targets must have one shape, got {choices[0].shape} and {other.shape}")
-    if statistics is not None or data is None:
+    if isinstance(data, SufficientStatistics):
         raise ArgumentError("statistics hold one set of targets; a sweep needs inputs and targets themselves")
-    check_loss(loss, data.weights)
-    own = [{name: value for name, value in one.items() if name not in _OWN} for one in each]
+    check_loss(loss, has_weights=data.weights is not None)
+    own = [{name: value for name, value in one.items() if name not in _TRAINING_SETTINGS} for one in each]
     # What is no number, a schedule say, decides the plan, whichever training has it.
     deciding = next((one for one in own if not all(map(_is_plain, one.values()))), own[0])
     made = optimizer(**deciding)
     check_optimizer(made)
     request = Request(
         model=model,
-        data=data,
-        statistics=None,
+        source=data,
         optimizer=made,
         loss=loss,
         epochs=int(epochs),
-        batches=None,
+        batches=Batches.full(rows),
         record=frozenset(),
         at=as_steps([epochs - 1][: int(epochs)] if at is None else at, int(epochs)),
         lowered=not is_full(precision),
+        trainings=len(each),
     )
-    plan = plan_choice.choose(plan, request, len(each))
-    request.check_room(plan, request.epochs, len(each))
-    with full_precision(precision), Told(targets):
+    chosen = plan_choice.choose(plan, request, run.RUNNERS)
+    request.check_memory(keeps_every_step=chosen.keeps_every_step)
+    with full_precision(precision), UserTerms(targets):
         starts = _starts(request, [one.get("seed") for one in each])
-        params, rest, losses = run.run(plan, request, run.Many(own, optimizer, starts, which, choices))
-    return SweepResult(tuple(each), losses, params, plan, int(epochs), request.at, copy.copy(model), rest)
+        params, rest, losses = run.run(chosen.name, request, run.SweepSpec(own, optimizer, starts, which, choices))
+    return SweepResult(tuple(each), losses, params, chosen.name, int(epochs), request.at, copy.copy(model), rest)
 
 
-def _listed(settings: Any, optimizer: Callable[..., Any]) -> list[dict[str, Any]]:
-    """One dictionary for each training, its names and values checked as far as they can be."""
+def _listed(settings: object, optimizer: Callable[..., object]) -> list[dict[str, object]]:
+    """Return one dictionary for each training, its names and values checked as far as they can be."""
     if isinstance(settings, Mapping):
         lists = [_values_of(name, value) for name, value in settings.items()]
         each = [dict(zip(settings, values, strict=True)) for values in itertools.product(*lists)]
@@ -164,23 +167,23 @@ def _listed(settings: Any, optimizer: Callable[..., Any]) -> list[dict[str, Any]
             f"optimizer must be a function of the settings, such as jaxreg.sgd, got {optimizer!r}"
         ) from None
     if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        unknown = [name for name in each[0] if name not in known and name not in _OWN]
+        unknown = [name for name in each[0] if name not in known and name not in _TRAINING_SETTINGS]
         if unknown:
-            raise ArgumentError(f"settings may be {', '.join([*known, *_OWN])}, got {unknown[0]!r}")
-    missing = [n for n, p in known.items() if p.default is p.empty and p.kind in _NEEDED and n not in each[0]]
+            raise ArgumentError(f"settings may be {', '.join([*known, *_TRAINING_SETTINGS])}, got {unknown[0]!r}")
+    missing = [n for n, p in known.items() if p.default is p.empty and p.kind in _NAMED_KINDS and n not in each[0]]
     if missing:
         raise ArgumentError(f"settings lack {missing[0]}, without which the optimizer cannot be made")
     if optimizer is sgd.sgd:
         for one in each:
-            sgd.check(Settings(**{name: value for name, value in one.items() if name not in _OWN}))
+            sgd.check(Settings(**{name: value for name, value in one.items() if name not in _TRAINING_SETTINGS}))
     return each
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     return is_number(value) or isinstance(value, bool | np.bool_)
 
 
-def _one(settings: Any) -> dict[str, Any]:
+def _one(settings: object) -> dict[str, object]:
     if not isinstance(settings, Mapping):
         raise ArgumentError(
             "settings must be a dictionary of lists or a list of dictionaries (of a pandas frame its "
@@ -189,8 +192,8 @@ def _one(settings: Any) -> dict[str, Any]:
     return dict(settings)
 
 
-def _values_of(name: str, value: Any) -> list[Any]:
-    """The values that a setting takes: those of a sequence, or along the first axis of whatever holds an array."""
+def _values_of(name: str, value: object) -> list[object]:
+    """Return the values that a setting takes: those of a sequence, or along the first axis of an array."""
     if isinstance(value, Sequence | range):
         return [value] if isinstance(value, str) else list(value)
     if not hasattr(value, "__array__") or not np.ndim(value) or hasattr(value, "columns"):
@@ -198,15 +201,15 @@ def _values_of(name: str, value: Any) -> list[Any]:
     return list(as_array(name, value if name == "targets" else as_known(name, value)))
 
 
-def _known(name: str, value: Any) -> Any:
-    """A setting's value, as a plain number where one array holds it."""
+def _known(name: str, value: object) -> object:
+    """Return a setting's value, as a plain number where one array holds it."""
     if type(value) in (float, int) or not hasattr(value, "__array__") or isinstance(value, np.generic):
         return value
     return as_array(name, as_known(name, value)).item() if np.ndim(value) == 0 else value
 
 
-def _targets(each: list[dict[str, Any]], targets: Any) -> tuple[np.ndarray[Any, Any], list[Any]]:
-    """Which targets each training has, and those that there are."""
+def _targets(each: list[dict[str, object]], targets: object) -> tuple[HostArray, list[AnyArray]]:
+    """Return which targets each training has, and those that there are."""
     if "targets" not in each[0]:
         if targets is None:
             raise ArgumentError("targets are missing: give them as an argument or among the settings")
@@ -221,22 +224,18 @@ def _targets(each: list[dict[str, Any]], targets: Any) -> tuple[np.ndarray[Any, 
     return which, [as_array("targets", choice) for choice in choices]
 
 
-def _starts(request: Request, seeds: list[Any]) -> Any:
-    """The parameters that each training starts from, a tree like the model's with a leading axis."""
-    named = np.array([seed is not None for seed in seeds])
-    own = vectorized.repeated(request.split[1], len(seeds))
-    if not named.any():
+def _starts(request: Request, seeds: list[object]) -> Params:
+    """Return the parameters that each training starts from, a tree like the model's with a leading axis."""
+    has_seed = np.array([seed is not None for seed in seeds])
+    own = vectorized.repeat(request.split[1], len(seeds))
+    if not has_seed.any():
         return own
-    for seed in seeds:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
-            raise ArgumentError(f"seed must be an integer, or None for the model's own weights, got {seed!r}")
-        if seed is not None and not -(2**63) <= int(seed) < 2**63:
-            raise ArgumentError(f"seed must be an integer of 64 bits, got {seed!r}")
+    drawn_from = [0 if seed is None else _as_seed(seed) for seed in seeds]
     model = request.model
     if type(model) is not Linear:
         raise ArgumentError(f'settings have a "seed", from which only a jaxreg.Linear is drawn, got {type(model)}')
 
-    def drawn(seed: Any) -> Any:
+    def drawn(seed: jax.Array) -> Params:
         layer = Linear(
             model.in_features,
             model.out_features,
@@ -246,8 +245,17 @@ def _starts(request: Request, seeds: list[Any]) -> Any:
         )
         return nnx.state(layer, nnx.Param)
 
-    different, back = np.unique([0 if seed is None else int(seed) for seed in seeds], return_inverse=True)
+    different, back = np.unique(drawn_from, return_inverse=True)
     states = jax.jit(jax.vmap(drawn))(jnp.asarray(different))
     return jax.tree.map(
-        lambda new, old: jnp.where(named.reshape(-1, *[1] * (old.ndim - 1)), new[back], old), states, own
+        lambda new, old: jnp.where(has_seed.reshape(-1, *[1] * (old.ndim - 1)), new[back], old), states, own
     )
+
+
+def _as_seed(seed: object) -> int:
+    """Return a seed that JAX takes."""
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise ArgumentError(f"seed must be an integer, or None for the model's own weights, got {seed!r}")
+    if not -(2**63) <= int(seed) < 2**63:
+        raise ArgumentError(f"seed must be an integer of 64 bits, got {seed!r}")
+    return int(seed)

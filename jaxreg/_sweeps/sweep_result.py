@@ -11,9 +11,9 @@ import numpy as np
 from flax import nnx
 
 from jaxreg._errors import ArgumentError
-
-# Trainings that a table shows.
-_SHOWN = 12
+from jaxreg._sweeps import result_table
+from jaxreg._sweeps.result_table import SHOWN_ROWS, counted
+from jaxreg._types import HostArray, RestState
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -34,23 +34,23 @@ class SweepResult:
     params: Any
     plan: str
     steps: int
-    at: np.ndarray[Any, Any] | None
+    at: HostArray | None
     start: nnx.Module
-    rest: Any
+    rest: RestState
 
     @property
-    def loss(self) -> np.ndarray[Any, Any]:
-        """The last loss kept of each training, shape ``(trainings,)``; NaN where none was kept."""
+    def loss(self) -> HostArray:
+        """Return the last loss kept of each training, shape ``(trainings,)``; NaN where none was kept."""
         losses = np.asarray(self.losses)
         return losses[:, -1] if losses.shape[1] else np.full(len(self.settings), np.nan)
 
     @property
     def best(self) -> int:
-        """The number of the training with the lowest loss."""
+        """Return the number of the training with the lowest loss."""
         return int(self._order()[0])
 
     def model(self, number: SupportsIndex | None = None) -> nnx.Module:
-        """The trained model of one training, the best where no number is given; a number below 0 counts from the end.
+        """Return one trained model, the best where no number is given; a number below 0 counts from the end.
 
         Raises:
             ArgumentError: there is no training of that number.
@@ -64,40 +64,31 @@ class SweepResult:
         graph, _, _ = nnx.split(self.start, nnx.Param, ...)
         return nnx.merge(graph, *jax.tree.map(lambda leaf: leaf[index], (self.params, self.rest)))
 
-    def _order(self) -> np.ndarray[Any, Any]:
+    def _order(self) -> HostArray:
         return np.argsort(np.where(np.isfinite(self.loss), self.loss, np.inf), kind="stable")
 
     def _varied(self) -> list[str]:
         return [k for k in self.settings[0] if any(one[k] != self.settings[0][k] for one in self.settings)]
 
     def _summary(self) -> str:
-        count = len(self.settings)
-        steps = f"{self.steps:,} step{'' if self.steps == 1 else 's'}"
-        text = f"{count:,} training{'' if count == 1 else 's'} of {steps}, plan {self.plan!r}"
+        text = f"{counted(len(self.settings), 'training')} of {counted(self.steps, 'step')}, plan {self.plan!r}"
         lost = int((~np.isfinite(self.loss)).sum()) if self.losses.shape[1] else 0
         return text + (f"; {lost:,} not finite at the end" if lost else "")
 
     def _rows(self) -> list[list[str]]:
         names = list(self.settings[0])
         shown = [[_said(self.settings[k][name]) for name in names] + [f"{self.loss[k]:.6e}"] for k in self._order()]
-        return [[*names, "loss"], *shown[:_SHOWN]]
+        return [[*names, "loss"], *shown[:SHOWN_ROWS]]
 
     def __repr__(self) -> str:
-        rows = self._rows()
-        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        more = len(self.settings) - _SHOWN
-        return "\n".join([f"SweepResult({self._summary()})", *lines, *([f"and {more:,} more"] if more > 0 else [])])
+        return result_table.as_text(f"SweepResult({self._summary()})", self._rows(), len(self.settings))
 
     def _repr_html_(self) -> str:
-        """The summary, the table, and a heat map where two settings were varied, as a notebook shows it."""
-        head, *rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self._rows())
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f"<p>{html.escape(self._summary())}</p>{table}{self._heat_map()}"
+        """Return the summary, the table, and a heat map where two settings were varied, as a notebook shows it."""
+        return result_table.as_html(self._summary(), self._rows()) + self._heat_map()
 
     def _heat_map(self, cell: int = 28) -> str:
-        """An SVG of the lowest loss over the two settings with the most values; empty where fewer were varied."""
+        """Return an SVG of the lowest loss over the two settings with the most values; empty where fewer vary."""
         varied = sorted(self._varied(), key=lambda name: -len({one[name] for one in self.settings}))[:2]
         if len(varied) < 2:
             return ""
@@ -127,9 +118,9 @@ class SweepResult:
         return f'<svg {size} role="img" aria-label="{caption}">{"".join(squares)}</svg><p>{caption}</p>'
 
 
-def _said(value: Any) -> str:
+def _said(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _rank(value: Any) -> tuple[str, Any]:
+def _rank(value: object) -> tuple[str, float | str]:
     return ("", value) if isinstance(value, int | float) else (str(type(value)), str(value))

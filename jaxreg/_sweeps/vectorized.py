@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Bool, Float, Float64, Int32, Int64
 
+from jaxreg._nn.linear_params import LayerParams, named
 from jaxreg._optim import optax_step
-from jaxreg._plans import after_overflow, compressed, least_squares, spectral
-from jaxreg._plans.stepwise import Data, one_step, scan
-from jaxreg._statistics import gram_root
+from jaxreg._plans import compressed
+from jaxreg._plans.after_overflow import CALL_STEPS, AskedSteps, count_from, nothing_seen, run_block, run_blocks
+from jaxreg._plans.compressed import FirstOverflow
+from jaxreg._plans.least_squares import make_problem
+from jaxreg._plans.spectral_training import solve
+from jaxreg._plans.training_step import Carry, Data, Kept, one_step, scan
+from jaxreg._statistics.gram_root import rows_or_root
 from jaxreg._traced import is_tracer
+from jaxreg._types import (
+    AnyArray,
+    Array,
+    DType,
+    GraphDef,
+    HostArray,
+    Loss,
+    Optimizer,
+    OptState,
+    Params,
+    PyTree,
+    RestState,
+    TreeDef,
+)
 from jaxreg._validation import is_array
 
-Array = np.ndarray[Any, Any]
+_Tree = TypeVar("_Tree")
 # Numbers that the trainings worked out side by side may have between them.
-_AT_ONCE = 1 << 24
+_NUMBERS_AT_ONCE = 1 << 24
 
 
 class Trainings(NamedTuple):
@@ -32,9 +52,9 @@ class Trainings(NamedTuple):
         values: the optimizer's settings that are numbers, by name.
     """
 
-    params: Any
-    target: Any
-    values: Any
+    params: Params
+    target: Int32[AnyArray, "*trainings"]
+    values: Mapping[str, AnyArray]
 
 
 class Rule(NamedTuple):
@@ -48,44 +68,54 @@ class Rule(NamedTuple):
         grouped: whether each training has rows of its own.
     """
 
-    graph: Any
-    loss: Callable[..., Any]
-    make: Callable[..., Any]
-    fixed: tuple[tuple[str, Any], ...]
+    graph: GraphDef
+    loss: Loss
+    make: Callable[..., Optimizer]
+    fixed: tuple[tuple[str, object], ...]
     grouped: bool
 
-    def optimizer(self, values: Any) -> Any:
-        """The optimizer of one training."""
+    def optimizer(self, values: Mapping[str, AnyArray]) -> Optimizer:
+        """Return the optimizer of one training."""
         return self.make(**values, **dict(self.fixed))
 
 
-def spread(tree: Any) -> Any:
-    """Leading axes laid over the devices present, where there are several and their number divides the axis."""
+def spread(tree: _Tree) -> _Tree:
+    """Return a tree with its leading axes laid over the devices, where their number divides the axis."""
     devices = jax.devices()
     if len(devices) == 1 or not all(_is_free(leaf) for leaf in jax.tree.leaves(tree)):
         return tree
-    axis: Any = jax.sharding.PartitionSpec("trainings")  # type: ignore[no-untyped-call]
+    axis: jax.sharding.PartitionSpec = jax.sharding.PartitionSpec("trainings")  # type: ignore[no-untyped-call]
     mesh = jax.make_mesh((len(devices),), ("trainings",), axis_types=(jax.sharding.AxisType.Auto,))
     across = jax.sharding.NamedSharding(mesh, axis)
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, across) if leaf.shape[0] % len(devices) == 0 else leaf, tree)
+    laid: _Tree = jax.tree.map(
+        lambda leaf: jax.device_put(leaf, across) if leaf.shape[0] % len(devices) == 0 else leaf, tree
+    )
+    return laid
 
 
-def _is_free(leaf: Any) -> bool:
-    """Whether an array may go anywhere: it was not put on a device on purpose, and is no part of another program."""
+def _is_free(leaf: AnyArray) -> bool:
+    """Return whether an array may go anywhere: nobody put it on a device, and it is no part of another program."""
     return not is_tracer(leaf) and not (is_array(leaf) and leaf.committed)
 
 
 @functools.partial(jax.jit, static_argnames=("dtype",))
-def roots(groups: Data, dtype: str) -> Any:
-    """A root of the cross-products of each group's ``[inputs 1 targets]``, to be traced with float64 enabled."""
-    return jax.vmap(lambda one: gram_root.rows_or_root(one, dtype))(groups)
+def roots(groups: Data, dtype: str) -> Float64[Array, "groups m columns"]:
+    """Return a root of the cross-products of each group's ``[inputs 1 targets]``, to be traced with float64 enabled."""
+    return jax.vmap(lambda one: rows_or_root(one, dtype))(groups)
 
 
 @functools.partial(jax.jit, static_argnames=("momentum",))
-def by_modes(
-    columns: Any, targets: Any, params: Any, which: Any, numbers: Any, at: Any, *, momentum: bool
-) -> tuple[Any, Any, Any]:
-    """The spectral plan. ``numbers`` are those of :class:`spectral.Numbers`; ``which`` says which targets are meant.
+def spectral_batch(
+    columns: Float64[Array, "*groups m inputs_and_one"],
+    targets: Float64[Array, "choices m outputs"],
+    layers: LayerParams,
+    which: Int32[Array, " trainings"],
+    numbers: Float64[Array, "trainings numbers"],
+    at: Float64[Array, " steps"],
+    *,
+    momentum: bool,
+) -> tuple[Params, Float[Array, "trainings steps"], Bool[Array, " trainings"]]:
+    """Make trainings in closed form. ``numbers`` are :class:`TrainingNumbers`; ``which`` says which targets are meant.
 
     ``columns`` are those of all, or have a leading axis like ``targets``.
 
@@ -93,39 +123,40 @@ def by_modes(
         Parameters, losses, and whether a loop in the model's dtype could overflow.
     """
 
-    def one(item: Any) -> Any:
-        params, which, numbers = item
-        kernel, bias = params["kernel"], params.get("bias")
+    def one(item: tuple[LayerParams, Array, Array]) -> tuple[Params, Array, Array]:
+        layer, which, numbers = item
         own = columns if columns.ndim == 2 else columns[which]
-        answer = spectral.answer(own, targets[which], kernel, bias, numbers, at, momentum=momentum, record=frozenset())
+        answer = solve(own, targets[which], layer, numbers, at, momentum=momentum, record=frozenset())
         return answer.params, answer.losses, answer.overflows
 
     each = max(at.size, 3) * targets[0].size
-    items = (params, which, numbers)
-    if each * which.shape[0] <= _AT_ONCE:
+    items = (layers, which, numbers)
+    if each * which.shape[0] <= _NUMBERS_AT_ONCE:
         return jax.vmap(one)(items)
-    return lax.map(one, items, batch_size=max(_AT_ONCE // each, 1))
+    found: tuple[Params, Array, Array] = lax.map(one, items, batch_size=max(_NUMBERS_AT_ONCE // each, 1))
+    return found
 
 
 @functools.partial(jax.jit, static_argnames=("rule", "structure", "epochs", "dtype"))
-def by_reduction(
-    columns: Any,
-    targets: Any,
+def compressed_batch(
+    columns: Float64[Array, "*groups m inputs_and_one"],
+    targets: Float64[Array, "choices m outputs"],
     trainings: Trainings,
-    scale: Any,
-    at: Any,
+    scale: Float64[Array, " trainings"],
+    at: Int64[Array, " steps"],
     *,
     rule: Rule,
-    structure: Any,
+    structure: TreeDef,
     epochs: int,
-    dtype: Any,
-) -> tuple[Any, Any, Any]:
-    """The compressed plan: parameters, losses, and where a loop in the model's dtype could overflow."""
+    dtype: DType,
+) -> tuple[Params, Float[Array, "trainings steps"], FirstOverflow]:
+    """Make trainings on the data's root: parameters, losses, and where a loop in the model's dtype could overflow."""
 
-    def one(training: Trainings) -> Any:
-        kernel, bias = training.params["kernel"], training.params.get("bias")
+    def one(training: Trainings) -> tuple[tuple[Params, Array], FirstOverflow]:
+        leaves = named(training.params)
+        layer = LayerParams(leaves["kernel"], leaves.get("bias"))
         own = columns if columns.ndim == 2 else columns[training.target]
-        problem = least_squares.problem(own, targets[training.target], kernel, bias, scale[training.target])
+        problem = make_problem(own, targets[training.target], layer, scale[training.target])
         params, (losses, *_), overflow = compressed.steps(
             problem,
             optimizer=rule.optimizer(training.values),
@@ -134,32 +165,34 @@ def by_reduction(
             record=frozenset(),
             largest=float(np.finfo(dtype).max),
         )
-        return jax.tree.map(lambda leaf: leaf.astype(dtype), (params, losses[at])), overflow
+        rounded: tuple[Params, Array] = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, losses[at]))
+        return rounded, overflow
 
     (params, losses), overflow = jax.vmap(one)(trainings)
     return params, losses, overflow
 
 
 @functools.partial(jax.jit, static_argnames=("rule",))
-def started(trainings: Trainings, rule: Rule) -> Any:
-    """The optimizers' states before the first step."""
+def initial_states(trainings: Trainings, rule: Rule) -> OptState:
+    """Return the optimizers' states before the first step."""
     return jax.vmap(lambda t: optax_step.begin(rule.optimizer(t.values), t.params))(trainings)
 
 
-def _step_of(training: Trainings, data: Data, rule: Rule) -> Callable[[Any], Any]:
-    """One training's step: of what the last one left, what it leaves itself, and what is kept of it."""
+def _step_of(training: Trainings, data: Data, rule: Rule) -> Callable[[Carry], tuple[Carry, Kept]]:
+    """Return one training's step: of what the last one left, what it leaves itself, and what is kept of it."""
     step = one_step(rule.graph, rule.optimizer(training.values), rule.loss, frozenset())
-    given = {name: leaf for name, leaf in data._asdict().items() if leaf is not None}
-    apart = rule.grouped
-    own = Data(*(leaf if name != "targets" and not apart else leaf[training.target] for name, leaf in given.items()))
+    inputs, targets, weights = data
+    if rule.grouped:
+        inputs, weights = inputs[training.target], None if weights is None else weights[training.target]
+    own = Data(inputs, targets[training.target], weights)
     return lambda carry: step(carry, own)
 
 
 @functools.partial(jax.jit, static_argnames=("rule", "count"))
 def advance(
-    trainings: Trainings, rest: Any, state: Any, data: Data, *, rule: Rule, count: int
-) -> tuple[Any, Any, Any, Any]:
-    """``count`` steps of the loop.
+    trainings: Trainings, rest: RestState, state: OptState, data: Data, *, rule: Rule, count: int
+) -> tuple[Params, RestState, OptState, Float[Array, "trainings steps"]]:
+    """Make ``count`` steps of the loop.
 
     ``data`` has a list of targets; of inputs and weights too, where they are not the same for all.
 
@@ -167,12 +200,12 @@ def advance(
         Parameters, the rest of the models' state, the optimizers' states, and the losses before each step.
     """
 
-    def one(training: Trainings, rest: Any, state: Any) -> Any:
+    def one(training: Trainings, rest: RestState, state: OptState) -> tuple[Params, RestState, OptState, Array]:
         step = _step_of(training, data, rule)
 
-        def body(carry: Any, _: Any) -> Any:
-            after, (value, *_) = step(carry)
-            return after, value
+        def body(carry: Carry, _: None) -> tuple[Carry, Array]:
+            after, kept = step(carry)
+            return after, kept[0]
 
         carry, losses = scan(body, (training.params, rest, state), length=count)
         return *carry, losses
@@ -181,52 +214,61 @@ def advance(
 
 
 @functools.partial(jax.jit, static_argnames=("rule",))
-def _onwards(
-    trainings: Trainings, carry: Any, kept: after_overflow.Kept, left: Any, data: Data, *, rule: Rule
-) -> tuple[Any, after_overflow.Kept, Any]:
-    def one(training: Trainings, carry: Any, kept: after_overflow.Kept, left: Any, number: Any) -> Any:
-        return after_overflow.block(_step_of(training, data, rule), carry, kept, number, left)
+def _run_call(
+    trainings: Trainings, carry: Carry, kept: AskedSteps, left: Int32[AnyArray, " n"], data: Data, *, rule: Rule
+) -> tuple[Carry, AskedSteps, Bool[Array, " n"]]:
+    def one(
+        training: Trainings, carry: Carry, kept: AskedSteps, left: AnyArray, number: Array
+    ) -> tuple[Carry, AskedSteps, Array]:
+        return run_block(_step_of(training, data, rule), carry, kept, number, left)
 
-    def all_(carry: Any, kept: after_overflow.Kept, number: Any) -> Any:
+    def all_(carry: Carry, kept: AskedSteps, number: Array) -> tuple[Carry, AskedSteps, Array]:
         return jax.vmap(one, (0, 0, 0, 0, None))(trainings, carry, kept, left, number)
 
-    return after_overflow.through(all_, carry, kept, left)
+    return run_blocks(all_, carry, kept, left)
 
 
-def to_the_end(
-    trainings: Trainings, rest: Any, state: Any, begin: Array, epochs: int, data: Data, rule: Rule, asked: Array
-) -> tuple[Any, Array]:
-    """The end of trainings that overflow, each from its step ``begin`` on, in the model's own dtype.
+def run_after_overflow(
+    trainings: Trainings,
+    rest: RestState,
+    state: OptState,
+    begin: Int64[HostArray, " trainings"],
+    epochs: int,
+    data: Data,
+    rule: Rule,
+    asked: Int64[HostArray, " steps"],
+) -> tuple[Params, Float[HostArray, "trainings steps"]]:
+    """Make the end of trainings that overflow, each from its step ``begin`` on, in the model's own dtype.
 
     Returns:
         Parameters, and the losses before the steps ``asked``, which ascend; NaN where a training did not come to them.
     """
-    carry = (trainings.params, rest, state)
-    one = jax.tree.map(lambda leaf: leaf[0], (trainings, carry))
-    shapes = jax.eval_shape(lambda training, carry: _step_of(training, data, rule)(carry)[1], *one)
-    seen = after_overflow.nothing_seen(shapes, (len(begin), len(asked)))
+    carry: Carry = (trainings.params, rest, state)
+    first = jax.tree.map(lambda leaf: leaf[0], (trainings, carry))
+    shapes = jax.eval_shape(lambda training, carry: _step_of(training, data, rule)(carry)[1], *first)
+    seen = nothing_seen(shapes, (len(begin), len(asked)))
     done, left = 0, epochs - begin
     while (left > 0).any():
         near, place = (
-            np.stack(each) for each in zip(*(after_overflow.relative(asked, b + done) for b in begin), strict=True)
+            np.stack(each) for each in zip(*(count_from(asked, first + done) for first in begin.tolist()), strict=True)
         )
-        some = np.clip(left, 0, after_overflow.CALL).astype(np.int32)
-        carry, (_, _, seen), lost = _onwards(
-            trainings, carry, after_overflow.Kept(near, place, seen), some, data, rule=rule
-        )
-        done, left = done + after_overflow.CALL, np.where(np.asarray(lost), 0, left - some)
+        some = np.clip(left, 0, CALL_STEPS).astype(np.int32)
+        carry, (_, _, seen), lost = _run_call(trainings, carry, AskedSteps(near, place, seen), some, data, rule=rule)
+        done, left = done + CALL_STEPS, np.where(np.asarray(lost), 0, left - some)
     return optax_step.trained(carry[0], carry[2]), np.asarray(seen[0])[:, : len(asked)]
 
 
-def put(all_: Any, some: Any, where: Array) -> Any:
-    """``all_`` with the leaves of ``some``, which come in the same order, put in at these places."""
+def put(all_: _Tree, some: PyTree, where: HostArray) -> _Tree:
+    """Return ``all_`` with the leaves of ``some``, which come in the same order, put in at these places."""
     leaves = [
         jnp.asarray(old).at[where].set(jnp.asarray(new, old.dtype))
         for old, new in zip(jax.tree.leaves(all_), jax.tree.leaves(some), strict=True)
     ]
-    return jax.tree.unflatten(jax.tree.structure(all_), leaves)
+    changed: _Tree = jax.tree.unflatten(jax.tree.structure(all_), leaves)
+    return changed
 
 
-def repeated(tree: Any, count: int) -> Any:
-    """Every leaf ``count`` times over, along a new leading axis."""
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (count, *leaf.shape)), tree)
+def repeat(tree: _Tree, count: int) -> _Tree:
+    """Return every leaf ``count`` times over, along a new leading axis."""
+    repeated: _Tree = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (count, *leaf.shape)), tree)
+    return repeated

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,30 +14,31 @@ from jax.typing import ArrayLike
 
 from jaxreg import _forked
 from jaxreg._arrays import as_array, as_known, as_weights
-from jaxreg._calls import Told, check_loss
+from jaxreg._calls import UserTerms, check_loss
 from jaxreg._errors import ArgumentError
-from jaxreg._memory import told_where_it_ends
+from jaxreg._memory import name_exhausted_memory
 from jaxreg._nn.linear import Linear
+from jaxreg._nn.linear_params import named
 from jaxreg._nn.losses import mse_loss
 from jaxreg._plans import batches as _batches
-from jaxreg._plans.stepwise import Data
+from jaxreg._plans.request import Request
+from jaxreg._plans.training_step import Data
 from jaxreg._precision import full_precision, is_full
 from jaxreg._statistics.sufficient import SufficientStatistics
 from jaxreg._training import least_squares_gap
 from jaxreg._training.plan_choice import choose
-from jaxreg._training.request import Request
 from jaxreg._training.result import FitResult, Trace
-from jaxreg._training.run_plan import run
-from jaxreg._validation import MOST_COUNTED
+from jaxreg._types import HostArray, Params, PyTree, RestState
+from jaxreg._validation import LARGEST_COUNT
 from jaxreg.torch_random import Generator
 
 RECORDABLE = ("gradients", "weights")
 # Steps of which everything is kept unless it is said which; a hundred million losses in float32 are 400 MB.
-MOST_KEPT = 100_000_000
-_NOTHING = Trace()
+MAX_KEPT_STEPS = 100_000_000
+_EMPTY_TRACE = Trace()
 
 
-@told_where_it_ends
+@name_exhausted_memory
 def fit(
     model: nnx.Module,
     inputs: ArrayLike | SufficientStatistics,
@@ -145,14 +145,13 @@ def fit(
     """
     _check_choices(record, epochs, optimizer)
     check_model(model)
-    data, statistics, rows = as_data(inputs, targets, weights)
-    check_loss(loss, None if data is None else data.weights)
+    source, rows = as_source(inputs, targets, weights)
+    check_loss(loss, has_weights=weights is not None)
     batches = _batches.check(rows, batch_size, shuffle, drop_last, global_generator)
-    steps = int(epochs) * (1 if batches is None else batches.steps)
+    steps = int(epochs) * batches.steps
     request = Request(
         model=model,
-        data=data,
-        statistics=statistics,
+        source=source,
         optimizer=optimizer,
         loss=loss,
         epochs=int(epochs),
@@ -161,21 +160,22 @@ def fit(
         at=as_steps(at, steps),
         lowered=not is_full(precision),
     )
-    plan = choose(plan, request)
-    request.check_room(plan, steps)
-    with full_precision(precision), Told(targets):
-        outcome = run(plan, request)
-    trace = Trace(_plain(outcome.gradients), _plain(outcome.weights)) if record else _NOTHING
+    chosen = choose(plan, request)
+    request.check_memory(keeps_every_step=chosen.keeps_every_step)
+    with full_precision(precision), UserTerms(targets):
+        outcome = chosen.run(request)
+    trace = Trace(_plain_tree(outcome.gradients), _plain_tree(outcome.weights)) if record else _EMPTY_TRACE
     trained = functools.partial(_with, _shell(model), outcome.params, outcome.rest)
-    return FitResult(trained, outcome.losses, trace, plan, steps, request.at, least_squares_gap.watch(request, outcome))
+    watch = least_squares_gap.watch(request, outcome)
+    return FitResult(trained, outcome.losses, trace, chosen.name, steps, request.at, watch)
 
 
-def _plain(kept: Any) -> Any:
+def _plain_tree(kept: PyTree) -> PyTree:
     return nnx.to_pure_dict(kept) if isinstance(kept, nnx.State) else kept
 
 
 def _shell(model: nnx.Module) -> nnx.Module:
-    """A shallow copy, which keeps the model's attributes as they are now."""
+    """Return a shallow copy, which keeps the model's attributes as they are now."""
     if type(model) not in (Linear, nnx.Linear):
         return copy.copy(model)
     # What copy.copy does, in a tenth of its time.
@@ -184,8 +184,8 @@ def _shell(model: nnx.Module) -> nnx.Module:
     return made
 
 
-def _with(model: nnx.Module, params: Any, rest: Any) -> nnx.Module:
-    """A model like this one, of its parameters in the order of their names and the rest of its state."""
+def _with(model: nnx.Module, params: Params, rest: RestState) -> nnx.Module:
+    """Return a model like this one, of its parameters in the order of their names and the rest of its state."""
     if _is_plain_layer(model):
         return _layer_with(model, params)
     graph, old, untouched = nnx.split(model, nnx.Param, ...)
@@ -194,19 +194,19 @@ def _with(model: nnx.Module, params: Any, rest: Any) -> nnx.Module:
 
 
 # Attributes of layers that were looked at and hold no other state: to look takes four times as long as all the rest.
-_PLAIN: set[tuple[str, ...]] = set()
+_PLAIN_ATTRIBUTES: set[tuple[str, ...]] = set()
 
 
-def _is_plain_layer(model: Any) -> bool:
-    """Whether kernel and bias are all the state there is, in variables that hold arrays and nothing else."""
+def _is_plain_layer(model: nnx.Module) -> bool:
+    """Return whether kernel and bias are all the state there is, in variables that hold arrays and nothing else."""
     if type(model) not in (Linear, nnx.Linear):
         return False
     attributes = tuple(model.__dict__)
-    if attributes not in _PLAIN:
+    if attributes not in _PLAIN_ATTRIBUTES:
         nodes = model.__dict__.get("_pytree__nodes", {})
         if {name for name, is_node in nodes.items() if is_node} != {"_pytree__state", "kernel", "bias"}:
             return False
-        _PLAIN.add(attributes)
+        _PLAIN_ATTRIBUTES.add(attributes)
     return all(
         type(variable) is nnx.Param and not variable.get_metadata().get("ref")
         for variable in (model.kernel, model.bias)
@@ -214,26 +214,29 @@ def _is_plain_layer(model: Any) -> bool:
     )
 
 
-def _layer_with(model: Any, params: Any) -> nnx.Module:
-    """What ``nnx.merge`` makes of a layer's parts, in a tenth of its time, which is longer than a small training's."""
-    values = jax.tree.leaves(params)
+def _layer_with(model: nnx.Module, params: Params) -> nnx.Module:
+    """Return what ``nnx.merge`` makes of a layer's parts, in a tenth of the time."""
     made = _shell(model)
     held = made.__dict__
     held["_pytree__state"] = type(held["_pytree__state"])()
-    for name, value in zip(("bias", "kernel") if len(values) == 2 else ("kernel",), values, strict=True):
+    for name, value in named(params).items():
         held[name] = nnx.Param.from_metadata(value, held[name].get_metadata())
     return made
 
 
-def _check_choices(record: Collection[str], epochs: int, optimizer: Any) -> None:
-    named = isinstance(record, Collection) and not isinstance(record, str | jax.Array | np.ndarray)
-    if not named or any(item not in RECORDABLE for item in record):
+def _check_choices(record: object, epochs: object, optimizer: object) -> None:
+    is_known = (
+        isinstance(record, Collection)
+        and not isinstance(record, str | jax.Array | np.ndarray)
+        and all(item in RECORDABLE for item in record)
+    )
+    if not is_known:
         raise ArgumentError(f'record must be a collection of any of {RECORDABLE}, such as ("weights",), got {record!r}')
     check_epochs(epochs)
     check_optimizer(optimizer)
 
 
-def check_optimizer(optimizer: Any) -> None:
+def check_optimizer(optimizer: object) -> None:
     """Refuse what is no Optax transformation."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise ArgumentError(
@@ -246,15 +249,15 @@ def check_optimizer(optimizer: Any) -> None:
         )
 
 
-def check_epochs(epochs: Any) -> None:
+def check_epochs(epochs: object) -> None:
     """Refuse what is not a number of passes over the data."""
     if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
         raise ArgumentError(f"epochs must be an integer of at least 0, got {epochs!r}")
-    if epochs > MOST_COUNTED:
-        raise ArgumentError(f"epochs must be at most {MOST_COUNTED:,}, up to which float64 counts, got {epochs:,}")
+    if epochs > LARGEST_COUNT:
+        raise ArgumentError(f"epochs must be at most {LARGEST_COUNT:,}, up to which float64 counts, got {epochs:,}")
 
 
-def check_model(model: Any) -> None:
+def check_model(model: object) -> None:
     """Refuse what is no module, or has nothing to train."""
     _forked.check()
     if not isinstance(model, nnx.Module):
@@ -263,12 +266,12 @@ def check_model(model: Any) -> None:
         raise ArgumentError(f"model has no parameters to train: {type(model).__name__} holds no flax.nnx.Param")
 
 
-def as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, SufficientStatistics | None, int]:
-    """The data or the statistics that stand for them, and the number of rows."""
+def as_source(inputs: object, targets: object, weights: object) -> tuple[Data | SufficientStatistics, int]:
+    """Return the data or the statistics that stand for them, and the number of rows."""
     if isinstance(inputs, SufficientStatistics):
         if targets is not None or weights is not None:
             raise ArgumentError("statistics stand for inputs, targets and weights; give them alone")
-        return None, inputs, inputs.rows
+        return inputs, inputs.rows
     if targets is None:
         raise ArgumentError("targets are missing; only jaxreg.SufficientStatistics stand for inputs and targets")
     data = Data(
@@ -288,13 +291,13 @@ def as_data(inputs: Any, targets: Any, weights: Any) -> tuple[Data | None, Suffi
         raise ArgumentError("inputs and targets have no rows; a mean over nothing is NaN")
     if data.targets.size == 0:
         raise ArgumentError(f"targets of shape {data.targets.shape} hold no numbers; a mean over nothing is NaN")
-    return data, None, rows[0]
+    return data, rows[0]
 
 
-def as_steps(at: Any, steps: int) -> np.ndarray[Any, Any] | None:
-    """The steps to keep something of, in the order asked for."""
+def as_steps(at: object, steps: int) -> HostArray | None:
+    """Return the steps to keep something of, in the order asked for."""
     if at is None:
-        if steps > MOST_KEPT:
+        if steps > MAX_KEPT_STEPS:
             raise ArgumentError(
                 f"losses of {steps:,} steps are too many to keep; say which with at=, such as "
                 "at=np.geomspace(1, steps, 100).astype(int) - 1"

@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
 
 from jaxreg._traced import is_tracer
+from jaxreg._types import HostArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,17 +49,17 @@ class FitResult:
     trace: Trace
     plan: str
     steps: int
-    at: np.ndarray[Any, Any] | None = None
+    at: HostArray | None = None
     watch: Callable[[], str] | None = None
 
     @functools.cached_property
     def model(self) -> nnx.Module:
-        """The trained model, a new object; the one passed in is as it was."""
+        """Return the trained model, a new object; the one passed in is as it was."""
         return self.trained()
 
     @functools.cached_property
     def shortfall(self) -> str:
-        """A sentence where a linear layer stopped far from the least squares of its data, else nothing.
+        """Return a sentence where a linear layer stopped far from the least squares of its data, else nothing.
 
         Far is where it explains less of the targets' variance than they do by more than a hundredth of it. It is worked
         out when it is first asked for, from the data, if they are there still: of up to 8 MiB they are kept. Where the
@@ -65,8 +67,8 @@ class FitResult:
         """
         return "" if self.watch is None else self.watch()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the data, which are not the result's own; what they say of it is worked out before."""
+    def __getstate__(self) -> dict[str, object]:
+        """Return all but the data, which are not the result's own; what they say of it is worked out before."""
         return {**self.__dict__, "shortfall": self.shortfall, "watch": None}
 
     def __repr__(self) -> str:
@@ -89,13 +91,13 @@ class FitResult:
         return f"{text}; not finite from step {step:,} on: {advice}"
 
     def _repr_html_(self) -> str:
-        """The summary and the loss over the steps, as a notebook shows it."""
+        """Return the summary and the loss over the steps, as a notebook shows it."""
         losses = np.empty(0) if is_tracer(self.losses) else np.asarray(self.losses, np.float64)
         return f"<p>{html.escape(self._summary())}</p>{_loss_curve(losses)}"
 
 
-def _loss_curve(losses: np.ndarray[Any, np.dtype[np.float64]], width: int = 480, height: int = 120) -> str:
-    """A small SVG of the losses on a log axis where all are above zero; empty where there is nothing to draw."""
+def _loss_curve(losses: npt.NDArray[np.float64], width: int = 480, height: int = 120) -> str:
+    """Return a small SVG of the losses on a log axis where all are above zero; empty where there is nothing to draw."""
     steps = np.unique(np.linspace(0, losses.size - 1, 240).astype(int)) if losses.size else np.empty(0, int)
     steps = steps[np.isfinite(losses[steps])]
     if steps.size < 2:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxreg._plans.stepwise import laid_out
+from jaxreg._plans.training_step import unroll
 from parity.recording.recording import Array, Recording, Trace
 from parity.replay import locked_inputs
 from parity.replay.batches import Feed
@@ -268,7 +268,7 @@ def losses_only(session: Session) -> tuple[Any, Any]:
         def body(carry: Any, place: Any) -> tuple[Any, Any]:
             return step(carry, chosen(data, place, single), feed.parts[0])
 
-        carry, losses = lax.scan(body, carry, order, unroll=laid_out(recording.steps, data))
+        carry, losses = lax.scan(body, carry, order, unroll=unroll(recording.steps, data))
         return (carry[0], carry[1:]), losses
 
     arguments = start, stacked(feed), jnp.asarray(feed.order, jnp.int32)

@@ -21,7 +21,7 @@ from tests.jaxreg.plans.test_edges import X, Y, model
 def group(folder: Path, monkeypatch: pytest.MonkeyPatch, most: str, taken: str, files: str = "") -> None:
     for name, content in (("memory.max", most), ("memory.current", taken), ("memory.stat", files)):
         (folder / name).write_text(f"{content}\n")
-    monkeypatch.setattr(_memory, "_GROUPS", ((str(folder), "memory.max", "memory.current", "inactive_file "),))
+    monkeypatch.setattr(_memory, "_CONTROL_GROUPS", ((str(folder), "memory.max", "memory.current", "inactive_file "),))
 
 
 def test_a_container_has_no_more_than_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_a_container_without_a_limit_has_the_machines(
 def test_a_process_has_what_its_limit_leaves() -> None:
     most = 3 * 2**30
     code = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({most}, {most}))"
-    code += "; from jaxreg import _room; print(_memory.host_memory())"
+    code += "; from jaxreg import _memory; print(_memory.host_memory())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert 0 < int(told.stdout) < 3 * 2**30
 
@@ -63,7 +63,7 @@ def test_memory_that_is_used_up_is_told(monkeypatch: pytest.MonkeyPatch, error: 
     def full(*_: Any, **__: Any) -> Any:
         raise error
 
-    for place in ("_fit.run", "_sweep_run.run"):
+    for place in ("_plans.spectral.Spectral.run", "_sweeps.run.run"):
         monkeypatch.setattr(f"jaxreg.{place}", full)
     calls: dict[str, Any] = {
         "fit": lambda: jaxreg.fit(model(), X, Y, optimizer=jaxreg.sgd(0.1), epochs=3),
@@ -80,6 +80,6 @@ def test_other_errors_of_jax_stay_what_they_are(monkeypatch: pytest.MonkeyPatch)
     def broken(*_: Any, **__: Any) -> Any:
         raise jax.errors.JaxRuntimeError("INTERNAL: a fault of XLA's own")
 
-    monkeypatch.setattr("jaxreg._training.fit.run", broken)
+    monkeypatch.setattr("jaxreg._plans.spectral.Spectral.run", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="a fault of XLA's own"):
         jaxreg.fit(jaxreg.Linear(1, 1, rngs=nnx.Rngs(0)), Y, Y, optimizer=jaxreg.sgd(0.1), epochs=3)

@@ -1,7 +1,7 @@
 """Inputs that nobody here chose: those of PyTorch's own tests, forward, gradients and 20 optimizer steps.
 
-All of them are run, in float32 and float64, and held to bounds that the arithmetic gives (see
-``tests.helpers.sgd_drift``).
+All of them are run, in float32 and float64, and held to bounds that the arithmetic gives
+(see ``tests.helpers.sgd_drift``).
 """
 
 import functools

@@ -125,8 +125,8 @@ def test_every_batch_has_its_own_rows_products(
 ) -> None:
     data = drawn(rows, inputs, outputs, weighted, seed=rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host_blas, "_SHARED", 0 if shared else 1 << 60)
-        patch.setattr(host_blas, "_NUMBERS", 1 << 12)
+        patch.setattr(host_blas, "_MIN_SHARED_PRODUCTS", 0 if shared else 1 << 60)
+        patch.setattr(host_blas, "_NUMBERS_A_BLOCK", 1 << 12)
         patch.setattr(host_blas, "has_small_products", lambda: small)
         found = gram_root.products_of_batches(*data, dtype=FLOAT32, size=size, rows=rows)
     parts = [[a if a is None else a[at : at + size] for a in data] for at in range(0, rows, size)]
@@ -245,7 +245,7 @@ def test_what_it_cannot_serve_is_refused_with_the_reason(changes: dict[str, Any]
 
 
 def test_so_are_products_for_which_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_memory, "_SURE", 0)
+    monkeypatch.setattr(_memory, "_ALWAYS_FREE_BYTES", 0)
     monkeypatch.setattr(_memory, "host_memory", lambda: 2**10)
     model, x, y = example_of()
     train = functools.partial(jaxreg.fit, model, x, y, optimizer=jaxreg.sgd(0.1), epochs=1, batch_size=6)

@@ -38,7 +38,7 @@ def fit(**options: Any) -> jaxreg.FitResult:
 @pytest.mark.parametrize("call", [1 << 20, 128])
 def test_a_training_that_diverges_slowly_ends_as_the_loop_does(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     """It is followed step by step for thousands of steps, in one call or in many, and no step is left out."""
-    monkeypatch.setattr(after_overflow, "CALL", call)
+    monkeypatch.setattr(after_overflow, "CALL_STEPS", call)
     optimizer, at = jaxreg.sgd(EDGE * 1.01), [4_999, 0, 3_000, 4_999, 2_100]
     loop, closed = (fit(optimizer=optimizer, epochs=5_000, at=at, plan=plan) for plan in ("stepwise", "spectral"))
     np.testing.assert_array_equal(np.isfinite(closed.losses), np.isfinite(loop.losses))

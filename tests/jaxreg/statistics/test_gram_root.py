@@ -55,7 +55,7 @@ def test_the_hosts_blas_leaves_no_row_out(
     data = drawn(rows, inputs, outputs, weighted, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(host_blas, "has_small_products", lambda: small)
-        patch.setattr(host_blas, "_NUMBERS", 1 << 16)
+        patch.setattr(host_blas, "_NUMBERS_A_BLOCK", 1 << 16)
         assert np.array_equal(host_blas.products(*data, FLOAT32), exact(*data))
 
 
@@ -91,12 +91,12 @@ def test_so_do_columns_multiplied_where_they_are(
 def test_both_ways_give_one_root(monkeypatch: pytest.MonkeyPatch) -> None:
     data = drawn(40_000, 40, 1, True, 0)
     assert gram_root._by_blas(data, FLOAT32)
-    here = gram_root.root(*data, dtype=FLOAT32)
-    there = gram_root.root(*map(jnp.asarray, data), dtype=FLOAT32)
+    here = gram_root.gram_root(*data, dtype=FLOAT32)
+    there = gram_root.gram_root(*map(jnp.asarray, data), dtype=FLOAT32)
     assert np.array_equal(here, there)
-    monkeypatch.setattr(gram_root, "_FEWER_COLUMNS", 1000)
+    monkeypatch.setattr(gram_root, "_MIN_SMALL_BLAS_COLUMNS", 1000)
     assert not gram_root._by_blas(data, FLOAT32)
-    xla = np.asarray(gram_root.root(*map(jnp.asarray, data), dtype=FLOAT32))
+    xla = np.asarray(gram_root.gram_root(*map(jnp.asarray, data), dtype=FLOAT32))
     products = exact(*data)
     # What the eigenvectors of a matrix of that size lose of it in float64.
     size = np.sqrt(products.diagonal().astype(np.float64))
@@ -136,7 +136,7 @@ def test_lapack_starts_no_threads_beside_the_reduction(monkeypatch: pytest.Monke
 def test_the_library_that_xla_calls_is_held_before_it_was_ever_used() -> None:
     script = """
 import jax.numpy as jnp, threadpoolctl
-from jaxreg import _host
+from jaxreg._statistics import host_blas
 held = {pool["filepath"] for pool in host_blas._blas().info()}
 jnp.linalg.eigh(jnp.eye(3)), jnp.linalg.svd(jnp.eye(3))
 assert {pool["filepath"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"} == held

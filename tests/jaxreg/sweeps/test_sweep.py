@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 import jaxreg
+from jaxreg._nn.linear_params import LayerParams
 from jaxreg._sweeps import vectorized
 
 PLANS = ("stepwise", "compressed", "spectral")
@@ -141,10 +142,10 @@ def test_bad_arguments(data: Any, changes: dict[str, Any], words: str) -> None:
 def test_the_inputs_are_decomposed_once_for_all(targets: int) -> None:
     columns, kernels, bias = jnp.ones((12, 5)), jnp.ones((targets, 4, 1)), jnp.ones((targets, 1))
     with jax.enable_x64(True):
-        lowered = vectorized.by_modes.lower(
+        lowered = vectorized.spectral_batch.lower(
             columns.astype(np.float64),
             np.ones((targets, 12, 1)),
-            {"kernel": kernels, "bias": bias},
+            LayerParams(kernels, bias),
             np.arange(targets, dtype=np.int32),
             np.ones((targets, 8)),
             np.zeros(1),

@@ -65,11 +65,11 @@ else:
     raise AssertionError
 """
 _NOTHING_GATHERED = """
-from jaxreg import _reduction
+from jaxreg._statistics import gram_root
 x, y, _, _ = problem(4000, np.float32)
 X, Y = jax.device_put((x, y), spread)
 with jax.enable_x64(True):
-    lowered = _reduction.root_over.lower((X, Y, None), dtype="float32", mesh=mesh, axes="rows")
+    lowered = gram_root.sharded_gram_root.lower((X, Y, None), dtype="float32", mesh=mesh, axes="rows")
 words = lowered.compile().as_text()
 moved = re.findall(r"= (\\S+) (?:all-reduce|all-gather|all-to-all|collective-permute)\\(", words)
 assert moved and all(re.match(r"f64\\[10,10\\]", each) for each in moved), moved
@@ -93,7 +93,7 @@ for number in range(8):
     same(nnx.state(found.model(number)), nnx.state(alone.model), 25, np.float32)
 """
 _BY_THE_HOST = """
-from jaxreg import _home
+from jaxreg._plans import solver_device
 x, y, w, model = problem(4000, np.float32)
 how = dict(optimizer=jaxreg.sgd(0.1, 0.5), epochs=20)
 grid = {"learning_rate": [0.01, 0.1, 5.0]}
@@ -106,7 +106,7 @@ swept = [jaxreg.sweep(model, x, y, settings=grid, epochs=100, plan=plan) for pla
 there = jax.devices()[2]
 X, Y = jax.device_put((x, y), there)
 model = nnx.merge(nnx.graphdef(model), jax.device_put(nnx.state(model), there))
-_home.home = lambda: jax.devices()[0]
+solver_device.solver_device = lambda: jax.devices()[0]
 result = jaxreg.fit(model, X, Y, **batched)
 assert result.model.kernel[...].devices() == {there}
 same(weights(result), in_batches, 4000, np.float32)

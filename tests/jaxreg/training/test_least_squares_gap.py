@@ -96,7 +96,7 @@ def test_data_that_were_written_to_say_nothing() -> None:
 
 
 def test_large_data_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(least_squares_gap, "_KEPT", 8)
+    monkeypatch.setattr(least_squares_gap, "_KEPT_BYTES", 8)
     x = X.copy()
     there, gone = fit(x=x), fit(x=X.copy())
     assert "far from" in there.shortfall
