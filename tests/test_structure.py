@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import MUTANTS
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The rooms of each package in the order in which data goes through them; each may import from those before it.
@@ -159,3 +161,8 @@ def test_constraints_pin_every_direct_dependency() -> None:
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     assert names <= {name.lower() for name in pinned}
     assert pinned["torch"] == "2.13.0"
+
+
+def test_faults_can_be_put_in_where_they_are_meant_to() -> None:
+    for mutant in MUTANTS:
+        assert (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.before) == 1, mutant
