@@ -146,7 +146,7 @@ def run_after_overflow(carry: Carry, request: Request, *, steps: int, asked: Hos
     shapes = jax.eval_shape(lambda carry, data: step(carry, data)[1], carry, data)
     seen = nothing_seen(shapes, (len(asked),))
     for begin in range(0, steps, CALL_STEPS):
-        kept, left = AskedSteps(*count_from(asked, begin), seen), np.int32(min(steps - begin, CALL_STEPS))
+        kept, left = AskedSteps(*count_from(asked, begin), seen), np.asarray(min(steps - begin, CALL_STEPS), np.int32)
         carry, (_, _, seen), lost = _run_call(carry, kept, left, data, *how)
         if bool(lost):
             break

@@ -18,7 +18,7 @@ from jaxreg._plans.request import Request
 from jaxreg._plans.solver_device import on_solver_device, to_device_of, to_solver_device
 from jaxreg._plans.training_step import Data, Kept, Outcome, kept_of, scan, unroll
 from jaxreg._statistics.gram_root import traced_gram_root
-from jaxreg._types import Array, Optimizer, OptState, Params, TreeDef
+from jaxreg._types import Array, Number, Optimizer, OptState, Params, TreeDef
 
 # The first step at which a loop could overflow, else the number of steps; and parameters and state before it.
 FirstOverflow = tuple[Array, tuple[Params, OptState]]
@@ -68,7 +68,7 @@ solve = functools.partial(jax.jit, static_argnames=("optimizer", "structure", "e
 
 
 @functools.partial(jax.jit, static_argnames=("dtype",))
-def _problem(source: Data | Float64[Array, "m columns"], layer: LayerParams, scale: Array, dtype: str) -> Problem:
+def _problem(source: Data | Float64[Array, "m columns"], layer: LayerParams, scale: Number, dtype: str) -> Problem:
     root = traced_gram_root(source, dtype) if isinstance(source, tuple) else source
     outputs = layer.kernel.shape[1]
     return make_problem(root[:, :-outputs], root[:, -outputs:], layer, scale)

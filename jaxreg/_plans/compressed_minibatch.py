@@ -21,12 +21,12 @@ from jaxreg._plans.request import Request
 from jaxreg._plans.solver_device import on_solver_device, to_device_of, to_solver_device
 from jaxreg._plans.training_step import Kept, Outcome, kept_of, scan, unroll
 from jaxreg._statistics.gram_root import products_of_batches, row_sharding
-from jaxreg._types import Array, Optimizer, OptState, Params, TreeDef
+from jaxreg._types import AnyArray, Array, Optimizer, OptState, Params, TreeDef
 
 
 @functools.partial(jax.jit, static_argnames=("optimizer", "structure", "steps", "record", "mean", "dtype"))
 def solve(
-    products: Float64[Array, "batches columns columns"],
+    products: Float64[AnyArray, "batches columns columns"],
     layer: LayerParams,
     *,
     optimizer: Optimizer,

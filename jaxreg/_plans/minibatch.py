@@ -14,7 +14,7 @@ from jaxreg._plans.plan import STEP_COST, Plan
 from jaxreg._plans.request import Request
 from jaxreg._plans.stepwise import why_no_loop
 from jaxreg._plans.training_step import Carry, Data, Kept, Outcome, one_step, scan, unroll
-from jaxreg._types import Array, GraphDef, Loss, Optimizer, OptState, Params, RestState
+from jaxreg._types import AnyArray, Array, GraphDef, Loss, Number, Optimizer, OptState, Params, RestState
 
 
 def run(
@@ -66,8 +66,8 @@ def _train(
     rest: RestState,
     state: OptState | None,
     data: Data,
-    order: Array | None,
-    count: Array | None,
+    order: AnyArray | None,
+    count: Number | None,
     *,
     graph: GraphDef,
     optimizer: Optimizer,
@@ -113,7 +113,7 @@ def _train(
             kept = jax.tree.map(lambda many, leaf: jnp.concatenate([many, leaf[None]]), kept, one)
         return carry, kept
 
-    def epoch_if_counted(count: Array, carry: Carry, at: tuple[Array, Array | None]) -> tuple[Carry, Kept]:
+    def epoch_if_counted(count: Number, carry: Carry, at: tuple[Array, Array | None]) -> tuple[Carry, Kept]:
         nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(epoch, carry, at)[1])
         return lax.cond(at[0] < count, epoch, lambda carry, _: (carry, nothing), carry, at)
 

@@ -57,8 +57,8 @@ def _large(
     columns: Float64[Array, "*trainings m inputs_and_one"],
     targets: Float64[Array, "n m outputs"],
     layer: LayerParams,
-    numbers: Float64[Array, "n numbers"],
-    steps: Float64[Array, "n steps"],
+    numbers: Float64[AnyArray, "n numbers"],
+    steps: Float64[AnyArray, "n steps"],
 ) -> Bool[Array, "n steps"]:
     """Return whether each training is too large after each of these numbers of steps."""
 
@@ -68,7 +68,9 @@ def _large(
         largest = float(np.finfo(layer.kernel.dtype).max)
         return too_large(problem, squares_of(basis, state), coefficients_of(basis, state), largest)
 
-    return jax.vmap(one, (_own_axis(columns), 0, 0, 0, 0))(columns, targets, layer, numbers, steps)
+    return jax.vmap(one, (_own_axis(columns), 0, 0, 0, 0))(
+        columns, targets, layer, jnp.asarray(numbers), jnp.asarray(steps)
+    )
 
 
 @jax.jit
@@ -76,8 +78,8 @@ def _before(
     columns: Float64[Array, "*trainings m inputs_and_one"],
     targets: Float64[Array, "n m outputs"],
     layer: LayerParams,
-    numbers: Float64[Array, "n numbers"],
-    step: Float64[Array, " n"],
+    numbers: Float64[AnyArray, "n numbers"],
+    step: Float64[AnyArray, " n"],
 ) -> tuple[Float64[Array, "n coefficients outputs"], Float64[Array, "n coefficients outputs"]]:
     """Return coefficients and velocity of each training after its number of steps."""
 
@@ -92,7 +94,9 @@ def _before(
         velocity = jnp.where(settings.nesterov, ahead, moved)
         return now, jnp.where((step > 0) & (settings.momentum != 0), velocity, 0.0)
 
-    return jax.vmap(one, (_own_axis(columns), 0, 0, 0, 0))(columns, targets, layer, numbers, step)
+    return jax.vmap(one, (_own_axis(columns), 0, 0, 0, 0))(
+        columns, targets, layer, jnp.asarray(numbers), jnp.asarray(step)
+    )
 
 
 def _own_axis(columns: Array) -> int | None:

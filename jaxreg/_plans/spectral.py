@@ -22,7 +22,7 @@ from jaxreg._plans.solver_device import on_solver_device, to_device_of, to_solve
 from jaxreg._plans.spectral_training import Answer, solve
 from jaxreg._plans.training_step import Data, Outcome
 from jaxreg._statistics.gram_root import gram_root, rows_or_root, single_threaded_lapack
-from jaxreg._types import Array, DType, HostArray, OptState
+from jaxreg._types import AnyArray, Array, DType, HostArray, OptState
 
 # PyTorch counts the updates of a momentum; beyond so many the count makes no difference.
 LARGEST_COUNT = 2**30
@@ -32,8 +32,8 @@ LARGEST_COUNT = 2**30
 def run(
     source: Data | Float64[Array, "m columns"],
     layer: LayerParams,
-    numbers: Float64[Array, " numbers"],
-    at: Float64[Array, " steps"] | None,
+    numbers: Float64[AnyArray, " numbers"],
+    at: Float64[AnyArray, " steps"] | None,
     *,
     dtype: DType,
     every: int,
@@ -42,9 +42,9 @@ def run(
 ) -> Answer:
     """Solve from the data or from their root; ``every`` is the number of steps where all are asked for."""
     root = rows_or_root(source, dtype) if isinstance(source, tuple) else source
-    at = jnp.arange(every, dtype=np.float64) if at is None else at
+    steps = jnp.arange(every, dtype=np.float64) if at is None else jnp.asarray(at)
     outputs = layer.kernel.shape[1]
-    return solve(root[:, :-outputs], root[:, -outputs:], layer, numbers, at, momentum=momentum, record=record)
+    return solve(root[:, :-outputs], root[:, -outputs:], layer, numbers, steps, momentum=momentum, record=record)
 
 
 class Spectral(Plan):

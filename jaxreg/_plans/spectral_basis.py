@@ -94,7 +94,7 @@ def _svd_of_two(design: Float64[Array, "m c"]) -> Decomposition:
     more take away what its rounding leaves where they are almost the same.
     """
 
-    def turned(_: Array, both: tuple[Array, Array]) -> tuple[Array, Array]:
+    def turned(_: Array | int, both: tuple[Array, Array]) -> tuple[Array, Array]:
         design, vectors = both
         products = design.T @ design
         across = products[0, 1]

@@ -72,14 +72,14 @@ def triangle(source: Rows, *, dtype: DType) -> Float64[Array, "columns columns"]
     inputs, targets, weights = source
     rows, columns = inputs.shape[0], inputs.shape[1] + 1 + targets.shape[1]
 
-    def at(number: Array, leaf: AnyArray) -> Array:
+    def at(number: Array | int, leaf: AnyArray) -> Array:
         row = lax.dynamic_index_in_dim(leaf, number, keepdims=False)
         return row.astype(dtype).astype(np.float64)
 
-    def with_column(column: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+    def with_column(column: Array | int, found: tuple[Array, Array]) -> tuple[Array, Array]:
         shares, squares = found
 
-        def with_row(number: Array, total: Array) -> Array:
+        def with_row(number: Array | int, total: Array) -> Array:
             left = jnp.concatenate([at(number, inputs), jnp.ones(1), at(number, targets)])
             for k in range(columns - 1):
                 left = left - shares[k] * left[k]
@@ -99,7 +99,7 @@ def triangle(source: Rows, *, dtype: DType) -> Float64[Array, "columns columns"]
 
 @jax.jit
 def _course(
-    root: Float64[Array, "m columns"], layer: LayerParams, numbers: Float64[Array, " numbers"]
+    root: Float64[Array, "m columns"], layer: LayerParams, numbers: Float64[AnyArray, " numbers"]
 ) -> tuple[Float64[Array, " course"], dict[str, Array], Array]:
     """Return what the losses are made of, the last parameters, and whether a loop could overflow on the way.
 
@@ -124,7 +124,7 @@ def _course(
 
 @functools.partial(jax.jit, static_argnames=("count", "dtype"))
 def _losses(
-    course: Float64[Array, " course"], at: Float64[Array, " steps"] | None, *, count: int, dtype: DType
+    course: Float64[Array, " course"], at: Float64[AnyArray, " steps"] | None, *, count: int, dtype: DType
 ) -> Float[Array, " kept"]:
     turns = max(-(-count // _LOSSES_A_TURN), 1)
     padded = None if at is None else jnp.pad(at, (0, turns * _LOSSES_A_TURN - count))

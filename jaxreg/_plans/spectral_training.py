@@ -15,7 +15,7 @@ from jaxreg._nn.linear_params import LayerParams, unstack
 from jaxreg._optim.settings import Settings
 from jaxreg._plans.least_squares import Problem, is_finite, make_problem, too_large
 from jaxreg._plans.spectral_basis import SpectralBasis, coefficients_of, decompose, squares_of, state_after
-from jaxreg._types import Array, DType
+from jaxreg._types import AnyArray, Array, DType
 
 # Numbers of one kind worked out at once, for steps that are asked for.
 _NUMBERS_AT_ONCE = 1 << 22
@@ -70,7 +70,7 @@ class Training(NamedTuple):
     """
 
     basis: SpectralBasis
-    numbers: Float64[Array, " numbers"]
+    numbers: Float64[AnyArray, " numbers"]
     sound: Bool[Array, ""]
 
     def rounded(self, tree: _Tree, dtype: DType) -> _Tree:
@@ -79,9 +79,10 @@ class Training(NamedTuple):
         return found
 
 
-def unpack(numbers: Float64[Array, " numbers"], momentum: bool) -> tuple[TrainingNumbers, Settings]:
+def unpack(numbers: Float64[AnyArray, " numbers"], momentum: bool) -> tuple[TrainingNumbers, Settings]:
     """Return the numbers of a training, and of them the optimizer's settings."""
-    given = TrainingNumbers(*(numbers[..., k] for k in range(len(TrainingNumbers._fields))))
+    held = jnp.asarray(numbers)
+    given = TrainingNumbers(*(held[..., k] for k in range(len(TrainingNumbers._fields))))
     settings = Settings(*given[:6])
     return given, settings if momentum else settings._replace(momentum=None)
 
@@ -90,7 +91,7 @@ def open_problem(
     columns: Float64[Array, "m inputs_and_one"],
     targets: Float64[Array, "m outputs"],
     layer: LayerParams,
-    numbers: Float64[Array, " numbers"],
+    numbers: Float64[AnyArray, " numbers"],
     momentum: bool = True,
 ) -> tuple[TrainingNumbers, Settings, Problem, SpectralBasis]:
     """Return what the arguments of :func:`solve` say, and the problem and its basis that they make."""
@@ -103,7 +104,7 @@ def start_training(
     columns: Float64[Array, "m inputs_and_one"],
     targets: Float64[Array, "m outputs"],
     layer: LayerParams,
-    numbers: Float64[Array, " numbers"],
+    numbers: Float64[AnyArray, " numbers"],
     *,
     momentum: bool,
 ) -> tuple[Training, dict[str, Array], Bool[Array, ""]]:
@@ -125,7 +126,7 @@ def solve(
     columns: Float64[Array, "m inputs_and_one"],
     targets: Float64[Array, "m outputs"],
     layer: LayerParams,
-    numbers: Float64[Array, " numbers"],
+    numbers: Float64[AnyArray, " numbers"],
     at: Float64[Array, " steps"],
     *,
     momentum: bool,

@@ -219,7 +219,7 @@ def _reduced(
         total = add(jnp.zeros((0 if orthogonal else columns, columns)), start=0, size=size)
         begin = 1
 
-    def body(number: Array, total: Array) -> Array:
+    def body(number: Array | int, total: Array) -> Array:
         return add(total, start=number * size, size=size)
 
     total = lax.fori_loop(begin, whole, body, total) if begin < whole else total
@@ -232,7 +232,7 @@ def _cut(
 ) -> tuple[Array, Array, Array | None]:
     """Return so many rows of inputs, targets and weights, rounded to ``dtype`` and then in float64."""
 
-    def cut(leaf: Array) -> Array:
+    def cut(leaf: AnyArray) -> Array:
         along = min(axis, leaf.ndim - 1)
         return lax.dynamic_slice_in_dim(leaf, start, size, along).astype(dtype).astype(np.float64)
 
@@ -255,10 +255,10 @@ def _block(
 def _multiplied(
     total: Float64[Array, "c c"], *, data: Rows, dtype: str, start: Array | int, size: int
 ) -> Float64[Array, "c c"]:
-    def down(total: Array, start: Array, data: Rows) -> Array:
+    def down(total: Array, start: Array | int, data: Rows) -> Array:
         return total + _side_by_side(*_cut(data, dtype, start, size))
 
-    def across(total: Array, start: Array, data: Rows) -> Array:
+    def across(total: Array, start: Array | int, data: Rows) -> Array:
         inputs, targets, weights = jax.tree.map(jnp.transpose, data)
         block = _block((inputs, targets, weights), dtype, start, size, axis=1)
         return total + lax.dot_general(block, block, (((1,), (1,)), ((), ())), precision="highest")
