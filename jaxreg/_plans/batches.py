@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 
@@ -42,10 +43,11 @@ class Batches:
     global_generator: bool
     is_full: bool = False
 
-    @classmethod
-    def full(cls, rows: int) -> Batches:
+    @staticmethod
+    @functools.lru_cache(maxsize=256)  # to make one takes longer than a small training has
+    def full(rows: int) -> Batches:
         """Return the one batch of all rows."""
-        return cls(rows, rows, False, None, False, is_full=True)
+        return Batches(rows, rows, False, None, False, is_full=True)
 
     @property
     def whole(self) -> int:
