@@ -1,6 +1,6 @@
 """Arguments drawn at random: the answer is that of a plain loop in float64, or one error of our own.
 
-``HYPOTHESIS_PROFILE=thorough pytest --thorough tests/jaxreg/test_fuzz.py`` draws ten times as many.
+``HYPOTHESIS_PROFILE=thorough pytest --thorough tests/jaxreg/test_fuzz.py`` draws twenty times as many.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files and command lines drawn at random: what comes is right, or one error of our own.
 
-``HYPOTHESIS_PROFILE=thorough pytest --thorough tests/whole/test_fuzz.py`` draws ten times as many.
+``HYPOTHESIS_PROFILE=thorough pytest --thorough tests/whole/test_fuzz.py`` draws twenty times as many.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Programs and ports drawn at random: judged as they run, or refused with one error of our own.
 
-``HYPOTHESIS_PROFILE=thorough pytest --thorough tests/whole/test_fuzz_programs.py`` draws ten times as many.
+``HYPOTHESIS_PROFILE=thorough pytest --thorough tests/whole/test_fuzz_programs.py`` draws twenty times as many.
 """
 
 from __future__ import annotations
