@@ -142,7 +142,7 @@ def compressed_batch(
     columns: Float64[Array, "*groups m inputs_and_one"],
     targets: Float64[Array, "choices m outputs"],
     trainings: Trainings,
-    scale: Float64[AnyArray, " trainings"],
+    scale: Float64[AnyArray, " scales"],
     at: Int64[AnyArray, " steps"],
     *,
     rule: Rule,

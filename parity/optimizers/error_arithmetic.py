@@ -29,6 +29,10 @@ class Rounded:
         """Return how far another float64 computation of the same formula may be from this one."""
         return np.asarray(_COMPARED_FACTOR * UNIT_ROUNDOFF * self.error)
 
+    def with_slack(self, more: float | Array) -> Rounded:
+        """Return the same, which another computation may be further from by so much."""
+        return Rounded(self.value, self.error + np.asarray(more) / (_COMPARED_FACTOR * UNIT_ROUNDOFF))
+
     def __neg__(self) -> Rounded:
         return Rounded(-self.value, self.error)
 

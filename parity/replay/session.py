@@ -117,6 +117,11 @@ class Session:
         names: how PyTorch's names map onto the port's leaves.
         step: the pure functions of the port's step.
 
+    Args:
+        port: any port; or one made from a session's own, with ``names``.
+        recording: the recording.
+        names: how PyTorch's names map onto the port's leaves, where that is known.
+
     Raises:
         PortError: the port's parameters do not pair up with the recorded ones.
     """
@@ -124,14 +129,14 @@ class Session:
     def __init__(self, port: Port, recording: Recording, names: Names | None = None) -> None:
         self.recording = recording
         self.names = parameter_names.of(port, recording) if names is None else names
-        self.port = of_arrays(port)
+        self.port = of_arrays(port) if names is None else port
         self.step = TrainingStep(self.port.apply, self.port.loss, self.port.optimizer)
         # PyTorch's keys of the recorded optimizer state, which say what a field of an Optax state stands for.
         self._keys = tuple(recording.observed.state)
         self._inputs: dict[Any, Inputs] = {}
 
     def with_port(self, port: Port) -> Session:
-        """Return a session of another port whose trees are like this one's."""
+        """Return a session of another port, made from this one's: its trees are like this one's."""
         return Session(port, self.recording, self.names)
 
     def inputs(self, dtype: np.dtype[Any]) -> Inputs:

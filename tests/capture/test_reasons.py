@@ -170,7 +170,7 @@ def test_a_model_called_by_keyword_is_judged() -> None:
     [
         (X, Y.masked_fill(Y > 1, math.inf), "The targets of that step hold inf or NaN. Look at the data."),
         (X.masked_fill(X > 0.9, math.nan), Y, "The inputs of that step hold inf or NaN. Look at the data."),
-        (X, 1e30 * Y, "The loss is not finite before the first step"),
+        (X, 1e30 * Y, "The loss is not finite at the first step already"),
     ],
 )
 def test_what_is_not_finite_is_told_with_its_reason(inputs: Any, targets: Any, reason: str) -> None:

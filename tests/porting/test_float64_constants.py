@@ -197,6 +197,6 @@ def test_a_port_that_raises_is_told_with_its_line() -> None:
         return parity.Port(dict(recording.initial), apply, lambda a, b: jnp.mean((a - b) ** 2), optax.sgd(0.1))
 
     with pytest.raises(
-        parity.PortError, match=r"test_reference\.py, line \d+ \(rows, columns, depth = x\.shape\): Val"
+        parity.PortError, match=r"test_float64_constants\.py, line \d+ \(rows, columns, depth = x\.shape\): Val"
     ):
         parity.check(program(lambda: torch.nn.Linear(4, 4)), port)

@@ -73,9 +73,12 @@ def _read(steps: Columns, chosen: Array) -> _Read | None:
     return _Read(share * rates, tight * np.abs(rates) * np.maximum(1, np.abs(share)), rates)
 
 
-def _course(steps: Columns, rates: Array) -> Course:
-    spread = np.broadcast_to(rates[:, None], steps.rule.rates.shape)
-    return course(dataclasses.replace(steps.rule, rates=spread), steps.fed)
+def _course(steps: Columns, rates: Array, doubt: float | Array = 0.0) -> Course:
+    """Return what the rule makes at these rates; ``doubt`` is how far, relative, each may be from the port's own."""
+    spread = np.broadcast_to(rates if rates.ndim == 2 else rates[:, None], steps.rule.rates.shape)
+    made = course(dataclasses.replace(steps.rule, rates=spread), steps.fed)
+    moved = np.abs(steps.fed.weights - made.weights.value)
+    return dataclasses.replace(made, weights=made.weights.with_slack(doubt * moved))
 
 
 def _near(read: _Read, rates: Array) -> bool:
@@ -115,7 +118,9 @@ def _schedules(read: _Read, whole: Array) -> Iterator[tuple[str, Array, str, str
 def _any_schedule(steps: Columns, read: _Read) -> Iterator[tuple[Variant, Course]]:
     """Try a rate of its own at every step."""
     rates = np.array([shortest(float(rate), float(slack)) for rate, slack in zip(read.rates, read.slack, strict=True)])
-    made = _course(steps, rates)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        doubt = np.where(read.rates == 0, 0.0, read.slack / np.abs(read.rates))
+    made = _course(steps, rates, doubt[:, None])
     if not steps.explained(made):
         return
     own, theirs = (", ".join(f"{rate:.6g}" for rate in some[:_MOST_LISTED_RATES]) for some in (rates, read.recorded))
@@ -142,7 +147,7 @@ def _constant(steps: Columns, read: _Read) -> Iterator[tuple[Variant, Course]]:
     factor = shortest(float(shares[best]), float(slack[best]))
     if (np.abs(shares - factor) > slack + slack[best])[known].any() or factor == 1:
         return
-    made = _course(steps, factor * read.recorded)
+    made = _course(steps, factor * read.recorded, float(slack[best]) / abs(factor) if factor else 0.0)
     if steps.explained(made):
         yield _said(steps, factor, float(slack[best]), ""), made
 
@@ -167,6 +172,7 @@ def _digits(value: float, slack: float) -> int:
 def _of_some(steps: Columns) -> Iterator[tuple[Variant, Course]]:
     """Try each parameter at its own constant factor."""
     rates, told = np.array(steps.rule.rates), []
+    doubt = np.zeros(rates.shape[1])
     for number, name in enumerate(steps.names):
         chosen = steps.owner == number
         read = _read(steps, chosen)
@@ -178,8 +184,9 @@ def _of_some(steps: Columns) -> Iterator[tuple[Variant, Course]]:
         if (np.abs(shares - factor) > slack + slack[best]).any() or read.rates.size * chosen.sum() < 2:
             return
         rates[:, chosen] *= factor
+        doubt[chosen] = slack[best] / abs(factor) if factor else 0.0
         if factor != 1:
             told.append((factor, float(slack[best]), f" of {name}"))
-    made = course(dataclasses.replace(steps.rule, rates=rates), steps.fed)
+    made = _course(steps, rates, doubt)
     if told and steps.explained(made) and len(told) < len(steps.names):
         yield _said(steps, *told[0]), made

@@ -252,5 +252,5 @@ def test_a_child_without_jax_s_threads_is_told(plan: str) -> None:
 
 
 def test_where_no_plan_can_serve_each_says_why() -> None:
-    with pytest.raises(jaxreg.ArgumentError, match=r"no plan .* stepwise: it counts .*The others: the loss"):
+    with pytest.raises(jaxreg.ArgumentError, match=r"no plan .* stepwise: it counts .*spectral: the loss"):
         fit(epochs=2**31, at=[0], loss=jaxreg.l1_loss)
