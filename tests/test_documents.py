@@ -92,6 +92,7 @@ def test_names_of_traps_are_those_of_causes() -> None:
     assert [name for name in names if f'"{name}"' not in sources and not known.fullmatch(name)] == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", _WITH_CODE, ids=_name)
 def test_code_of_documents_runs_and_prints_what_is_shown(path: Path, tmp_path: Path) -> None:
     """But for the numbers, which depend on the machine; ``python -m tests.helpers.documents`` writes them anew."""

@@ -95,6 +95,7 @@ def test_what_is_the_same_has_a_ratio_and_what_is_not_has_none(
     assert "://" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 
 
+@pytest.mark.thorough
 def test_a_comparison_names_what_became_slower(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +256,7 @@ def _faulty(*wrong: int) -> Callable[[Any, Any, Any], Any]:
     return prepare
 
 
+@pytest.mark.thorough
 def test_every_timed_weight_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first call, 0, is not timed; of a turn of 5 calls call 1 warms, 2 to 4 are warm ones, and 5 is cold."""
     monkeypatch.setattr(timing, "_CALLS_PER_TURN", 3)
@@ -269,6 +271,7 @@ def test_every_timed_weight_is_checked(tmp_path: Path, monkeypatch: pytest.Monke
     assert ways["jaxreg"]["same"]
 
 
+@pytest.mark.thorough
 def test_a_way_that_fails_when_it_is_timed_takes_no_other_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def _of(program: Any) -> tuple[parity.Recording, Bounds]:
     return recording, derive(Session(parity.port(recording), recording))
 
 
+@pytest.mark.thorough
 @given(trainings())
 @settings(max_examples=10)
 def test_pytorchs_own_float64_run_is_within_the_float32_bound_at_every_step(training: Training) -> None:

@@ -23,6 +23,7 @@ def in_float64() -> Any:
         yield
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(
     "optimizer",
     [

@@ -99,6 +99,7 @@ def followed(recording: parity.Recording, form: Format) -> Any:
         yield step, moved, reach, state, off
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("kind", sorted(OPTIONS))
 @given(data=st.data(), seed=st.integers(0, 2**31))
 @settings(max_examples=8)
@@ -117,6 +118,7 @@ def test_pytorch_stays_within_the_bounds_of_its_own_rule(kind: str, data: st.Dat
                     assert (gap <= twice * np.asarray(off[key][name])).all(), (kind, key)
 
 
+@pytest.mark.thorough
 def test_decay_beside_the_step_is_bounded_though_optax_rounds_once_less() -> None:
     """AdamW multiplies the weights and then moves them; the port's own program has one rounding there."""
 
@@ -151,6 +153,7 @@ def test_an_optimizer_that_is_not_known_has_no_rule() -> None:
     assert torch_optimizers.of(recorded("NAdam", {"lr": 0.01}, 0)) is None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rate", [0.01, 0.0101])
 def test_an_optimizer_that_has_no_rule_is_bounded_all_the_same(rate: float) -> None:
     """Step for step: how many steps were made is counted exactly, so nothing that hangs on it is open."""

@@ -88,6 +88,7 @@ def test_a_port_that_clips_as_pytorch_does_holds(recording: parity.Recording) ->
     assert verdict.ok, str(verdict)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("clip", "cause"),
     [

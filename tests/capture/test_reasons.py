@@ -165,6 +165,7 @@ def test_a_model_called_by_keyword_is_judged() -> None:
     assert parity.check(train(linear, lambda model: F.mse_loss(model(input=X), Y))).ok
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("inputs", "targets", "reason"),
     [
@@ -197,6 +198,7 @@ os.chdir(os.environ["ELSEWHERE"])
 """
 
 
+@pytest.mark.thorough
 def test_json_has_a_stream_of_its_own_and_files_are_where_they_were_asked_for(tmp_path: Path) -> None:
     """And a line is there within a second of what loading alone takes."""
     (tmp_path / "train.py").write_text(PROGRAM)

@@ -30,6 +30,7 @@ SEEN: dict[str, Callable[[parity.Recording], bool]] = {
 }
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_program(path: Path) -> None:
     verdict = parity.check(path)
@@ -79,6 +80,7 @@ def _styled(training: Training, options: dict[str, Any]) -> Callable[[], None]:
     return program
 
 
+@pytest.mark.thorough
 @given(
     trainings(),
     st.fixed_dictionaries(

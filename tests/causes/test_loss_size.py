@@ -84,6 +84,7 @@ CASES: dict[str, tuple[Callable[[Any, Any], Any], Any, Callable[[Any, Any], Any]
 }
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("case", CASES)
 @jax.numpy_rank_promotion("allow")  # ports are written as people write them
 @jax.numpy_dtype_promotion("standard")
@@ -95,6 +96,7 @@ def test_the_factor_is_explained_by_what_is_known(case: str) -> None:
     assert [cause.name for cause in verdict.causes] == [name], verdict.explanation
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("passes", [2, 4])
 @jax.numpy_rank_promotion("allow")
 def test_gradients_of_several_passes_are_added_up(passes: int) -> None:

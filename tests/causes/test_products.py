@@ -64,6 +64,7 @@ def _causes(recording: Recording, port: Port) -> tuple[Cause, ...]:
     return find(session, replayed, None, findings)  # type: ignore[arg-type]
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(("bits", "name"), [(10, "TF32 products"), (7, "bfloat16 products")])
 @pytest.mark.parametrize(("rows", "inputs"), [(16, 3), (8, 16), (1000, 3), (8, 1000), (100_000, 2), (4, 100_000)])
 def test_coarse_products_are_named(bits: int, name: str, rows: int, inputs: int) -> None:
@@ -74,6 +75,7 @@ def test_coarse_products_are_named(bits: int, name: str, rows: int, inputs: int)
     assert "highest" in cause.fix
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("bits", "name"), [(10, "TF32 products"), (7, "bfloat16 products")])
 @pytest.mark.parametrize(("rows", "inputs"), [(1_000_000, 1), (2, 1_000_000)])
 def test_products_of_a_million_terms(bits: int, name: str, rows: int, inputs: int) -> None:

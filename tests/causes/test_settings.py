@@ -237,6 +237,7 @@ CASES: dict[str, Setting] = {
 }
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("case", CASES)
 @jax.numpy_rank_promotion("allow")  # ports are written as people write them
 @jax.numpy_dtype_promotion("standard")

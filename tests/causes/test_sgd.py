@@ -87,6 +87,7 @@ FAULTS: list[tuple[dict[str, Any], Callable[[Recording], Port], str, str]] = [
 ]
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(("options", "fault", "name", "fix"), FAULTS)
 def test_faults_are_named(options: dict[str, Any], fault: Callable[[Recording], Port], name: str, fix: str) -> None:
     recording = recorded(**options)
@@ -95,11 +96,13 @@ def test_faults_are_named(options: dict[str, Any], fault: Callable[[Recording], 
     assert fix in cause.fix
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("options", [{}, HEAVY, NESTEROV])
 def test_honest_ports_have_no_cause(options: dict[str, Any]) -> None:
     assert causes(recorded(**options), _with(recorded(**options))) == ()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("schedule", "name"),
     [
@@ -116,6 +119,7 @@ def test_schedules_are_named(schedule: Any, name: str) -> None:
     assert only(recording, port).name == name
 
 
+@pytest.mark.thorough
 @given(st.floats(-9, -1), st.booleans())
 @settings(max_examples=8)
 def test_the_rates_factor_is_estimated(power: float, more: bool) -> None:

@@ -125,6 +125,7 @@ def test_a_port_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "The two sides part at step 0: update, weight." in out
 
 
+@pytest.mark.thorough
 def test_two_programs_of_one_name_do_not_overwrite_each_other(folder: Path) -> None:
     (folder / "other").mkdir()
     (folder / "other" / "train.py").write_text(GOOD)
@@ -159,6 +160,7 @@ STRANGER = GOOD.replace("model.parameters()", "[torch.nn.Parameter(torch.zeros(3
 )
 
 
+@pytest.mark.cases(10)
 @pytest.mark.parametrize(
     ("program", "words", "message"),
     [
@@ -232,6 +234,7 @@ def test_bad_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None
     assert "parity" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_diverging_program_is_parity(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "hot.py").write_text(GOOD.replace("lr=0.1", "lr=100.0").replace("range(5)", "range(60)"))
     assert cli.main(["report", "hot.py", "-q", "-o", "out"]) == 0

@@ -155,6 +155,7 @@ def test_a_file_of_ports_that_ends_the_process_is_told(
     assert "when it was loaded" in told
 
 
+@pytest.mark.thorough
 def test_a_terminal_of_few_letters_is_written_to(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "parity", "check", "-q", script(tmp_path)],

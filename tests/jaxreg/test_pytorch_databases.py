@@ -131,6 +131,7 @@ def _loss_bounds(item: LossInput, loss: str, rate: float) -> Any:
     return value_off, gamma(7, unit) * abs(gradient) + tiny, np.array(offs)
 
 
+@pytest.mark.cases(8)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("module", LOSSES)
 def test_losses(module: str, dtype: str) -> None:

@@ -29,6 +29,7 @@ def _param(fault: Fault) -> Any:
     return pytest.param(fault, id=fault.name, marks=pytest.mark.thorough if is_deep else ())
 
 
+@pytest.mark.cases(7)
 @pytest.mark.parametrize("fault", [_param(fault) for fault in SAMPLE.values()])
 def test_a_fault_is_caught_located_and_named(fault: Fault) -> None:
     judged = score.judge_fault(fault)

@@ -115,6 +115,7 @@ def large_and_alike() -> None:
         optimizer.step()
 
 
+@pytest.mark.thorough
 @jax.numpy_rank_promotion("allow")
 def test_a_loss_that_is_multiplied_out_loses_accuracy_too() -> None:
     def port(recording: parity.Recording) -> parity.Port:

@@ -93,6 +93,7 @@ def _bfloat16_products_in_float32_only(port: Port, rate: float) -> Port:
     return dataclasses.replace(port, apply=apply)
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(
     ("fault", "stage", "step", "off"),
     [
@@ -123,6 +124,7 @@ def test_faults_are_caught_where_they_are(
         verdict.raise_for_divergence()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("share", [1e-6, 1e-9])
 def test_a_learning_rate_hardly_off_is_caught(recording: Recording, rate: float, share: float) -> None:
     port = dataclasses.replace(parity.port(recording), optimizer=jaxreg.sgd(rate * (1 + share)))
@@ -137,6 +139,7 @@ def test_the_message_names_the_factor(recording: Recording, rate: float) -> None
     assert "a factor of 0.5." in first.message
 
 
+@pytest.mark.thorough
 def test_wrong_momentum_parts_at_its_first_step() -> None:
     """Dampening is left out: right at step 0, which PyTorch does not damp, wrong from step 1."""
     recording = parity.record(regression(small(), optimizer={"momentum": 0.9, "dampening": 0.5}))
@@ -167,6 +170,7 @@ def test_no_alarm_on_honest_runs(training: Training, reduction: str, momentum: f
     assert verdict.ok, f"{verdict.headline}\n{verdict.sentences}"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_batches_and_schedules_are_followed(momentum: float) -> None:
     verdict = parity.check(minibatches(momentum=momentum))
@@ -174,6 +178,7 @@ def test_batches_and_schedules_are_followed(momentum: float) -> None:
     assert len({batch.inputs.shape for batch in verdict.recording.batches}) == 2
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "options",
     [
@@ -196,6 +201,7 @@ def test_float64_programs_are_judged_too() -> None:
     assert verdict.recording.dtype == np.float64
 
 
+@pytest.mark.thorough
 def test_divergence_on_both_sides_is_parity() -> None:
     verdict = parity.check(regression(small(400, rate_share=3.0)))
     assert verdict.ok, str(verdict)
@@ -230,6 +236,7 @@ def _diverging() -> None:
         optimizer.step()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rate", [0.1, 0.11])
 @jax.numpy_dtype_promotion("standard")
 def test_what_follows_a_loss_that_is_nan_on_both_sides_is_not_compared(rate: float) -> None:

@@ -180,6 +180,7 @@ def port(recording: parity.Recording) -> parity.Port:
     return parity.Port(dict(recording.initial), apply, loss, optax.sgd(0.1), state=dict(recording.initial_buffers))
 
 
+@pytest.mark.thorough
 @jax.numpy_rank_promotion("allow")  # the port is written as people write them
 def test_a_bias_before_a_batch_norm_is_zero_in_every_view() -> None:
     verdict = parity.check(parity.record(bias_before_batch_norm), port)

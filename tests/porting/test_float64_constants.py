@@ -120,6 +120,7 @@ HONEST = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", HONEST)
 @jax.numpy_rank_promotion("allow")  # ports are written as people write them
 def test_the_constants_are_the_recorded_dtypes_own(name: str) -> None:
@@ -135,6 +136,7 @@ def test_the_constants_are_the_recorded_dtypes_own(name: str) -> None:
     assert functions == (torch.finfo, jnp.finfo, np.finfo, jax.nn.softplus, nnx.softplus, finfo, softplus)
 
 
+@pytest.mark.thorough
 def test_an_activation_that_a_module_keeps_has_the_threshold() -> None:
     class Net(nnx.Module):
         def __init__(self, recording: parity.Recording) -> None:
@@ -155,6 +157,7 @@ def test_an_activation_that_a_module_keeps_has_the_threshold() -> None:
     assert verdict.ok, verdict.explanation
 
 
+@pytest.mark.thorough
 @jax.numpy_rank_promotion("allow")
 def test_a_lower_threshold_of_softplus_is_another_function() -> None:
     def port(recording: parity.Recording) -> parity.Port:
@@ -167,6 +170,7 @@ def test_a_lower_threshold_of_softplus_is_another_function() -> None:
     assert first.stage == "forward"
 
 
+@pytest.mark.thorough
 def test_no_dropout_reaches_the_ports_dropout() -> None:
     class Net(nnx.Module):
         def __init__(self) -> None:

@@ -318,6 +318,7 @@ print(f"loss {loss.item():.4f}")
 """
 
 
+@pytest.mark.thorough
 def test_much_that_is_printed_takes_no_more_time_than_it_is_long(tmp_path: Path) -> None:
     """It took the square of that: all was put together anew with each piece, and looked through for each number."""
     (tmp_path / "train.py").write_text(MUCH)

@@ -81,6 +81,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("kind", "schedule", "optimizer"), HONEST)
 def test_what_optax_works_out_of_the_count_is_as_exact_as_pytorch_s(
     kind: Any, schedule: str, optimizer: optax.GradientTransformation
@@ -89,6 +90,7 @@ def test_what_optax_works_out_of_the_count_is_as_exact_as_pytorch_s(
     assert verdict.ok, verdict.first_divergence
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("kind", "schedule", "optimizer", "stage", "step"), WRONG)
 def test_a_schedule_or_a_setting_that_is_another_one_is_caught(
     kind: Any, schedule: str, optimizer: optax.GradientTransformation, stage: str, step: int

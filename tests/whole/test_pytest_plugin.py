@@ -150,6 +150,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(sections, text, cases, root / "kept")
 
 
+@pytest.mark.thorough
 def test_an_honest_port_passes_and_each_fault_fails(done: Run) -> None:
     assert "6 failed, 7 passed, 1 xfailed" in done.text, done.text
     words = ["test_words[not judged]", "test_words[inaccurate]"]
@@ -290,6 +291,7 @@ def test_nothing_heavy_is_imported_until_the_fixture_is_used(project: pytest.Pyt
     project.runpytest_subprocess(*OPTIONS).assert_outcomes(passed=2)
 
 
+@pytest.mark.thorough
 def test_the_ini_setting_counts_from_the_root(project: pytest.Pytester) -> None:
     project.makeini("[pytest]\nparity_report = kept/deep\n")
     inner = project.mkdir("inner")

@@ -118,9 +118,7 @@ def _schedules(read: _Read, whole: Array) -> Iterator[tuple[str, Array, str, str
 def _any_schedule(steps: Columns, read: _Read) -> Iterator[tuple[Variant, Course]]:
     """Try a rate of its own at every step."""
     rates = np.array([shortest(float(rate), float(slack)) for rate, slack in zip(read.rates, read.slack, strict=True)])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        doubt = np.where(read.rates == 0, 0.0, read.slack / np.abs(read.rates))
-    made = _course(steps, rates, doubt[:, None])
+    made = _course(steps, rates)
     if not steps.explained(made):
         return
     own, theirs = (", ".join(f"{rate:.6g}" for rate in some[:_MOST_LISTED_RATES]) for some in (rates, read.recorded))

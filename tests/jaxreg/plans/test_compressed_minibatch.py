@@ -76,6 +76,7 @@ problems = st.builds(
 ).filter(lambda problem: not problem.drop_last or problem.rows >= problem.size)
 
 
+@pytest.mark.thorough
 @given(problem=problems, options=OPTIONS)
 @example(Batched(7, 2, 1, 20, True, True, False, True, 3, 0), {})
 @example(Batched(300, 12, 3, 0, False, False, True, False, 3, 0), {"momentum": 0.9})

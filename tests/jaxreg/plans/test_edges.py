@@ -80,6 +80,7 @@ def test_steps_are_counted_as_far_as_float64_counts() -> None:
     assert fit(epochs=2**31, at=[0]).plan == "spectral"
 
 
+@pytest.mark.thorough
 @given(st.integers(-12, 0), st.booleans())
 @settings(max_examples=25)
 def test_losses_uphill_where_a_decay_all_but_cancels_the_curvature(power: int, above: bool) -> None:
@@ -162,6 +163,7 @@ def test_a_seed_alone_draws_no_layer() -> None:
         jaxreg.Linear(1, 1, rngs=0)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("plan", ["stepwise", "compressed", "spectral"])
 def test_trainings_run_under_jaxs_switches(plan: str) -> None:
     layer = model()
@@ -182,6 +184,7 @@ def test_trainings_run_under_jaxs_switches(plan: str) -> None:
     np.testing.assert_allclose(guarded.losses, expected, rtol=1e-6)
 
 
+@pytest.mark.thorough
 @jax.numpy_dtype_promotion("standard")
 def test_batches_sweeps_and_groups_run_without_jit() -> None:
     def losses() -> list[Any]:

@@ -67,6 +67,7 @@ def coefficients(model: Any) -> Any:
     return kernel if model.bias is None else np.concatenate([kernel, np.asarray(model.bias[...], np.float64)[None]])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("plan", REDUCED)
 @given(training=trainings(), options=OPTIONS)
 @example(training=Training(1, 2, 1, 1.0, 1.0, 0, 1, 0.01, False), options={})
@@ -233,6 +234,7 @@ def test_weights_go_along_with_their_rows_into_batches() -> None:
     np.testing.assert_allclose(coefficients(batched.model), coefficients(model), rtol=2.0**-20)
 
 
+@pytest.mark.cases(24)
 @pytest.mark.parametrize("plan", REDUCED)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
 @pytest.mark.parametrize("where", ["inputs", "targets", "weights"])

@@ -30,6 +30,7 @@ def rows(count: int, seed: int = 0) -> tuple[Any, Any]:
     return x, (x @ random.normal(size=(2, 1)) + random.normal(size=(count, 1))).astype(np.float32)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("plan", PLANS)
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5), seed=st.integers(0, 99), weighted=st.booleans())
 @settings(max_examples=5)
@@ -51,6 +52,7 @@ def test_each_group_is_trained_as_if_alone(plan: str, sizes: list[int], seed: in
         assert_same(result.model(label).bias[...], single.model.bias[...])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("plan", PLANS)
 def test_a_group_that_diverges_does_so_alone(plan: str) -> None:
     x, y = rows(30)

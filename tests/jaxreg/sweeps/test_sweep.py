@@ -35,6 +35,7 @@ def assert_same(one: Any, other: Any) -> None:
     np.testing.assert_allclose(a, b, rtol=2.0**-18, atol=2.0**-20)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("plan", PLANS)
 def test_each_training_is_the_one_that_fit_makes(data: Any, plan: str) -> None:
     model, x, y = data
@@ -48,6 +49,7 @@ def test_each_training_is_the_one_that_fit_makes(data: Any, plan: str) -> None:
         assert_same(result.model(number).bias[...], single.model.bias[...])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("plan", PLANS)
 def test_those_that_diverge_do_so_among_others(data: Any, plan: str) -> None:
     model, x, y = data
