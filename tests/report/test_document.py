@@ -90,7 +90,7 @@ def test_curves_of_kept_steps_stand_at_their_own_steps(thinned: Verdict, honest:
 
 def test_what_was_left_out_is_said(thinned: Verdict) -> None:
     told = " ".join(thinned.sentences)
-    assert "every loss, and every prediction, gradient and weight of the 5 of 12 steps kept, agrees" in told
+    assert "agree in every loss, and in every prediction, gradient and weight of the 5 of 12 steps kept" in told
     assert "Tensors are kept of the first 3 steps, every 5th and the last." in told
     facts = _valid(thinned)["facts"]
     assert {"label": "Note", "value": thinned.recording.notes[0]} in facts
@@ -115,7 +115,7 @@ def test_where_not_finite_is_told_by_the_step_and_not_the_row(thinned: Verdict) 
     weights["bias"][3:] = np.nan
     replay = dataclasses.replace(thinned.replay, free=dataclasses.replace(free, weights=weights))
     told = " ".join(dataclasses.replace(thinned, replay=replay).sentences)
-    assert "inf or NaN is in JAX's from step 6 on" in told
+    assert "JAX has inf or NaN from step 6 on" in told
 
 
 def test_printed_weights_are_looked_up_at_their_step(thinned: Verdict, honest: Verdict) -> None:

@@ -32,7 +32,6 @@ for _ in range(3):
 BROKEN = "def inner():\n    return {}['theirs']\n\ninner()\n"
 TESTS = """\
 import dataclasses
-import types
 
 import pytest
 
@@ -54,8 +53,9 @@ def test_wrong(parity):
 
 def test_causes(parity, monkeypatch):
     from parity import _check
+    from parity.judging import cause as parity_cause
     honest = _check.check
-    cause = types.SimpleNamespace(name="another rate", sentence="The rate is 0.1000001.", fix="use sgd(0.1)")
+    cause = parity_cause.Cause("another rate", "The rate is 0.1000001.", "use sgd(0.1)", "update", "weight", 0, 1e-16)
 
     def told(*args, **options):
         return dataclasses.replace(honest(*args, **options), causes=(cause,), warnings=("Loose.",))
