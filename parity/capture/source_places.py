@@ -18,6 +18,7 @@ _PATHS = sysconfig.get_paths()
 _OURS = tuple(str(Path(__file__).parents[2] / package) + os.sep for package in ("parity", "jaxreg"))
 _LIBRARIES = (*(_PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")), *_OURS)
 
+_JAX_FRAMES_REMOVED = "JAX has removed its internal frames"
 Function = TypeVar("Function", bound=Callable[..., Any])
 _HOOKS: set[CodeType] = set()
 
@@ -64,7 +65,12 @@ def is_of_a_hook(error: BaseException) -> bool:
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether an error was raised in parity's own code or jaxreg's, with no code of a user's on the way there."""
+    """Whether an error was raised in parity's own code or jaxreg's, with no code of a user's on the way there.
+
+    JAX takes its own frames out of an error's traceback and says so in a note: such an error was raised by JAX.
+    """
+    if any(_JAX_FRAMES_REMOVED in note for note in getattr(error, "__notes__", ())):
+        return False
     frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and frames[-1].startswith(_OURS) and not any(map(is_own, frames))
 

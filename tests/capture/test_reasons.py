@@ -12,11 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 import torch
 
 import parity
 from parity import cli
+from parity.replay import replay
+from parity.replay.session import Session
 from tests.helpers.torch_programs import regression, small
 
 F = torch.nn.functional
@@ -260,6 +263,10 @@ def test_a_fault_of_our_own_is_not_the_programs_nor_the_ports(monkeypatch: pytes
         patch.setattr("parity.replay.session.batches.numbers", None)
         with pytest.raises(TypeError, match="not callable"):
             parity.check(recording)
+    # What JAX refuses of the port, with no line of the port's on the way.
+    with pytest.raises(parity.PortError, match=r"the port fails when it is run.*not supported"):
+        session = Session(parity.port(recording), recording)
+        replay.locked_run(session, precision="TF32_TF32_F32", device=jax.devices("cpu")[0])
     # The same, raised by the port's own code.
     port = dataclasses.replace(parity.port(recording), loss=wrong)
     with pytest.raises(parity.PortError, match=r"the port fails when it is run.*of ours"):
