@@ -139,7 +139,7 @@ def _sweep(on: Shapes) -> Program:
     state = jax.eval_shape(lambda: vectorized.initial_states(_filled(trainings), rule))
     state = jax.tree.map(lambda leaf: on.spread(*leaf.shape, dtype=leaf.dtype), state)
     data = Data(on.whole(SWEPT_ROWS, COLUMNS), on.whole(1, SWEPT_ROWS, 1))
-    arguments = (trainings, rest, state, on.spread(count, dtype=np.int32), data)
+    arguments = (trainings, rest, state, data)
     return Program(
         f"sweep, {TRAININGS:,} a device", vectorized.advance, arguments, {"rule": rule, "count": EPOCHS}, False
     )
