@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Float64
 
 from jaxreg._nn.linear_params import LayerParams, stack
 from jaxreg._optim.sgd import PyTorchSGD
+from jaxreg._plans import solver_device
 from jaxreg._plans.request import Request
-from jaxreg._plans.solver_device import solver_device, to_solver_device
 from jaxreg._plans.training_step import Data
 from jaxreg._statistics.gram_root import fits_one_call, gram_root
 from jaxreg._types import Array, Number
@@ -74,12 +74,12 @@ def why_not_linear(request: Request) -> str | None:
 def gram_source(request: Request) -> Data | Float64[Array, "m columns"]:
     """Return the data where they go through in one call, else a root of their cross-products."""
     if request.statistics is not None:
-        return to_solver_device(request.statistics.root)
+        return solver_device.to_solver_device(request.statistics.root)
     data = request.data
-    elsewhere = solver_device() is not None and not isinstance(data.inputs, np.ndarray)
+    elsewhere = solver_device.solver_device() is not None and not isinstance(data.inputs, np.ndarray)
     if fits_one_call(data, request.dtype) and not elsewhere:
         return data
-    return to_solver_device(gram_root(*data, dtype=request.dtype))
+    return solver_device.to_solver_device(gram_root(*data, dtype=request.dtype))
 
 
 def make_problem(

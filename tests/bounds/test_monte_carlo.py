@@ -72,7 +72,7 @@ def test_an_honest_deep_port_holds_and_what_is_not_bounded_is_said(recording: pa
     assert "gradients" in verdict.bounds.sampled
     assert max(finding.unbounded for finding in verdict.findings) == 1
     assert "no bound applies. Those values are checked in float64 alone." in " ".join(verdict.sentences)
-    assert "random errors in every operation" in " ".join(verdict.sentences)
+    assert "random rounding errors in every operation" in " ".join(verdict.sentences)
     for finding in verdict.findings:
         assert (finding.float64_bound or 0.0) < 1e-7, finding
 
