@@ -177,7 +177,7 @@ def _replay(on: Shapes, rows: int) -> Iterator[Program]:
             optimizer.step()
 
     recording = parity.record(program)
-    session = Session(parity.port(recording), recording)
+    session = Session.of(parity.port(recording), recording)
     step = session.locked_step()
     state, recorded, _, _ = next(locked_inputs.arguments(session, np.dtype(np.float32), [1]))
     batch = (on.spread(rows, COLUMNS), on.spread(rows, 1))

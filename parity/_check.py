@@ -95,7 +95,7 @@ def check(
         recording = record(program_or_recording, seed=seed, argv=argv, dropout=dropout, memory_limit=limit)
         progress(f"recorded {numbers.count(recording.steps, 'step')} in PyTorch, and ran them again in float64")
     made, costs = make_port(recording, port), {"training": recording.environment.get("seconds", 0.0)}
-    session = Session(made, recording)
+    session = Session.of(made, recording)
     with _timed(costs, "replay"):
         replayed = replay(session)
     progress(f"replayed them in JAX ({replayed.device}) in {recording.dtype} and in float64")
@@ -189,7 +189,7 @@ def _matrix_of(
     progress: Progress | None,
 ) -> Matrix:
     """Replay what a verdict was made from on every platform."""
-    session = Session(make_port(verdict.recording, port), verdict.recording)
+    session = Session.of(make_port(verdict.recording, port), verdict.recording)
     session = optimizer_conventions.adapted(session, verdict.replay.conventions)
     found = platforms.run(session, verdict.replay, verdict.bounds, precisions, progress)
     return Matrix(found.cells)

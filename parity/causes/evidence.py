@@ -113,7 +113,7 @@ class Evidence:
     def probe(self, port: Port | None = None, names: Names | None = None) -> list[Probe] | None:
         """Return the port's steps at :attr:`rows`; ``None`` where it does not run that way."""
         try:
-            return run(Session(port or self.port, self.recording, names or self.names), self.rows)
+            return run(self.session.with_port(port or self.port, names), self.rows)
         except Exception:  # A hypothesis that does not fit the port raises whatever JAX raises of it.
             _logger.debug("The port does not run with this hypothesis.", exc_info=True)
             return None

@@ -35,7 +35,7 @@ def measure(
     if recording.steps < 2 or repeats < 1:
         return None
     begin = time.perf_counter()
-    train = training(Session(port, recording))
+    train = training(Session.of(port, recording))
     compile_seconds = time.perf_counter() - begin
     train()
     torch_times, jax_times = [], []

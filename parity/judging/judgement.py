@@ -44,18 +44,7 @@ class Timing:
 class Judgement:
     """Whether a PyTorch training and its JAX port are the same training, and where they part.
 
-    Attributes:
-        recording, replay, bounds: what was compared, and with what.
-        findings: one for each stage and tensor, in the order of the stages.
-        name, title: what the program is called in files, and in words.
-        jax_code: the JAX side as source, where parity wrote it.
-        axes: what the data's input and target are called.
-        timing: how long both trainings take, where that was measured.
-        causes: what explains the divergence, each tested by replaying with it; the likeliest first. Each has a
-            ``name``, a ``sentence``, a ``fix`` in a line, and where it shows: ``stage``, ``tensor``, ``step``.
-        warnings: what does not break parity and should be known.
-        costs: seconds that the recorded ``"training"`` took, and judging it: ``"replay"`` and ``"bounds"``.
-        matrix: the same steps on other platforms and at other precisions, where that was asked for.
+    Its attributes are those of :class:`parity.Verdict`, which adds what people call.
     """
 
     recording: Recording

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from parity.replay.locked_inputs import StateSource
 from parity.replay.session import Session
 from parity.replay.step import Carry, Step
 
+_LOG = logging.getLogger(__name__)
 # Bytes of recorded tensors that are laid out for JAX at once.
 _BYTES_AT_ONCE = 2**28
 
@@ -79,6 +81,7 @@ def quick_options() -> dict[str, Any] | None:
     try:
         jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
     except Exception:
+        _LOG.debug("XLA does not take the options that compile quickly.", exc_info=True)
         return None
     return options
 

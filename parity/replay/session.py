@@ -109,35 +109,38 @@ def _before(first: Tensors, after: Tensors, starts: Tensors | None, rows: slice)
 
 
 class Session:
-    """A port and a recording made ready for each other.
+    """A port and a recording made ready for each other; :meth:`of` makes one.
 
     Attributes:
         port: the port, with nothing but arrays in its trees.
         recording: the recording.
         names: how PyTorch's names map onto the port's leaves.
         step: the pure functions of the port's step.
-
-    Args:
-        port: any port; or one made from a session's own, with ``names``.
-        recording: the recording.
-        names: how PyTorch's names map onto the port's leaves, where that is known.
-
-    Raises:
-        PortError: the port's parameters do not pair up with the recorded ones.
     """
 
-    def __init__(self, port: Port, recording: Recording, names: Names | None = None) -> None:
-        self.recording = recording
-        self.names = parameter_names.of(port, recording) if names is None else names
-        self.port = of_arrays(port) if names is None else port
-        self.step = TrainingStep(self.port.apply, self.port.loss, self.port.optimizer)
+    def __init__(self, port: Port, recording: Recording, names: Names) -> None:
+        self.port, self.recording, self.names = port, recording, names
+        self.step = TrainingStep(port.apply, port.loss, port.optimizer)
         # PyTorch's keys of the recorded optimizer state, which say what a field of an Optax state stands for.
         self._keys = tuple(recording.observed.state)
         self._inputs: dict[Any, Inputs] = {}
 
-    def with_port(self, port: Port) -> Session:
-        """Return a session of another port, made from this one's: its trees are like this one's."""
-        return Session(port, self.recording, self.names)
+    @classmethod
+    def of(cls, port: Port, recording: Recording) -> Session:
+        """Make a port and a recording ready for each other.
+
+        Raises:
+            PortError: the port's parameters do not pair up with the recorded ones.
+        """
+        names = parameter_names.of(port, recording)
+        return cls(of_arrays(port), recording, names)
+
+    def with_port(self, port: Port, names: Names | None = None) -> Session:
+        """Return a session of another port, made from this one's: its trees are like this one's.
+
+        Its parameters go by this one's names, or by ``names``.
+        """
+        return Session(port, self.recording, names or self.names)
 
     def inputs(self, dtype: np.dtype[Any]) -> Inputs:
         """Return what the port starts from and is fed in a dtype: the same object each time on one device.

@@ -90,7 +90,7 @@ def test_one_update_against_exact_arithmetic(values: list[float], rate: float) -
 
 def _of(program: Any) -> tuple[parity.Recording, Bounds]:
     recording = parity.record(program)
-    return recording, derive(Session(parity.port(recording), recording))
+    return recording, derive(Session.of(parity.port(recording), recording))
 
 
 @pytest.mark.thorough

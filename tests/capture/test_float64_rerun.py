@@ -41,14 +41,14 @@ def recording() -> parity.Recording:
 
 
 def test_what_is_timed_is_float64(recording: parity.Recording) -> None:
-    (params, _), losses = training(Session(parity.port(recording), recording))()
+    (params, _), losses = training(Session.of(parity.port(recording), recording))()
     assert {leaf.dtype.name for leaf in (losses, *params.values())} == {"float64"}
     # Twenty products of two terms and a mean, on both sides.
     assert abs(np.asarray(losses) - recording.observed.losses).max() <= 100 * 2.0**-53 * recording.observed.losses.max()
 
 
 def test_an_evaluation_before_the_first_step_is_float64(recording: parity.Recording) -> None:
-    answer = replay(Session(parity.port(recording), recording)).evaluations[0]
+    answer = replay(Session.of(parity.port(recording), recording)).evaluations[0]
     expected = recording.evaluations[0].outputs
     assert recording.evaluations[0].step == 0
     assert answer.dtype == np.float64

@@ -264,7 +264,7 @@ def test_a_fault_of_our_own_is_not_the_programs_nor_the_ports(monkeypatch: pytes
         with pytest.raises(TypeError, match="not callable"):
             parity.check(recording)
     # What JAX refuses of the port, with no line of the port's on the way.
-    session = Session(parity.port(recording), recording)
+    session = Session.of(parity.port(recording), recording)
     with pytest.raises(parity.PortError, match=r"the port fails when it is run.*not supported"):
         replay.locked_run(session, precision="TF32_TF32_F32", device=jax.devices("cpu")[0])
     # The same, raised by the port's own code.

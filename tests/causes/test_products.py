@@ -58,7 +58,7 @@ def _coarse(port: Port, bits: int) -> Port:
 
 def _causes(recording: Recording, port: Port) -> tuple[Cause, ...]:
     """With bounds so loose that everything holds: what is coarse is to be seen without them."""
-    session = Session(port, recording)
+    session = Session.of(port, recording)
     replayed = replay(session)
     findings: tuple[Finding, ...] = ()
     return find(session, replayed, None, findings)  # type: ignore[arg-type]

@@ -130,7 +130,8 @@ def test_the_rates_factor_is_estimated(power: float, more: bool) -> None:
     from parity.replay.session import Session
 
     steps = columns(
-        recording, replay(Session(_with(recording, learning_rate=(recording.learning_rate or 0.0) * factor), recording))
+        recording,
+        replay(Session.of(_with(recording, learning_rate=(recording.learning_rate or 0.0) * factor), recording)),
     )
     assert steps is not None
     [(variant, made)] = list(explanations(steps, recording))

@@ -46,7 +46,7 @@ def test_what_the_tpu_compiler_said_is_kept() -> None:
 def test_example(name: str) -> None:
     # Compiled as people do: an example may say what it measured.
     environment = {**os.environ, "XLA_FLAGS": ""}
-    words = [sys.executable, "-W", "error", EXAMPLES / name]
+    words = [sys.executable, "-W", "error", str(EXAMPLES / name)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert SAYS[name] in done.stdout

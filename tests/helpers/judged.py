@@ -17,7 +17,7 @@ from parity.replay.session import Session
 def causes(recording: Recording, port: Port) -> tuple[Cause, ...]:
     """The causes found. Faults are written as people write them, mixing dtypes and ranks."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        session = Session(port, recording)
+        session = Session.of(port, recording)
         replayed = replay(session)
         bounds = derive.derive(session)
         findings = judge.judge(recording, replayed, bounds)

@@ -72,7 +72,7 @@ def _apply_mlp(params: Any, inputs: Any) -> Any:
 
 def _agree(recording: Recording, port: Port, tolerance: float = 1e-12) -> None:
     """Both replays in float64 against the run; a few hundred roundings at most, of numbers near 1."""
-    made = replay(Session(port, recording))
+    made = replay(Session.of(port, recording))
     for run in (made.locked64, made.free64):
         ours, theirs = run, recording.observed
         np.testing.assert_allclose(ours.losses, theirs.losses, rtol=0, atol=tolerance)
@@ -187,15 +187,15 @@ def test_nnx_convolution_with_batch_norm() -> None:
     port = Port.from_nnx(model, mse, optax.sgd(RATE, 0.9))
     assert port._module is model
     _agree(recording, port)
-    made = replay(Session(port, recording))
+    made = replay(Session.of(port, recording))
     assert sorted(made.free.buffers) == ["bn.running_mean", "bn.running_var"]
     model.eval()
-    still = replay(Session(Port.from_nnx(model, mse, optax.sgd(RATE, 0.9)), recording))
+    still = replay(Session.of(Port.from_nnx(model, mse, optax.sgd(RATE, 0.9)), recording))
     assert abs(still.free64.losses - made.free64.losses).max() > 1e-3
     assert (still.free64.buffers["bn.running_mean"] == 0).all()
     with pytest.raises(PortError, match=r"has state of its own that training changes \(bn.running_mean, bn.runn"):
         replay(
-            Session(
+            Session.of(
                 dataclasses.replace(port, state=None, apply=lambda p, x: port.apply(p, port.state, x)[0]), recording
             )
         )
@@ -279,10 +279,10 @@ def test_several_inputs_and_outputs(kind: str) -> None:
         twin,
         {"table.embedding": first["table.weight"], "mix.kernel": first["mix.weight"].T, "mix.bias": first["mix.bias"]},
     )
-    made = replay(Session(Port.from_nnx(twin, loss, optax.adamw(RATE, weight_decay=0.01)), recording))
+    made = replay(Session.of(Port.from_nnx(twin, loss, optax.adamw(RATE, weight_decay=0.01)), recording))
     np.testing.assert_allclose(made.free.losses, recording.observed.losses, rtol=1e-5)
     assert made.free.state["exp_avg_sq"]["table.weight"].shape == (3, 5, 3)
     assert [leaf.shape for leaf in made.locked.predictions[0]] == [(4, 3, 2), (4, 3)]
     big = dataclasses.replace(recording, batches=(dataclasses.replace(recording.batches[0], targets=classes + 2**40),))
     with pytest.raises(PortError, match=r"integer overflow: 10995116277\d\d in the recorded int64 data"):
-        replay(Session(Port.from_nnx(twin, loss, optax.sgd(RATE)), big))
+        replay(Session.of(Port.from_nnx(twin, loss, optax.sgd(RATE)), big))

@@ -42,7 +42,7 @@ def test_recorded_state_is_what_a_sequence_gives(make: Any, options: Any, optimi
     recording = _mlp_recording(12, make, **options)
     port = _plain_mlp(recording, optimizer)
     keep = [0, 1, 2, 6, 11]
-    whole, part = replay(Session(port, recording)), replay(Session(port, thinned(recording, keep)))
+    whole, part = replay(Session.of(port, recording)), replay(Session.of(port, thinned(recording, keep)))
     assert part.notes == ()
     assert part.judged.all()
     assert whole.locked64.state.keys() == recording.observed.state.keys()
@@ -58,7 +58,7 @@ def test_recorded_state_is_what_a_sequence_gives(make: Any, options: Any, optimi
 
 def test_a_state_that_the_recording_has_not_is_said() -> None:
     recording = thinned(_mlp_recording(6), [0, 1, 4, 5])
-    made = replay(Session(_plain_mlp(recording, optax.sgd(RATE, 0.9)), recording))
+    made = replay(Session.of(_plain_mlp(recording, optax.sgd(RATE, 0.9)), recording))
     assert made.judged.tolist() == [True, True, False, False]
     assert np.isnan(made.locked.weights["0.bias"][2:]).all()
     assert np.isfinite(made.locked.weights["0.bias"][:2]).all()
@@ -73,13 +73,13 @@ def test_own_batches_are_fed_and_kept() -> None:
     port = dataclasses.replace(_plain_mlp(recording), batches=batches)
     _agree(recording, port)
     swapped = dataclasses.replace(port, batches=[*batches[1:], batches[0]])
-    made = replay(Session(swapped, recording))
+    made = replay(Session.of(swapped, recording))
     assert made.data is not None
     np.testing.assert_array_equal(made.data[0][0], recording.batches[1].inputs)
     assert made.free.losses[0] != recording.observed.losses[0]
     np.testing.assert_allclose(made.locked64.losses, recording.observed.losses, atol=1e-13)
     with pytest.raises(PortError, match="has batches for 5 steps, and PyTorch made 6"):
-        replay(Session(dataclasses.replace(port, batches=batches[1:]), recording))
+        replay(Session.of(dataclasses.replace(port, batches=batches[1:]), recording))
 
 
 @pytest.mark.parametrize(
@@ -99,15 +99,15 @@ def test_own_batches_are_fed_and_kept() -> None:
 def test_what_does_not_fit_says_so(change: dict[str, Any], message: str) -> None:
     recording = _mlp_recording(2)
     with pytest.raises(PortError) as error:
-        replay(Session(dataclasses.replace(_plain_mlp(recording), **change), recording))
+        replay(Session.of(dataclasses.replace(_plain_mlp(recording), **change), recording))
     assert re.search(message, str(error.value)) or message in str(error.value)
 
 
 def test_one_run_alone() -> None:
     recording = _mlp_recording(3)
-    port, made = _plain_mlp(recording), replay(Session(_plain_mlp(recording), recording))
-    alone = locked_run(Session(port, recording), np.float32, precision="highest", device=jax.devices("cpu")[0])
+    port, made = _plain_mlp(recording), replay(Session.of(_plain_mlp(recording), recording))
+    alone = locked_run(Session.of(port, recording), np.float32, precision="highest", device=jax.devices("cpu")[0])
     assert alone.losses.dtype == np.float32
-    np.testing.assert_array_equal(free_run(Session(port, recording)).losses, made.free.losses)
-    (_, _), losses = training(Session(port, recording))()
+    np.testing.assert_array_equal(free_run(Session.of(port, recording)).losses, made.free.losses)
+    (_, _), losses = training(Session.of(port, recording))()
     np.testing.assert_array_equal(losses, made.free.losses)

@@ -81,6 +81,11 @@ def _course(steps: Columns, rates: Array, doubt: float | Array = 0.0) -> Course:
     return dataclasses.replace(made, weights=made.weights.with_slack(doubt * moved))
 
 
+def _doubt(slack: float, factor: float) -> float:
+    """Return how far a factor may be from the port's own, relative."""
+    return float(slack) / abs(factor) if factor else 0.0
+
+
 def _near(read: _Read, rates: Array) -> bool:
     count = min(len(rates), len(read.rates))
     return bool((np.abs(read.rates[:count] - rates[:count]) <= read.slack[:count]).all())
@@ -145,7 +150,7 @@ def _constant(steps: Columns, read: _Read) -> Iterator[tuple[Variant, Course]]:
     factor = shortest(float(shares[best]), float(slack[best]))
     if (np.abs(shares - factor) > slack + slack[best])[known].any() or factor == 1:
         return
-    made = _course(steps, factor * read.recorded, float(slack[best]) / abs(factor) if factor else 0.0)
+    made = _course(steps, factor * read.recorded, _doubt(slack[best], factor))
     if steps.explained(made):
         yield _said(steps, factor, float(slack[best]), ""), made
 
@@ -182,7 +187,7 @@ def _of_some(steps: Columns) -> Iterator[tuple[Variant, Course]]:
         if (np.abs(shares - factor) > slack + slack[best]).any() or read.rates.size * chosen.sum() < 2:
             return
         rates[:, chosen] *= factor
-        doubt[chosen] = slack[best] / abs(factor) if factor else 0.0
+        doubt[chosen] = _doubt(slack[best], factor)
         if factor != 1:
             told.append((factor, float(slack[best]), f" of {name}"))
     made = _course(steps, rates, doubt)
