@@ -57,7 +57,7 @@ class GroupsResult:
 
     def _rows(self) -> list[list[str]]:
         losses = np.asarray(self.losses)[:SHOWN_ROWS]
-        last = [f"{row[-1]:.6e}" if row.size else "" for row in losses]
+        last = [f"{row[-1]:.4e}" if row.size else "" for row in losses]
         shown = zip(map(str, self.labels[:SHOWN_ROWS]), (f"{n:,}" for n in self.sizes[:SHOWN_ROWS]), last, strict=True)
         return [["group", "rows", "loss"], *map(list, shown)]
 

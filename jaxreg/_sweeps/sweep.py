@@ -92,13 +92,13 @@ def sweep(
         >>> result = jaxreg.sweep(model, x, 2 * x + 1, settings=grid, epochs=50)
         >>> result
         SweepResult(6 trainings of 50 steps, plan 'spectral')
-        learning_rate  momentum          loss
-                  0.1         0  3.522342e-04
-                    1       0.9  3.385644e-03
-                  0.1       0.9  1.559984e-02
-                 0.01       0.9  2.968763e-02
-                 0.01         0  8.531209e-01
-                    1         0  3.941862e+00
+        learning_rate  momentum        loss
+                  0.1         0  3.5223e-04
+                    1       0.9  3.3856e-03
+                  0.1       0.9  1.5600e-02
+                 0.01       0.9  2.9688e-02
+                 0.01         0  8.5312e-01
+                    1         0  3.9419e+00
         >>> result.model().kernel[...].shape
         (1, 1)
     """

@@ -77,7 +77,7 @@ class SweepResult:
 
     def _rows(self) -> list[list[str]]:
         names = list(self.settings[0])
-        shown = [[_said(self.settings[k][name]) for name in names] + [f"{self.loss[k]:.6e}"] for k in self._order()]
+        shown = [[_said(self.settings[k][name]) for name in names] + [f"{self.loss[k]:.4e}"] for k in self._order()]
         return [[*names, "loss"], *shown[:SHOWN_ROWS]]
 
     def __repr__(self) -> str:
