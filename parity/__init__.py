@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from parity.judging.finding import Finding
     from parity.porting.linear_port import port
     from parity.porting.port import Port
+    from parity.porting.torch_functions.registry import register
     from parity.recording.recording import Recording
 
 # Loaded when first asked for: PyTorch and JAX take seconds to import, and a recording is read without PyTorch.
@@ -47,6 +48,7 @@ _HOME = {
     "matrix": "parity._check",
     "port": "parity.porting.linear_port",
     "record": "parity.capture.record",
+    "register": "parity.porting.torch_functions.registry",
     "rounding": "parity.rounding",
 }
 
@@ -69,6 +71,7 @@ __all__ = [
     "matrix",
     "port",
     "record",
+    "register",
     "rounding",
 ]
 

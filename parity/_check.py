@@ -92,8 +92,12 @@ def check(
         from parity.capture.record import MEMORY_LIMIT, record
 
         limit = MEMORY_LIMIT if memory_limit is None else memory_limit
-        recording = record(program_or_recording, seed=seed, argv=argv, dropout=dropout, memory_limit=limit)
+        recording = record(
+            program_or_recording, seed=seed, argv=argv, dropout=dropout, memory_limit=limit, graphs=port is None
+        )
         progress(f"recorded {numbers.count(recording.steps, 'step')} in PyTorch, and ran them again in float64")
+    if port is None and recording.whole is not None:
+        recording = recording.whole
     made, costs = make_port(recording, port), {"training": recording.environment.get("seconds", 0.0)}
     session = Session.of(made, recording)
     with _timed(costs, "replay"):
@@ -117,7 +121,7 @@ def check(
         findings=findings,
         name=name,
         title=title or recording.name,
-        jax_code=jax_source.write(recording, recording_file(name)) if port is None else "",
+        jax_code=jax_source.write(recording, recording_file(name)) if port is None and not recording.graphs else "",
         causes=found,
         warnings=judge.warnings(findings),
         costs=costs,

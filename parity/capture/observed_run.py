@@ -45,7 +45,7 @@ def module_part(module: torch.nn.Module) -> Part:
 
 
 def optimizer_state(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Any]]]:
     """The optimizer's tensors that belong to a parameter each, by PyTorch's key and parameter name, and all else."""
     kept: dict[str, dict[str, Array]] = {}
@@ -62,7 +62,7 @@ def optimizer_state(
 
 
 def gradients(
-    parameters: Mapping[str, torch.nn.Parameter], trained: Container[str], raw: Mapping[int, Array] | None = None
+    parameters: Mapping[str, torch.Tensor], trained: Container[str], raw: Mapping[int, Array] | None = None
 ) -> dict[str, Array]:
     """The gradients by name, as they were before they were clipped; zero for a frozen one, which moves nothing."""
     made = {}

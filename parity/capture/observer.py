@@ -35,7 +35,7 @@ from parity.capture.output_origins import Written
 from parity.capture.step_retention import After, Keeper
 from parity.capture.torch_tensors import to_array
 from parity.recording import trees
-from parity.recording.recording import Array, Evaluation
+from parity.recording.recording import LINEAR, MSE, SGD, Array, Evaluation
 
 _LEFT_OUT = "Evaluations of the model were left out where they would take more than an eighth of the memory limit."
 
@@ -79,7 +79,7 @@ class Observer:
         )
         self._reads = Reads(self._tape, lambda: self.done)
         self.written = Written(self._reads)
-        self._clips = Watch(namespace)
+        self.clips = Watch(namespace)
         self._stack = Stack(self._tape, self._on_call, self._problem_is)
 
     def __enter__(self) -> Observer:
@@ -89,7 +89,7 @@ class Observer:
             register_optimizer_step_pre_hook(self._before_step),
             register_optimizer_step_post_hook(self._after_step),
         ]
-        self._clips.__enter__()
+        self.clips.__enter__()
         self._tape.__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -97,7 +97,7 @@ class Observer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tape.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
-        self._clips.__exit__(kind, error, trace)
+        self.clips.__exit__(kind, error, trace)
         for handle in self._handles:
             handle.remove()
 
@@ -105,6 +105,14 @@ class Observer:
     def done(self) -> int:
         """How many steps were made."""
         return self._seen.keeper.done if self._seen else 0
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether all that was seen is a training that jaxreg's own parts make."""
+        seen = self._seen
+        if seen is None or self._problem is not None or seen.clipping:
+            return False
+        return (seen.model.type, seen.loss.type, seen.optimizer.type) == (LINEAR, MSE, SGD)
 
     def _problem_is(self, error: object) -> None:
         self._problem = self._problem or f"at step {self.done}, {error}{source_places.told()}"
@@ -157,7 +165,7 @@ class Observer:
         self._tape.off = False
         self._tape.forget()
         self._made = {}
-        self._clips.clear()
+        self.clips.clear()
         if self._problem is None and self._seen and not self.stopped:
             assert self._module is not None
             try:
@@ -207,10 +215,10 @@ class Observer:
         if not seen.place(passes, self._limit / 2):
             self._stop(seen)
             return
-        unsupported.check_clipping(self._clips, seen.clipping, {name: parameters[name] for name in groups})
-        if not self._clips.clipping:
+        unsupported.check_clipping(self.clips, seen.clipping, {name: parameters[name] for name in groups})
+        if not self.clips.clipping:
             unsupported.check_gradients(self._made, {name: parameters[name] for name in groups})
-        made = gradients(parameters, seen.rules, self._clips.raw)
+        made = gradients(parameters, seen.rules, self.clips.raw)
         seen.keeper.begin(joined([one.predictions for one in passes]), made)
         for name, group in groups.items():
             seen.learning_rates[name].append(float(group["lr"]))
@@ -285,7 +293,7 @@ class Observer:
             dropout=self._dropout,
             rules=rules,
             learning_rates={name: [] for name in rules},
-            clipping=self._clips.clipping,
+            clipping=self.clips.clipping,
         )
         return self._seen
 

@@ -48,12 +48,7 @@ def check_step(
             f"optimizer.step() is given a closure, and parity looks for the loss before the step. {name} needs none: "
             "call closure() first, and then optimizer.step()"
         )
-    if _scaled():
-        raise UnsupportedError(
-            "torch.amp.GradScaler steps the optimizer: it scales the loss, divides the gradients by the scale after "
-            "backward() and leaves out steps, which parity does not follow. Make it with enabled=False, and train in "
-            "float32, to have the training judged"
-        )
+    check_scaler()
     if threading.get_ident() != thread:
         raise UnsupportedError(
             "the training runs in a thread of its own, and parity follows the one that runs the program. Train there"
@@ -80,6 +75,16 @@ def check_step(
     raise UnsupportedError(
         "backward() was not called on a loss since the last step. Call it once before every optimizer.step()"
     )
+
+
+def check_scaler() -> None:
+    """No GradScaler that is switched on steps the optimizer."""
+    if _scaled():
+        raise UnsupportedError(
+            "torch.amp.GradScaler steps the optimizer: it scales the loss, divides the gradients by the scale after "
+            "backward() and leaves out steps, which parity does not follow. Make it with enabled=False, and train in "
+            "float32, to have the training judged"
+        )
 
 
 def _scaled() -> bool:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from parity import _validation
-from parity.capture import float64_rerun, run_program
+from parity._errors import UnsupportedError
+from parity.capture import float64_rerun, graph_recording, run_program
+from parity.capture.graph_observer import GraphObserver
 from parity.capture.observed_run import Seen
 from parity.capture.observer import Observer
 from parity.capture.output_origins import Span, settled
@@ -27,6 +32,7 @@ def record(
     argv: Sequence[str] = (),
     dropout: bool = True,
     memory_limit: float = MEMORY_LIMIT,
+    graphs: bool = True,
 ) -> Recording:
     """Run a PyTorch training program and record it.
 
@@ -41,6 +47,8 @@ def record(
         dropout: ``False`` switches dropout off for the run: no two frameworks drop the same values.
         memory_limit: bytes for all tensors that are kept, those of the float64 runs among them. Where they are more,
             losses are kept of every step and tensors of the first steps, every k-th and the last.
+        graphs: whether steps are followed as graphs too, from weights to losses, so that parity can port any training.
+            ``False`` records one model, one loss of its output and one optimizer, which ports of one's own are for.
 
     Returns:
         A :class:`Recording`: NumPy arrays and plain values.
@@ -66,16 +74,57 @@ def record(
     """
     name, source = run_program.describe(program)
     _validation.check_flag(dropout, "dropout")
+    _validation.check_flag(graphs, "graphs")
     _validation.check_memory(memory_limit)
-    printed: list[tuple[str, int, list[Span]]] = []
+    printed: list[tuple[str, int, int, list[Span]]] = []
     namespace = getattr(program, "__globals__", None)
-    with Observer(name, dropout=dropout, memory_limit=memory_limit, namespace=namespace) as observer:
+    observer = Observer(name, dropout=dropout, memory_limit=memory_limit, namespace=namespace)
+    whole = GraphObserver(name, memory_limit, observer.clips, lambda: observer.is_linear)
+    with whole if graphs else contextlib.nullcontext(), observer:
 
         def on_line(text: str) -> None:
             if not observer.stopped:
-                printed.append((text, observer.done, observer.written.line(text)))
+                printed.append((text, observer.done, whole.done, observer.written.line(text)))
 
         run_program.run(program, on_line, observer.written.write, seed=seed, argv=argv)
+    given = {"name": name, "source": source, "seed": seed}
+    try:
+        recording = _of_one_model(observer, printed, given, dropout)
+    except UnsupportedError as reason:
+        if not graphs:
+            raise
+        return _of_graphs(whole, printed, given, observer, dropout, reason)
+    if not graphs or observer.is_linear:
+        return recording
+    try:
+        return dataclasses.replace(recording, whole=_of_graphs(whole, printed, given, observer, dropout))
+    except UnsupportedError as error:
+        return dataclasses.replace(recording, environment={**recording.environment, "not_whole": str(error)})
+
+
+def _of_graphs(
+    graphs: GraphObserver, printed: Any, given: Any, observer: Observer, dropout: bool, reason: Exception | None = None
+) -> Recording:
+    """The recording of a training by its graphs; ``reason``: why it is not one of one model and one loss."""
+    environment: dict[str, Any] = {"seconds": observer.seconds, "dropout": dropout}
+    if reason is not None:
+        environment["no_model"] = str(reason)
+    try:
+        return graph_recording.recording_of(
+            graphs,
+            printed=tuple(PrintedLine(text, step, ()) for text, _, step, _ in printed),
+            environment=environment,
+            notes=[],
+            **given,
+        )
+    except UnsupportedError as error:
+        if reason is None:
+            raise
+        raise reason from error
+
+
+def _of_one_model(observer: Observer, printed: Any, given: Any, dropout: bool) -> Recording:
+    """The recording of one model, one loss of its output and one optimizer."""
     seen = observer.finish()
     evaluations = observer.evaluations()
     rates = {name: np.array(values, np.float64) for name, values in seen.learning_rates.items()}
@@ -85,9 +134,7 @@ def record(
     locked, free = float64_rerun.rerun(seen, observed, starts)
     kept = seen.keeper.kept
     return Recording(
-        name=name,
-        source=source,
-        seed=seed,
+        **given,
         model=seen.model,
         loss=seen.loss,
         optimizer=seen.optimizer,
@@ -100,7 +147,7 @@ def record(
         arbiter_locked=locked,
         arbiter_free=free,
         evaluations=tuple(seen.evaluations),
-        printed=tuple(PrintedLine(text, step, settled(spans, evaluations)) for text, step, spans in printed),
+        printed=tuple(PrintedLine(text, step, settled(spans, evaluations)) for text, step, _, spans in printed),
         environment={
             **seen.environment,
             "seconds": observer.seconds,

@@ -143,7 +143,7 @@ def check_settings(
                 )
 
 
-def check_clipping(watch: Watch, at_start: Mapping[str, Any], trained: Mapping[str, torch.nn.Parameter]) -> None:
+def check_clipping(watch: Watch, at_start: Mapping[str, Any], trained: Mapping[str, torch.Tensor]) -> None:
     """Gradients are clipped in the same way before every step, all of them at once, or never."""
     if watch.problem:
         raise UnsupportedError(watch.problem)
@@ -157,7 +157,7 @@ def check_clipping(watch: Watch, at_start: Mapping[str, Any], trained: Mapping[s
         )
 
 
-def check_gradients(made: Mapping[int, tuple[torch.Tensor, int]], trained: Mapping[str, torch.nn.Parameter]) -> None:
+def check_gradients(made: Mapping[int, tuple[torch.Tensor, int]], trained: Mapping[str, torch.Tensor]) -> None:
     """Gradients are what ``backward()`` made them."""
     for name, parameter in trained.items():
         if (known := made.get(id(parameter))) is None or parameter.grad is None:

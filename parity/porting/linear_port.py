@@ -13,6 +13,7 @@ from flax import nnx
 
 import jaxreg
 from parity._errors import RecordingError, UnsupportedError
+from parity.porting import graph_port
 from parity.porting.port import Port
 from parity.recording import clipping
 from parity.recording.recording import HOOKED, LINEAR, MSE, OWN, SGD, Part, Recording
@@ -37,6 +38,9 @@ def port(recording: Recording) -> Port:
     """
     if not isinstance(recording, Recording):
         raise RecordingError(f"expected a Recording, as parity.record gives it, got {type(recording).__name__}")
+    whole = recording.whole or recording
+    if whole.graphs:
+        return graph_port.port(whole)
     # A module is told to be one linear layer by a squared error of its output: with another loss, that is the obstacle.
     _require("loss", recording, MSE)
     _require("model", recording, LINEAR)

@@ -46,7 +46,7 @@ T = TypeVar("T")
 def pack(tree: object) -> bytes:
     """Return the bytes of an ``.npz`` file that :func:`read` turns back into ``tree``."""
     arrays: dict[str, Array] = {}
-    body = _strip(tree, arrays)
+    body = _strip(tree, arrays, {})
     header = json.dumps({"format": FORMAT, "version": VERSION, "body": body, "checksum": _checksum(body, arrays)})
     buffer = io.BytesIO()
     small = sum(array.nbytes for array in arrays.values()) <= _COMPRESSION_LIMIT_BYTES
@@ -64,21 +64,26 @@ def _checksum(body: Plain, arrays: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def _strip(value: object, arrays: dict[str, Array]) -> Plain:
-    """Turn ``value`` into JSON, each array replaced by its place in ``arrays``."""
+def _strip(value: object, arrays: dict[str, Array], known: dict[int, str]) -> Plain:
+    """Turn ``value`` into JSON, each array replaced by its place in ``arrays``.
+
+    An array that is there more than once is written once; ``known`` has the place of each, by its identity.
+    """
     if isinstance(value, np.ndarray | np.generic):
-        key = f"array{len(arrays)}"
+        key = known.get(id(value)) or f"array{len(arrays)}"
         arrays[key] = np.asarray(value)
+        if isinstance(value, np.ndarray):
+            known[id(value)] = key
         return {_ARRAY if isinstance(value, np.ndarray) else _SCALAR: key}
     if dataclasses.is_dataclass(value):
-        return {field.name: _strip(getattr(value, field.name), arrays) for field in dataclasses.fields(value)}
+        return {field.name: _strip(getattr(value, field.name), arrays, known) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         if value.keys() & _TAGS or not all(isinstance(key, str) for key in value):
-            return {_PAIRS: [[key, _strip(item, arrays)] for key, item in value.items()]}
-        return {key: _strip(item, arrays) for key, item in value.items()}
+            return {_PAIRS: [[key, _strip(item, arrays, known)] for key, item in value.items()]}
+        return {key: _strip(item, arrays, known) for key, item in value.items()}
     if isinstance(value, list):
-        return {_LIST: [_strip(item, arrays) for item in value]}
-    return [_strip(item, arrays) for item in value] if isinstance(value, tuple) else value
+        return {_LIST: [_strip(item, arrays, known) for item in value]}
+    return [_strip(item, arrays, known) for item in value] if isinstance(value, tuple) else value
 
 
 def write(path: Path, content: bytes) -> None:
@@ -145,10 +150,16 @@ def _restore(value: Plain, kind: Any, content: Mapping[str, Array]) -> Any:
     if dataclasses.is_dataclass(kind):
         _expect(value, dict)
         hints = _hints(typing.cast(Any, kind))
-        return typing.cast(Any, kind)(**{name: _restore(value[name], hint, content) for name, hint in hints.items()})
+        missing = {field.name for field in dataclasses.fields(kind) if _has_default(field)} - value.keys()
+        given = {name: _restore(value[name], hint, content) for name, hint in hints.items() if name not in missing}
+        return typing.cast(Any, kind)(**given)
     if isinstance(kind, type | types.UnionType) and kind is not Any:
         _expect(value, kind)
     return value
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _expect(value: object, kind: type | types.UnionType) -> None:

@@ -14,6 +14,7 @@ from parity import _validation
 from parity._errors import OutputError, RecordingError
 from parity._words import count
 from parity.recording import archive, trees, validation
+from parity.recording.graph import Graph
 from parity.recording.program_output import PrintedLine
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -144,6 +145,11 @@ class Recording:
         notes: what was left out of the recording, in sentences.
         clipping: how the gradients are clipped before each step, by the names of PyTorch's arguments; empty where they
             are not. Recorded gradients are those before it.
+        graphs: by name, the kinds of steps that there are, each as a graph from weights and inputs to the loss. A batch
+            then feeds one of them: its inputs are a dict with that name as its only key. Empty where the recording is
+            of one model and one loss.
+        whole: the same training recorded by its graphs, where this recording is of one model and one loss, which a
+            port of one's own is written for, and parity ports the graphs.
     """
 
     name: str
@@ -168,6 +174,8 @@ class Recording:
     starts: Starts | None = None
     notes: tuple[str, ...] = ()
     clipping: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    graphs: Mapping[str, Graph] = dataclasses.field(default_factory=dict)
+    whole: Recording | None = None
 
     @property
     def kept(self) -> Array:

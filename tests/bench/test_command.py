@@ -60,6 +60,7 @@ def bench(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads((folder / "bench.json").read_text())
 
 
+@pytest.mark.thorough
 def test_what_is_the_same_has_a_ratio_and_what_is_not_has_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_comparison_names_what_became_slower(
 OLD = Path(__file__).parent / "version_1.json"
 
 
+@pytest.mark.thorough
 def test_a_file_of_version_1_is_still_compared_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,7 +115,7 @@ def test_clipping_by_value_holds() -> None:
 
 
 def test_a_function_that_was_imported_by_name_is_noticed_and_put_back() -> None:
-    recording = parity.record(imported_by_name)
+    recording = parity.record(imported_by_name, graphs=False)
     assert recording.clipping["max_norm"] == MOST
     assert clip_grad_norm_ is torch.nn.utils.clip_grad_norm_
     with pytest.raises(parity.UnsupportedError, match=r"norm of 0\.5 together, which parity cannot port"):
@@ -138,4 +138,4 @@ def test_a_function_that_was_imported_by_name_is_noticed_and_put_back() -> None:
 )
 def test_clipping_that_cannot_be_followed_is_refused(train: Any, message: str) -> None:
     with pytest.raises(parity.UnsupportedError, match=message):
-        parity.record(train)
+        parity.record(train, graphs=False)

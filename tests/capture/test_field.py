@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import parity
 from tests.helpers.field_parts import DATA, LINEAR, MSE, OWN_OPTIMIZER, SGD, TWO, loss, module
-from tests.helpers.refused_programs import REFUSED
+from tests.helpers.refused_programs import REFUSED, STILL_REFUSED
 
 JUDGED = {
     "average by hand": loss("((model(x) - y) ** 2).sum() / (2 * len(x))"),
@@ -74,10 +75,10 @@ RECORDED = {
 }
 
 
-def record(tmp_path: Path, text: str) -> parity.Recording:
+def record(tmp_path: Path, text: str, **options: Any) -> parity.Recording:
     path = tmp_path / "train.py"
     path.write_text(DATA + text)
-    return parity.record(path)
+    return parity.record(path, **options)
 
 
 @pytest.mark.parametrize("what", RECORDED)
@@ -85,6 +86,7 @@ def test_the_advice_can_be_followed(what: str, tmp_path: Path) -> None:
     assert record(tmp_path, RECORDED[what]).steps == 3
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("what", JUDGED)
 @pytest.mark.filterwarnings("ignore:Using .torch.compile:UserWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
@@ -101,7 +103,7 @@ def test_is_judged(what: str, tmp_path: Path) -> None:
 def test_is_refused_for_its_reason(what: str, tmp_path: Path) -> None:
     text, reason = REFUSED[what]
     with pytest.raises(parity.UnsupportedError) as error:
-        parity.port(record(tmp_path, text))
+        parity.port(record(tmp_path, text, graphs=False))
     assert re.search(reason, str(error.value)), str(error.value)
     if "broadcast" not in what and "clipped by" not in what:
         assert re.search(r"\. In train\.py, line \d+: \S", str(error.value)), "where it is"
@@ -150,3 +152,12 @@ def test_a_call_that_pytorch_refuses_is_refused_by_pytorch(tmp_path: Path) -> No
         record(tmp_path, text)
     assert "max_norm" in error.value.program_traceback
     assert "KeyError" not in error.value.program_traceback
+
+
+@pytest.mark.cases(3)
+@pytest.mark.parametrize("what", sorted(REFUSED.keys() - STILL_REFUSED))
+def test_what_is_not_one_model_and_one_loss_is_judged_by_its_graph(what: str, tmp_path: Path) -> None:
+    recording = record(tmp_path, REFUSED[what][0])
+    assert (recording.whole or recording).graphs
+    verdict = parity.check(recording)
+    assert verdict.ok, str(verdict)

@@ -80,7 +80,7 @@ FAULTS: list[tuple[Callable[[Port], Port], str, str]] = [
 ]
 
 
-@pytest.mark.cases(5)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("fault", "name", "fix"), FAULTS)
 def test_faults_are_named(fault: Callable[[Port], Port], name: str, fix: str) -> None:
     found = causes(recorded(), fault(parity.port(recorded())))

@@ -83,6 +83,7 @@ def test_products_of_a_million_terms(bits: int, name: str, rows: int, inputs: in
     assert [cause.name for cause in _causes(recording, _coarse(parity.port(recording), bits))] == [name]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("rows", "inputs"), [(1, 1), (2, 1), (16, 3), (1000, 3), (100_000, 2), (4, 100_000)])
 def test_honest_products_never_are(rows: int, inputs: int) -> None:
     recording = recorded(rows, inputs)

@@ -131,7 +131,7 @@ def _loss_bounds(item: LossInput, loss: str, rate: float) -> Any:
     return value_off, gamma(7, unit) * abs(gradient) + tiny, np.array(offs)
 
 
-@pytest.mark.cases(8)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("module", LOSSES)
 def test_losses(module: str, dtype: str) -> None:
@@ -261,6 +261,7 @@ def _hold_linear(item: LinearInput, rule: dict[str, Any], rate: Any, dtype: str)
         _hold(f"linear {name} {dtype}", ours[name], theirs[name], bound)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_linear_layers(dtype: str) -> None:
     items = list(linear_inputs(DTYPES[dtype]))

@@ -133,6 +133,7 @@ def test_a_loss_that_is_multiplied_out_loses_accuracy_too() -> None:
     assert (first.stage, first.off, first.inaccurate) == ("loss", "jax", True), verdict.explanation
 
 
+@pytest.mark.thorough
 @jax.numpy_rank_promotion("allow")  # the port is written as people write them
 def test_a_fast_variance_far_from_zero_is_a_loss_of_accuracy_and_is_named() -> None:
     recording = parity.record(far_from_zero)

@@ -57,6 +57,7 @@ def inaccurate(verdict: Verdict) -> Verdict:
     return failing(verdict, jax_within=False, inaccurate=True, jax_used=0.004)
 
 
+@pytest.mark.thorough
 def test_where_nothing_is_finite_nothing_was_judged(nothing: Verdict) -> None:
     assert (nothing.outcome, nothing.ok, nothing.first_divergence) == ("not judged", False, None)
     assert nothing.headline == "Not judged: there is no finite loss, gradient or update to compare."

@@ -35,7 +35,7 @@ OPTIMIZERS = [
 ]
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("make", "options", "optimizer"), OPTIMIZERS)
 def test_recorded_state_is_what_a_sequence_gives(make: Any, options: Any, optimizer: Any) -> None:
     """Steps that were not kept are leapt over with the recorded state; the kept ones come out as in the whole."""

@@ -92,7 +92,7 @@ def _loose_promotion() -> Any:
         yield
 
 
-@pytest.mark.cases(5)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", sorted(LAYERS))
 def test_gradients_of_layers(name: str) -> None:
     make, inputs = LAYERS[name]
@@ -116,7 +116,7 @@ def test_gradients_of_losses(name: str) -> None:
     hold(jax.value_and_grad(lambda x: LOSSES[name](0.7 * x)), ROWS)
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_trajectories_of_optimizers(name: str) -> None:
     optimizer = OPTIMIZERS[name]

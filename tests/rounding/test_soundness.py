@@ -17,6 +17,7 @@ from tests.helpers.random_functions import BINARY, PROGRAMS, UNARY, Program
 from tests.rounding.soundness import check
 
 
+@pytest.mark.thorough
 @hypothesis.given(PROGRAMS)
 @hypothesis.settings(max_examples=40)
 def test_random_functions_stay_within_their_bound(program: Program) -> None:
@@ -68,7 +69,7 @@ def test_an_infinite_error_stays_infinite(function: Any) -> None:
 
 
 @pytest.mark.parametrize("name", sorted({**UNARY, **BINARY}))
-@pytest.mark.parametrize("end", ["all", "gradient"])
+@pytest.mark.parametrize("end", ["all", pytest.param("gradient", marks=pytest.mark.thorough)])
 def test_each_operation_has_a_bound_that_is_kept(name: str, end: str) -> None:
     counts: collections.Counter[str] = collections.Counter()
     # Positive numbers of size one, so that roots and logarithms have something to say.

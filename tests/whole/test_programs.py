@@ -14,7 +14,12 @@ from parity.judging.comparisons import ulps
 from parity.programs import BUILT_IN, BuiltInProgram
 
 
-@pytest.fixture(scope="module", params=BUILT_IN, ids=lambda program: program.name)
+# The other one takes as long again.
+@pytest.fixture(
+    scope="module",
+    params=[BUILT_IN[0], pytest.param(BUILT_IN[1], marks=pytest.mark.thorough)],
+    ids=lambda program: program.name,
+)
 def program(request: pytest.FixtureRequest) -> BuiltInProgram:
     return request.param
 

@@ -157,6 +157,7 @@ def test_an_honest_port_passes_and_each_fault_fails(done: Run) -> None:
     assert list(done.sections) == ["test_wrong", "test_causes", *words, "test_gone", "test_broken"]
 
 
+@pytest.mark.thorough
 def test_a_divergence_is_explained_and_nothing_else_is_shown(done: Run) -> None:
     lines = done.sections["test_wrong"].rstrip("=").strip().splitlines()
     headline, cause, fix, where, why, count, report = lines
@@ -173,6 +174,7 @@ def test_a_divergence_is_explained_and_nothing_else_is_shown(done: Run) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_causes_and_fixes_come_first(done: Run) -> None:
     lines = done.sections["test_causes"].strip().splitlines()
     assert lines[1:3] == ["Cause: another rate. The rate is 0.1000001.", "Fix: use sgd(0.1)"]
@@ -180,6 +182,7 @@ def test_causes_and_fixes_come_first(done: Run) -> None:
     assert ("parity.cause", "another rate") in done.properties("test_causes")
 
 
+@pytest.mark.thorough
 def test_what_is_no_parting_is_not_called_one(done: Run) -> None:
     headline, told, _report = done.sections["test_words[not judged]"].strip().splitlines()
     assert headline == "Not judged: there is no finite loss, gradient or update to compare."
@@ -193,6 +196,7 @@ def test_what_is_no_parting_is_not_called_one(done: Run) -> None:
     assert ("parity.step", "1234") in done.properties("test_words[inaccurate]")
 
 
+@pytest.mark.thorough
 def test_junit_holds_the_explanation_and_the_place(done: Run) -> None:
     folder = str(done.reports / "inner-test_port.py--test_wrong")
     assert done.properties("test_wrong") == [
@@ -211,6 +215,7 @@ def test_junit_holds_the_explanation_and_the_place(done: Run) -> None:
     assert "The two are not the same program" in (failure.get("message") or "")
 
 
+@pytest.mark.thorough
 def test_reports_are_kept_a_folder_for_each_check(done: Run) -> None:
     stem = "inner-test_port.py--test_"
     folders = sorted(path.name.removeprefix(stem) for path in done.reports.iterdir())
@@ -238,6 +243,7 @@ def test_reports_are_kept_a_folder_for_each_check(done: Run) -> None:
     assert (done.reports / f"{stem}wrong" / "report.html").is_file()
 
 
+@pytest.mark.thorough
 def test_a_script_that_is_nowhere_is_said_to_be(done: Run) -> None:
     root = done.reports.parent
     assert (
@@ -246,6 +252,7 @@ def test_a_script_that_is_nowhere_is_said_to_be(done: Run) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_judged_shows_the_persons_lines_only(done: Run) -> None:
     shown = done.sections["test_broken"]
     assert '>       parity.check("broken.py")' in shown

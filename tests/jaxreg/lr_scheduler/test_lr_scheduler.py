@@ -146,6 +146,7 @@ def test_past_the_end_of_one_cycle_the_last_value_stands() -> None:
     assert ours[10] != ours[9]
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(
     "schedule",
     [

@@ -99,6 +99,7 @@ def test_a_flat_column_is_named() -> None:
         jaxreg.Linear(1, 1, rngs=nnx.Rngs(0))(jnp.ones(100))
 
 
+@pytest.mark.cases(12)
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("leading", [(), (0,), (1,), (5,), (2, 0, 3), (2, 3)])
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 2), (3, 0), (0, 2)])

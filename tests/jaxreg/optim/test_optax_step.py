@@ -81,7 +81,7 @@ def assert_same(result: Any, params: Any, losses: Any) -> None:
     np.testing.assert_allclose(result.model.bias[...], params["bias"], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.cases(5)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_trains_as_by_hand(name: str) -> None:
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

@@ -149,6 +149,7 @@ def example_of(rows: int = 64, seed: int = 0) -> tuple[Any, Any, Any]:
     return jaxreg.Linear(3, 2, rngs=nnx.Rngs(seed)), x, y
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("optimizer", [optax.adam(0.05), optax.sgd(optax.cosine_decay_schedule(0.1, 60))])
 @jax.numpy_dtype_promotion("standard")  # Optax's own
 def test_any_optimizer_takes_the_steps_of_a_float64_loop(optimizer: Any) -> None:

@@ -89,6 +89,7 @@ def test_the_result_is_the_float64_loops_rounded_once(plan: str, training: Train
     assert abs(np.asarray(result.losses) - losses).max() <= 2 * slack * max(losses.max(), (y.astype(float) ** 2).mean())
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("plan", REDUCED)
 @pytest.mark.parametrize("columns", ["twice", "constant", "zero", "three times"])
 @given(first=st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=6), share=st.floats(-2, 2, width=32))
@@ -128,6 +129,7 @@ def test_weights_that_overshoot_change_their_sign_at_every_step(plan: str, steps
     np.testing.assert_allclose(coefficients(result.model), w, rtol=2.0**-23)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("plan", REDUCED)
 def test_a_training_that_diverges_does_as_the_loop_does(plan: str) -> None:
     x = np.linspace(-1, 1, 100, dtype=np.float32).reshape(-1, 1)
@@ -154,6 +156,7 @@ def test_as_many_steps_as_one_likes_and_the_losses_of_those_asked_for() -> None:
     np.testing.assert_allclose(coefficients(result.model), solution, rtol=2.0**-22, atol=2.0**-24)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "optimizer", [optax.adam(0.05), optax.sgd(0.05, momentum=0.9), optax.sgd(optax.cosine_decay_schedule(0.1, 60))]
 )
@@ -234,7 +237,7 @@ def test_weights_go_along_with_their_rows_into_batches() -> None:
     np.testing.assert_allclose(coefficients(batched.model), coefficients(model), rtol=2.0**-20)
 
 
-@pytest.mark.cases(24)
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("plan", REDUCED)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
 @pytest.mark.parametrize("where", ["inputs", "targets", "weights"])

@@ -35,7 +35,7 @@ def assert_same(one: Any, other: Any) -> None:
     np.testing.assert_allclose(a, b, rtol=2.0**-18, atol=2.0**-20)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("plan", PLANS)
 def test_each_training_is_the_one_that_fit_makes(data: Any, plan: str) -> None:
     model, x, y = data
@@ -79,6 +79,7 @@ def test_seeds_and_targets(data: Any, plan: str) -> None:
         assert_same(result.model(number).kernel[...], single.model.kernel[...])
 
 
+@pytest.mark.thorough
 @jax.numpy_dtype_promotion("standard")  # Optax's own
 def test_any_optimizer_and_any_model(data: Any) -> None:
     model, x, y = data
@@ -158,6 +159,7 @@ def test_the_inputs_are_decomposed_once_for_all(targets: int) -> None:
     assert all("(tensor<12x5xf64>)" in line for line in decompositions)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("rates", "other", "plan"),
     [

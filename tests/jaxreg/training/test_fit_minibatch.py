@@ -91,6 +91,7 @@ def test_it_is_the_loop_over_a_dataloader(problem: Problem) -> None:
     assert_same_training(problem)
 
 
+@pytest.mark.thorough
 def test_it_is_the_loop_over_a_dataloader_of_ten_thousand_rows() -> None:
     assert_same_training(Problem(10_000, 64, False, "generator", epochs=1, inputs=32, outputs=1, momentum=0.9))
 
@@ -182,6 +183,7 @@ def test_a_generator_goes_on_where_the_last_training_stopped() -> None:
     assert generator.state() == both.state()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("rows", [1, 2, 3, 100, 1625, 1626, 20_000])
 def test_permutations_are_jaxs_own(rows: int) -> None:
     for seed in range(3):

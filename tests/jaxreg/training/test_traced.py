@@ -93,6 +93,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], Any]] = {
 }
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_the_plain_loop(name: str) -> None:
     transform, train, value = CASES[name]

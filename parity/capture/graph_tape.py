@@ -1,0 +1,311 @@
+"""The tape of a whole step: every torch function of tensors that derive from a leaf, seen by a function mode."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.functional
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from parity.capture import random_operations, source_places
+from parity.capture.operation_tape import _name as name_of
+from parity.capture.operation_tape import version_of
+from parity.capture.torch_tensors import tensors_of
+from parity.recording.trees import Path
+
+# Modules whose functions are written in Python over others: those are seen in their place.
+_OPENED = (torch.nn.functional, torch.functional, torch._tensor)
+_OPENED_NAMES = {module.__name__ for module in _OPENED}
+_ASKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+# What says something about a tensor, and computes nothing.
+_SAYING = {"size", "dim", "numel", "stride", "is_floating_point", "is_complex", "element_size", "storage_offset",
+           "get_device", "is_contiguous", "register_hook", "retain_grad", "__len__", "__repr__", "__format__", "item",
+           "tolist", "__float__", "__int__", "__bool__", "__index__", "numpy", "__array__", "__hash__", "__deepcopy__",
+           "__dir__", "_is_view", "is_set_to", "is_same_size", "data_ptr", "untyped_storage", "equal", "allclose",
+           "is_nonzero", "__contains__", "__reduce_ex__", "storage", "_version", "is_inference",
+           "_set_grad_enabled"}  # fmt: skip
+# Where normalisations take their running mean and variance.
+_STATISTICS = (3, 4)
+_SETTING = {"__setitem__", "__set__"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Leaf:
+    """A tensor that training changes, or that a module owns."""
+
+    tensor: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outside:
+    """A tensor that came from elsewhere: a batch, a constant, a draw. ``kept``: a copy, where it is about to change."""
+
+    tensor: torch.Tensor
+    version: int
+    kept: torch.Tensor | None = None
+
+    @property
+    def changed(self) -> bool:
+        return self.kept is None and version_of(self.tensor) != self.version
+
+    @property
+    def values(self) -> torch.Tensor:
+        return self.tensor if self.kept is None else self.kept
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class State:
+    """A buffer of a module that an operation reads and changes, such as BatchNorm's running mean."""
+
+    tensor: torch.Tensor
+    first: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """One torch function that was called; tensors among its arguments are values of this module."""
+
+    number: int
+    function: Callable[..., Any]
+    name: str
+    args: Any
+    kwargs: Any
+    in_place: bool
+    stops: bool
+    place: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Made:
+    """A tensor that a call gave, at ``path`` in what it returned."""
+
+    call: Call
+    path: Path
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lost:
+    """A tensor whose past is not known."""
+
+    reason: str
+
+
+Value = Leaf | Outside | State | Made | Lost
+
+
+class GraphTape(TorchFunctionMode):
+    """Notes every torch function of tensors that derive from a leaf, until :meth:`forget`.
+
+    Args:
+        on_backward: a context manager, held around ``backward``; it is given roots, their values and gradients.
+    """
+
+    def __init__(self, on_backward: Callable[..., contextlib.AbstractContextManager[None]]) -> None:
+        super().__init__()
+        self._on_backward = on_backward
+        self._values: Any = WeakIdKeyDictionary()
+        self._leaves: Any = WeakIdKeyDictionary()
+        self._numbers = itertools.count()
+        self._opening: list[Any] = []
+        self.off = False
+        self.in_step = False  # inside an optimizer's step, where only a closure's operations count
+        self.places = True  # whether the program's lines are noted
+
+    def __torch_function__(self, func: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.off or (self.in_step and not torch.is_grad_enabled()):
+            return func(*args, **kwargs)
+        name = name_of(func)
+        if name == "backward" or func is torch.Tensor.backward:
+            return self._backward(func, args, kwargs)
+        if func is torch.autograd.grad:
+            return self._grad(func, args, kwargs)
+        if name in _SAYING or func in (torch.autograd.backward, torch.is_grad_enabled):
+            return func(*args, **kwargs)
+        if not self._derives(args, kwargs):
+            return func(*args, **kwargs)
+        is_python = isinstance(func, types.FunctionType) and func.__module__ in _OPENED_NAMES
+        # What a method in Python does in C comes by here under the method's own name.
+        if is_python and func not in self._opening:
+            return self._open(func, args, kwargs)
+        return self._noted(func, name, args, kwargs)
+
+    def _open(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """See what a function that is written in Python calls."""
+        self._opening.append(func)
+        try:
+            with self, _opened():
+                return func(*args, **kwargs)
+        finally:
+            self._opening.pop()
+
+    def _noted(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        chance = random_operations.draws(name, args, kwargs)
+        if chance and chance.dropout and name.strip("_") in ("dropout", "feature_dropout", "native_dropout"):
+            return self._dropped(func, name, args, kwargs)
+        changes = name in _SETTING or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+        noted = self._valued(args, kept=changes), self._valued(kwargs)
+        tracks = _tracks_statistics(name, args)
+        if tracks:
+            noted = self._with_states(noted, args)
+        out = func(*args, **kwargs)
+        if name == "__get__" and not isinstance(out, torch.Tensor):
+            return out
+        if chance:
+            for _, tensor in tensors_of(out):
+                if isinstance(self.value(tensor), Leaf):
+                    continue
+                self._put(tensor, Lost(f"{chance.name} draws random numbers") if tensor.requires_grad else None)
+            return out
+        self._note(out, func, name, noted, args, tracks)
+        return out
+
+    def _dropped(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """Dropout as a product with what it draws: the same function of ones, from the same random numbers."""
+        first = args[0]
+        value = self.value(first)
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            before = torch.get_rng_state()
+            draw = func(torch.ones_like(first), *args[1:], **kwargs)
+            torch.set_rng_state(before)
+        out = func(*args, **kwargs)
+        in_place = out is first
+        call = self.call(torch.mul, "mul", (value, Outside(draw, version_of(draw))), {}, in_place=False)
+        self._put(first if in_place else out, Made(call, ()))
+        return out
+
+    def _with_states(self, noted: Any, args: Any) -> Any:
+        """Take running statistics that a call changes for states: its results after the first are their next values."""
+        places = list(noted[0])
+        for place in _STATISTICS:
+            if not isinstance(places[place], Made):
+                with torch._C.DisableTorchFunction():
+                    places[place] = State(args[place], args[place].detach().clone())
+        return tuple(places), noted[1]
+
+    def value(self, tensor: torch.Tensor) -> Any:
+        """What is known of a tensor."""
+        if tensor.is_leaf and (tensor.requires_grad or isinstance(tensor, torch.nn.Parameter)):
+            if tensor not in self._leaves:
+                self._leaves[tensor] = Leaf(tensor)
+            return self._leaves[tensor]
+        entry = self._values.get(tensor)
+        if entry is not None:
+            value, version = entry
+            if version_of(tensor) == version:
+                return value
+            if not isinstance(value, Outside):
+                return Lost("a tensor was changed in place through a view of it")
+        if tensor.requires_grad:
+            made = tensor.grad_fn.name() if tensor.grad_fn is not None else "another thread"
+            return Lost(f"a tensor was made where torch's functions are not seen, by {made}")
+        outside = Outside(tensor, version_of(tensor))
+        self._put(tensor, outside)
+        return outside
+
+    def forget(self) -> None:
+        """Let go of all that was noted."""
+        self._values = WeakIdKeyDictionary()
+
+    def _put(self, tensor: torch.Tensor, value: Any) -> None:
+        if value is None:
+            value = Outside(tensor, version_of(tensor))
+        self._values[tensor] = (value, version_of(tensor))
+
+    def _derives(self, args: Any, kwargs: Any) -> bool:
+        for tensor in _tensors((args, kwargs)):
+            if tensor.requires_grad:
+                return True
+            entry = self._values.get(tensor)
+            if entry is not None and not isinstance(entry[0], Outside):
+                return True
+        return False
+
+    def _valued(self, value: Any, *, kept: bool = False) -> Any:
+        """Arguments with what is known of the tensors among them; ``kept``: the first of them is about to change."""
+        if isinstance(value, torch.Tensor):
+            known = self.value(value)
+            if kept and isinstance(known, Outside):
+                with torch._C.DisableTorchFunction():
+                    return Outside(value, known.version, value.detach().clone())
+            return known
+        if isinstance(value, dict):
+            return {key: self._valued(item) for key, item in value.items() if key != "out"}
+        if isinstance(value, list | tuple):
+            items = [self._valued(item, kept=kept and not place) for place, item in enumerate(value)]
+            return items if isinstance(value, list) else tuple(items)
+        if isinstance(value, slice):
+            return slice(*(self._valued(item) for item in (value.start, value.stop, value.step)))
+        return value
+
+    def call(self, func: Any, name: str, args: Any, kwargs: Any, *, in_place: bool) -> Call:
+        place = source_places.told().removeprefix(". In ") if self.places else ""
+        stops = not torch.is_grad_enabled()
+        return Call(next(self._numbers), func, name, args, kwargs, in_place, stops, place)
+
+    def _note(self, out: Any, func: Any, name: str, noted: Any, args: Any, tracks: bool) -> None:
+        first: Any = args[0] if args else None
+        setting = name in _SETTING
+        in_place = setting or (isinstance(first, torch.Tensor) and out is first)
+        call = self.call(func, name, noted[0], noted[1], in_place=in_place)
+        if in_place and isinstance(noted[0][0], Leaf):
+            return  # a change of the weights, which is looked at where the next step begins
+        if setting:
+            known = name == "__setitem__"
+            self._put(first, Made(call, ()) if known else Lost("an attribute of a tensor was set"))
+            return
+        for path, tensor in tensors_of(out):
+            self._put(tensor, Made(call, (0,) if tracks else path))
+        for order, place in enumerate(_STATISTICS if tracks else ()):
+            self._put(args[place], Made(call, (order + 1,)))
+
+    def _backward(self, func: Any, args: Any, kwargs: Any) -> Any:
+        first = args[0] if args else kwargs.get("tensors")
+        roots = [first] if isinstance(first, torch.Tensor) else list(first)
+        given = args[1] if len(args) > 1 else kwargs.get("gradient", kwargs.get("grad_tensors"))
+        seeds = given if isinstance(given, list | tuple) else [given] * len(roots)
+        with self._on_backward([(root, self.value(root), seed) for root, seed in zip(roots, seeds, strict=True)]):
+            return func(*args, **kwargs)
+
+    def _grad(self, func: Any, args: Any, kwargs: Any) -> Any:
+        for tensor in _tensors((args, kwargs)):
+            if isinstance(self.value(tensor), Made):
+                self._put(tensor, Lost("torch.autograd.grad was called on it"))
+        return func(*args, **kwargs)
+
+
+def _tracks_statistics(name: str, args: Any) -> bool:
+    """Whether a normalisation takes its own statistics and changes the running ones that it is given."""
+    return name in ("batch_norm", "instance_norm") and bool(args[5]) and args[3] is not None
+
+
+@contextlib.contextmanager
+def _opened() -> Iterator[None]:
+    """Functions that are written in Python do not hand themselves to the mode, so that it sees what they call."""
+    before = [(module, name, getattr(module, name)) for module in _OPENED for name in _ASKS if hasattr(module, name)]
+    for module, name, _ in before:
+        setattr(module, name, lambda *_: False)
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    """The tensors among arguments, however deep in lists, tuples and dicts."""
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from _tensors(value)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _tensors(value)
