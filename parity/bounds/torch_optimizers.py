@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 Named = Mapping[str, jax.Array]
 Numbers = dict[str, Array]
 # The kinds whose operations stand in :mod:`parity.optimizers.updates` in the order in which PyTorch rounds them.
-_EXACT_ORDER_KINDS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")
+_EXACT_ORDER_KINDS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adamax", "Adadelta")
 # PyTorch computes its constants in double precision, and the values here are computed so too.
 _COMPARED_COMPUTATIONS = 2.0
 

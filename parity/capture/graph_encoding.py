@@ -11,7 +11,7 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from parity._errors import UnsupportedError
-from parity.capture.graph_tape import Call, Leaf, Lost, Made, Outside, State
+from parity.capture.graph_values import Call, Leaf, Lost, Made, Outside, State
 from parity.capture.torch_tensors import to_array
 from parity.recording.graph import DTYPE, ELLIPSIS, NUMBER, SLICE, Graph, Operation, Plain, Ref
 from parity.recording.recording import Array

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -16,13 +15,16 @@ from parity._errors import UnsupportedError
 from parity._words import count
 from parity.capture import graph_encoding, leaf_names, other_trainings, source_places, unsupported
 from parity.capture.clipping_hooks import Watch
+from parity.capture.graph_begin import begin, copied
 from parity.capture.graph_encoding import Interned
 from parity.capture.graph_passes import Passes
 from parity.capture.graph_steps import Begun, Steps
-from parity.capture.graph_tape import GraphTape, Made
-from parity.capture.observed_run import environment, gradients, optimizer_state, plain
+from parity.capture.graph_tape import GraphTape
+from parity.capture.graph_values import Lost, Made
+from parity.capture.hand_updates import BY_HAND, PLAIN_SGD, HandSteps
+from parity.capture.observed_run import gradients, optimizer_state, plain
 from parity.capture.operation_tape import version_of
-from parity.capture.step_retention import After, Keeper
+from parity.capture.step_retention import After
 from parity.capture.torch_tensors import tensors_of, to_array
 from parity.recording.recording import Array
 
@@ -45,7 +47,7 @@ class GraphObserver:
 
     def __init__(self, name: str, limit: float, clips: Watch, unneeded: Callable[[], bool] = lambda: False) -> None:
         self._name, self._limit, self._clips, self._unneeded = name, limit, clips, unneeded
-        self.tape = GraphTape(self._on_backward)
+        self.tape = GraphTape(self._on_backward, self._on_change, self._moved, self._is_own_gradient)
         self.steps = Steps()
         self.begun: Begun | None = None
         self.stopped = False
@@ -60,6 +62,7 @@ class GraphObserver:
         self._states: dict[int, str] = {}
         self._taken = False
         self._before: dict[str, Array] = {}
+        self._by_hand = HandSteps()
 
     def __enter__(self) -> GraphObserver:
         self._handles = [
@@ -112,10 +115,16 @@ class GraphObserver:
                 self._outputs.append((value, tensor, version_of(tensor)))
 
     @contextlib.contextmanager
-    def _on_backward(self, roots: list[tuple[torch.Tensor, Any, Any]]) -> Iterator[None]:
+    def _on_backward(
+        self, roots: list[tuple[torch.Tensor, Any, Any]], leaves: list[torch.Tensor] | None = None
+    ) -> Iterator[None]:
+        if self._active:
+            self._moved()
         if self._active:
             try:
-                self._passes.begin(roots)
+                self._passes.begin(roots, alone=leaves is not None)
+                if self.begun is None or self.begun.by_hand:
+                    self._by_hand.start(self._passes.leaves(), first=self.begun is None)
             except UnsupportedError as error:
                 self._problem_is(error)
         self.tape.off = True
@@ -124,11 +133,8 @@ class GraphObserver:
         finally:
             self.tape.off = not self._active
         if self._active:
-            self._made = {
-                id(leaf): (leaf.grad, leaf.grad._version)
-                for leaf in self._passes.leaves()
-                if leaf.requires_grad and leaf.grad is not None
-            }
+            made = [] if leaves else [(leaf, leaf.grad) for leaf in self._passes.leaves() if leaf.requires_grad]
+            self._made = {id(leaf): (grad, grad._version) for leaf, grad in made if grad is not None}
 
     @source_places.hook
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -138,10 +144,10 @@ class GraphObserver:
             return
         try:
             if self.begun is None and not self._names:
-                self._live = self._copied(optimizer)
+                self._live = copied(optimizer, self.tape.leaves())
             self._before = {name: to_array(leaf) for name, leaf in self.begun.leaves.items()} if self.begun else {}
             if self._passes.listed:
-                self._take(optimizer)
+                self._take_optimizer(optimizer)
         except UnsupportedError as error:
             self._problem_is(error)
 
@@ -151,7 +157,7 @@ class GraphObserver:
         if self._active:
             try:
                 if not self._taken:
-                    self._take(optimizer)
+                    self._take_optimizer(optimizer)
                 self._end(optimizer)
             except UnsupportedError as error:
                 self._problem_is(error)
@@ -163,40 +169,77 @@ class GraphObserver:
     def _let_go(self) -> None:
         self._passes.clear()
         self._outputs, self._made = [], {}
+        self._by_hand.changes = {}
         self.tape.forget()
 
     # -- one step
 
-    def _copied(self, optimizer: torch.optim.Optimizer) -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
-        """The optimizer's tensors and all leaves that are seen so far, copied together with the optimizer."""
-        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        others = [leaf.tensor for leaf in self.tape._leaves.values()]
-        tensors = list({id(tensor): tensor for tensor in [*held, *others]}.values())
-        if any(state and float(state.get("step", 1)) > 0 for state in optimizer.state.values()):
-            raise UnsupportedError("the optimizer starts with a state of its own. Record a training from its start")
-        self._originals = tensors
-        try:
-            live, own = copy.deepcopy((tensors, optimizer))
-        except Exception as error:
-            raise UnsupportedError(
-                f"the optimizer, a {type(optimizer).__name__}, cannot be copied for the float64 run: {error}"
-            ) from None
-        return live, own
-
-    def _take(self, optimizer: torch.optim.Optimizer) -> None:
+    def _take_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         self._taken = True
         if not self._passes.listed:
             raise UnsupportedError(
                 "backward() was not called on a loss since the last step. Call it once before every optimizer.step()"
             )
+        if self._by_hand.changes:
+            raise UnsupportedError("weights are moved by hand between backward() and optimizer.step()")
         other_trainings.check_scaler()
-        begun = self.begun or self._begin(optimizer)
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
+        begun = self.begun or self._begin(optimizer, groups)
         if optimizer is not begun.optimizer:
             raise UnsupportedError(
                 f"another {type(optimizer).__name__} than at step 0 takes the step: there are several optimizers, and "
                 "a training that takes turns cannot be judged yet"
             )
         trained = self._trained(optimizer)
+        if not self._clips.clipping:
+            unsupported.check_gradients(self._made, {name: begun.leaves[name] for name in trained})
+        self._take(begun, trained, self._clips.raw)
+
+    def _begin(self, optimizer: Any, groups: Mapping[int, Mapping[str, Any]]) -> Begun:
+        self._names, self.begun = begin(optimizer, groups, self._passes.leaves(), self._models, self._live, self._limit)
+        self.begun.clipping = self._clips.clipping
+        return self.begun
+
+    def _on_change(self, leaf: torch.Tensor, value: Any) -> None:
+        if self._active and isinstance(value, Lost):
+            self._problem_is(value.reason)
+        elif self._active and self._passes.listed:
+            self._by_hand.change(leaf, value)
+
+    def _is_own_gradient(self, leaf: torch.Tensor, gradient: torch.Tensor) -> bool:
+        made = self._made.get(id(leaf))
+        return bool(self._clips.clipping) or made is None or (made[0] is gradient and made[1] == gradient._version)
+
+    def _moved(self) -> None:
+        """A forward pass begins: where the program has moved its weights by hand since, that was a step."""
+        if not self._active or not self._by_hand.changes:
+            return
+        try:
+            self._take_by_hand()
+        except UnsupportedError as error:
+            self._problem_is(error)
+        self._let_go()
+
+    def _take_by_hand(self) -> None:
+        moved = self._by_hand.steps()
+        groups = {key: {"lr": rate, **PLAIN_SGD} for key, (_, rate, _) in moved.items()}
+        if self.begun is None:
+            self._live = self._by_hand.copied()
+        begun = self.begun or self._begin(None, groups)
+        if not begun.by_hand:
+            raise UnsupportedError("weights are moved by hand, and by an optimizer before")
+        unknown = [key for key in moved if key not in self._names]
+        if unknown:
+            raise UnsupportedError("weights are moved by hand that were not there at the first step")
+        trained = {self._names[key]: group for key, group in groups.items()}
+        self._before = {
+            name: self._by_hand.before.get(key, to_array(begun.leaves[name])) for key, name in self._names.items()
+        }
+        self._take(begun, trained, {key: gradient for key, (_, _, gradient) in moved.items()} | self._clips.raw)
+        self._end(None)
+        self._clips.clear()
+
+    def _take(self, begun: Begun, trained: Mapping[str, Mapping[str, Any]], raw: Mapping[int, Array]) -> None:
         unsupported.check_settings(
             {name: plain(group) for name, group in trained.items()}, begun.rules, (begun.leaves, begun.leaves)
         )
@@ -204,8 +247,6 @@ class GraphObserver:
             unsupported.check_untouched(begun.keeper.last.weights, self._before or begun.keeper.last.weights)
         moved = {name: begun.leaves[name] for name in trained}
         unsupported.check_clipping(self._clips, begun.clipping, moved)
-        if not self._clips.clipping:
-            unsupported.check_gradients(self._made, moved)
         outputs = {value: tensor for value, tensor, version in self._outputs if version_of(tensor) == version}
         encoded = graph_encoding.encode(
             [(value, seed) for value, seed, _ in self._passes.listed],
@@ -224,7 +265,7 @@ class GraphObserver:
         kept = tuple(to_array(tensor) for value, tensor in outputs.items() if value.call in reached)
         worth = self._passes.worth
         self.steps.losses.append(worth)
-        made = gradients(begun.leaves, begun.rules, self._clips.raw)
+        made = gradients(begun.leaves, begun.rules, raw)
         begun.keeper.begin({"outputs": kept, "loss": worth.reshape(())}, made)
         for name, group in trained.items():
             begun.learning_rates[name].append(float(group["lr"]))
@@ -268,38 +309,11 @@ class GraphObserver:
             begun.keeper.last.buffers.update(begun.initial_states)
         self._tensors = {name: state.tensor for name, state in encoded.states.items()}
 
-    def _begin(self, optimizer: torch.optim.Optimizer) -> Begun:
-        trained = {id(p): p for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
-        known = {id(original): (original, own) for original, own in zip(self._originals, self._live[0], strict=True)}
-        reached = self._passes.leaves()
-        wanted = [leaf for leaf in reached if id(leaf) in trained or isinstance(leaf, torch.nn.Parameter)]
-        names = leaf_names.of(wanted, self._models)
-        self._names = {key: name for key, name in names.items() if key in known}
-        live = {name: known[key][1] for key, name in self._names.items()}
-        leaves = {name: known[key][0] for key, name in self._names.items()}
-        initial = {name: to_array(tensor) for name, tensor in live.items()}
-        rules = {name: plain(group) for name, group in self._trained(optimizer).items()}
-        device = str(next(iter(leaves.values())).device)
-        self.begun = Begun(
-            optimizer=optimizer,
-            leaves=leaves,
-            rules=rules,
-            learning_rates={name: [] for name in rules},
-            initial=initial,
-            initial_states={},
-            live=(list(live.values()), self._live[1]),
-            keeper=Keeper(self._limit, After(initial, {}, {})),
-            environment=environment(device) | {"optimizer_line": source_places.told()},
-            clipping=self._clips.clipping,
-            model=", ".join(type(module).__name__ for module in self._models),
-        )
-        return self.begun
-
-    def _end(self, optimizer: torch.optim.Optimizer) -> None:
+    def _end(self, optimizer: torch.optim.Optimizer | None) -> None:
         if self.stopped or self.begun is None:
             return
-        leaves: Any = self.begun.leaves
-        state, others = optimizer_state(optimizer, leaves)
+        leaves = self.begun.leaves
+        state, others = ({}, {}) if optimizer is None else optimizer_state(optimizer, leaves)
         weights = {name: to_array(tensor) for name, tensor in leaves.items()}
         last = self.begun.keeper.last.buffers
         buffers = {name: to_array(self._tensors[name]) if name in self._tensors else last[name] for name in last}
@@ -313,6 +327,7 @@ class GraphObserver:
         Raises:
             UnsupportedError: it never stepped an optimizer, or did something that cannot be recorded.
         """
+        self._moved()
         if self._problem is not None:
             raise UnsupportedError(f"{self._name}: {self._problem}")
         if self.begun is None or not self.done:
@@ -321,11 +336,13 @@ class GraphObserver:
 
     def notes(self) -> list[str]:
         """What was left out, in sentences."""
+        by_hand = [BY_HAND] if self.begun and self.begun.by_hand else []
         if not self.stopped:
-            return []
+            return by_hand
         return [
+            *by_hand,
             f"The recording ends after {count(self.done, 'step')}: the batches seen until then take half the memory "
-            f"limit of {self._limit:,.0f} bytes. What is judged is the training up to there."
+            f"limit of {self._limit:,.0f} bytes. What is judged is the training up to there.",
         ]
 
 

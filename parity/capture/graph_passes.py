@@ -9,7 +9,8 @@ import torch
 
 from parity._errors import UnsupportedError
 from parity.capture import graph_encoding
-from parity.capture.graph_tape import Call, GraphTape, Leaf, Made, Outside
+from parity.capture.graph_tape import GraphTape
+from parity.capture.graph_values import Call, Leaf, Lost, Made, Outside
 from parity.capture.operation_tape import version_of
 from parity.capture.torch_tensors import to_array
 from parity.recording.recording import Array
@@ -49,21 +50,35 @@ class Passes:
                     found.setdefault(id(value.tensor), value.tensor)
         return list(found.values())
 
-    def begin(self, roots: Sequence[tuple[torch.Tensor, Any, Any]]) -> None:
+    def begin(self, roots: Sequence[tuple[torch.Tensor, Any, Any]], *, alone: bool = False) -> None:
         """Take up the roots of a ``backward`` that is about to run.
 
+        Args:
+            roots: each with the tape's value and the gradient that it is given.
+            alone: whether gradients are handed to the program, and not added to those that are there.
+
         Raises:
-            UnsupportedError: gradients of a step before are still there.
+            UnsupportedError: gradients of a step before are still there, or a tensor is of unknown origin.
         """
         earlier = bool(self.listed)
         self.listed += [self._root(*root) for root in roots]
+        self._check()
         left = any(leaf.grad is not None and bool(leaf.grad.any()) for leaf in self.leaves())
-        if not left:
+        if alone and earlier:
+            raise UnsupportedError("gradients are taken twice in one step. Take them of one loss, the sum of all")
+        if not left or alone:
             self.listed = self.listed[-len(roots) :]
         elif not earlier:
             raise UnsupportedError(
                 "gradients of earlier steps are added up. Call optimizer.zero_grad() once between two steps"
             )
+
+    def _check(self) -> None:
+        known = [value for value, _, _ in self.listed]
+        known += [value for call in self.calls() for value in graph_encoding.values((call.args, call.kwargs))]
+        reason = next((value.reason for value in known if isinstance(value, Lost)), None)
+        if reason is not None:
+            raise UnsupportedError(f"the loss cannot be followed: {reason}")
 
     def _root(self, root: torch.Tensor, value: Any, seed: Any) -> tuple[Any, float, Array]:
         worth = to_array(root)

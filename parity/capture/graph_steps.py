@@ -177,3 +177,4 @@ class Begun:
     environment: dict[str, Any]
     clipping: Mapping[str, Any]
     model: str
+    by_hand: bool = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import types
 from collections.abc import Callable, Iterator
@@ -15,10 +14,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from parity.capture import random_operations, source_places
+from parity.capture.graph_values import Call, Gradient, Leaf, Lost, Made, Outside, State
 from parity.capture.operation_tape import _name as name_of
 from parity.capture.operation_tape import version_of
 from parity.capture.torch_tensors import tensors_of
-from parity.recording.trees import Path
 
 # Modules whose functions are written in Python over others: those are seen in their place.
 _OPENED = (torch.nn.functional, torch.functional, torch._tensor)
@@ -36,80 +35,26 @@ _STATISTICS = (3, 4)
 _SETTING = {"__setitem__", "__set__"}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Leaf:
-    """A tensor that training changes, or that a module owns."""
-
-    tensor: torch.Tensor
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Outside:
-    """A tensor that came from elsewhere: a batch, a constant, a draw. ``kept``: a copy, where it is about to change."""
-
-    tensor: torch.Tensor
-    version: int
-    kept: torch.Tensor | None = None
-
-    @property
-    def changed(self) -> bool:
-        return self.kept is None and version_of(self.tensor) != self.version
-
-    @property
-    def values(self) -> torch.Tensor:
-        return self.tensor if self.kept is None else self.kept
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class State:
-    """A buffer of a module that an operation reads and changes, such as BatchNorm's running mean."""
-
-    tensor: torch.Tensor
-    first: torch.Tensor
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Call:
-    """One torch function that was called; tensors among its arguments are values of this module."""
-
-    number: int
-    function: Callable[..., Any]
-    name: str
-    args: Any
-    kwargs: Any
-    in_place: bool
-    stops: bool
-    place: str
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Made:
-    """A tensor that a call gave, at ``path`` in what it returned."""
-
-    call: Call
-    path: Path
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Lost:
-    """A tensor whose past is not known."""
-
-    reason: str
-
-
-Value = Leaf | Outside | State | Made | Lost
-
-
 class GraphTape(TorchFunctionMode):
     """Notes every torch function of tensors that derive from a leaf, until :meth:`forget`.
 
     Args:
         on_backward: a context manager, held around ``backward``; it is given roots, their values and gradients.
+        on_change: called with a leaf that the program itself changes, and what it becomes.
+        on_forward: called before an operation of leaves that has a gradient.
+        is_own_gradient: whether a leaf's gradient is what ``backward`` made of it, or clipped.
     """
 
-    def __init__(self, on_backward: Callable[..., contextlib.AbstractContextManager[None]]) -> None:
+    def __init__(
+        self,
+        on_backward: Callable[..., contextlib.AbstractContextManager[None]],
+        on_change: Callable[[torch.Tensor, Any], None] = lambda *_: None,
+        on_forward: Callable[[], None] = lambda: None,
+        is_own_gradient: Callable[[torch.Tensor, torch.Tensor], bool] = lambda *_: True,
+    ) -> None:
         super().__init__()
-        self._on_backward = on_backward
+        self._on_backward, self._on_change, self._on_forward = on_backward, on_change, on_forward
+        self._is_own_gradient = is_own_gradient
         self._values: Any = WeakIdKeyDictionary()
         self._leaves: Any = WeakIdKeyDictionary()
         self._numbers = itertools.count()
@@ -131,6 +76,10 @@ class GraphTape(TorchFunctionMode):
             return func(*args, **kwargs)
         if not self._derives(args, kwargs):
             return func(*args, **kwargs)
+        if name == "__get__" and _attribute(func) == "grad":
+            return self._gradient(func, args)
+        if torch.is_grad_enabled() and name != "__set__":
+            self._on_forward()
         is_python = isinstance(func, types.FunctionType) and func.__module__ in _OPENED_NAMES
         # What a method in Python does in C comes by here under the method's own name.
         if is_python and func not in self._opening:
@@ -162,9 +111,18 @@ class GraphTape(TorchFunctionMode):
             for _, tensor in tensors_of(out):
                 if isinstance(self.value(tensor), Leaf):
                     continue
-                self._put(tensor, Lost(f"{chance.name} draws random numbers") if tensor.requires_grad else None)
+                self.put(tensor, Lost(f"{chance.name} draws random numbers") if tensor.requires_grad else None)
             return out
         self._note(out, func, name, noted, args, tracks)
+        return out
+
+    def _gradient(self, func: Any, args: Any) -> Any:
+        out = func(*args)
+        if isinstance(out, torch.Tensor) and isinstance(self.value(args[0]), Leaf):
+            known = self._values.get(out)
+            if known is None or known[1] != version_of(out):
+                is_own = self._is_own_gradient(args[0], out)
+                self.put(out, _copied(args[0], out) if is_own else Lost("a gradient is changed by hand"))
         return out
 
     def _dropped(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
@@ -178,7 +136,7 @@ class GraphTape(TorchFunctionMode):
         out = func(*args, **kwargs)
         in_place = out is first
         call = self.call(torch.mul, "mul", (value, Outside(draw, version_of(draw))), {}, in_place=False)
-        self._put(first if in_place else out, Made(call, ()))
+        self.put(first if in_place else out, Made(call, ()))
         return out
 
     def _with_states(self, noted: Any, args: Any) -> Any:
@@ -207,14 +165,18 @@ class GraphTape(TorchFunctionMode):
             made = tensor.grad_fn.name() if tensor.grad_fn is not None else "another thread"
             return Lost(f"a tensor was made where torch's functions are not seen, by {made}")
         outside = Outside(tensor, version_of(tensor))
-        self._put(tensor, outside)
+        self.put(tensor, outside)
         return outside
+
+    def leaves(self) -> list[torch.Tensor]:
+        """All leaves that were seen."""
+        return [leaf.tensor for leaf in self._leaves.values()]
 
     def forget(self) -> None:
         """Let go of all that was noted."""
         self._values = WeakIdKeyDictionary()
 
-    def _put(self, tensor: torch.Tensor, value: Any) -> None:
+    def put(self, tensor: torch.Tensor, value: Any) -> None:
         if value is None:
             value = Outside(tensor, version_of(tensor))
         self._values[tensor] = (value, version_of(tensor))
@@ -255,16 +217,33 @@ class GraphTape(TorchFunctionMode):
         setting = name in _SETTING
         in_place = setting or (isinstance(first, torch.Tensor) and out is first)
         call = self.call(func, name, noted[0], noted[1], in_place=in_place)
+        if setting and _attribute(func) == "data" and isinstance(noted[0][0], Leaf):
+            self._on_change(first, noted[0][1])
+            return
         if in_place and isinstance(noted[0][0], Leaf):
-            return  # a change of the weights, which is looked at where the next step begins
+            if not setting:
+                self._on_change(first, Made(call, ()))
+            elif _attribute(func) == "grad" and isinstance(args[1], torch.Tensor):
+                self._set_gradient(first, args[1], noted[0][1])
+            return
         if setting:
             known = name == "__setitem__"
-            self._put(first, Made(call, ()) if known else Lost("an attribute of a tensor was set"))
+            self.put(first, Made(call, ()) if known else Lost("an attribute of a tensor was set"))
             return
+        if in_place and isinstance(noted[0][0], Made) and noted[0][0].call.name in ("data", "detach"):
+            owner = noted[0][0].call.args[0]
+            if isinstance(owner, Leaf):
+                self._on_change(owner.tensor, Made(call, ()))
         for path, tensor in tensors_of(out):
-            self._put(tensor, Made(call, (0,) if tracks else path))
+            self.put(tensor, Made(call, (0,) if tracks else path))
         for order, place in enumerate(_STATISTICS if tracks else ()):
-            self._put(args[place], Made(call, (order + 1,)))
+            self.put(args[place], Made(call, (order + 1,)))
+
+    def _set_gradient(self, leaf: torch.Tensor, gradient: torch.Tensor, value: Any) -> None:
+        if isinstance(value, Gradient) and value.leaf is leaf:
+            self.put(gradient, value)
+        else:
+            self._on_change(leaf, Lost("a gradient is put in the place of what backward() made"))
 
     def _backward(self, func: Any, args: Any, kwargs: Any) -> Any:
         first = args[0] if args else kwargs.get("tensors")
@@ -275,10 +254,37 @@ class GraphTape(TorchFunctionMode):
             return func(*args, **kwargs)
 
     def _grad(self, func: Any, args: Any, kwargs: Any) -> Any:
-        for tensor in _tensors((args, kwargs)):
-            if isinstance(self.value(tensor), Made):
-                self._put(tensor, Lost("torch.autograd.grad was called on it"))
-        return func(*args, **kwargs)
+        given = dict(zip(("outputs", "inputs", "grad_outputs"), args, strict=False)) | kwargs
+        roots, leaves = (_listed(given[key]) for key in ("outputs", "inputs"))
+        seeds = _listed(given.get("grad_outputs")) if given.get("grad_outputs") is not None else [None] * len(roots)
+        known = [self.value(leaf) for leaf in leaves]
+        if given.get("create_graph") or not all(isinstance(value, Leaf) for value in known):
+            out = func(*args, **kwargs)
+            for tensor in _tensors(out):
+                if tensor.requires_grad:
+                    self.put(tensor, Lost("a gradient of a gradient is taken"))
+            return out
+        values = [(root, self.value(root), seed) for root, seed in zip(roots, seeds, strict=True)]
+        with self._on_backward(values, leaves):
+            out = func(*args, **kwargs)
+        for leaf, gradient in zip(leaves, out, strict=True):
+            if gradient is not None:
+                self.put(gradient, _copied(leaf, gradient))
+        return out
+
+
+def _attribute(func: Any) -> str:
+    """The attribute that a function gets or sets."""
+    return str(getattr(getattr(func, "__self__", None), "__name__", ""))
+
+
+def _copied(leaf: torch.Tensor, gradient: torch.Tensor) -> Gradient:
+    with torch._C.DisableTorchFunction():
+        return Gradient(leaf, gradient.detach().clone())
+
+
+def _listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, torch.Tensor) else list(value)
 
 
 def _tracks_statistics(name: str, args: Any) -> bool:

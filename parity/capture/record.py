@@ -120,7 +120,7 @@ def _of_graphs(
     except UnsupportedError as error:
         if reason is None:
             raise
-        raise reason from error
+        raise error from reason
 
 
 def _of_one_model(observer: Observer, printed: Any, given: Any, dropout: bool) -> Recording:

@@ -15,6 +15,9 @@ from parity.recording.clipping import Clipping
 # One number for all elements, or one for each.
 Setting: TypeAlias = float | Array
 KINDS = ("SGD", "Adam", "AdamW", "RAdam", "RMSprop", "Adagrad")
+# Those whose steps are known; of the last two no fault is.
+PORTED_KINDS = (*KINDS, "Adamax", "Adadelta")
+_STATE_OF_KIND = {"Adagrad": ("sum",), "Adamax": ("exp_avg", "exp_inf"), "Adadelta": ("square_avg", "acc_delta")}
 # Settings that may differ from element to element.
 _BY_ELEMENT = (
     *("weight_decay", "maximize", "momentum", "dampening", "beta1", "beta2", "alpha", "eps", "lr_decay"),
@@ -27,7 +30,7 @@ class OptimizerRule:
     """An optimizer's settings, each one number or one for each of ``p`` elements, and its switches.
 
     Attributes:
-        kind: PyTorch's name of its class, one of :data:`KINDS`.
+        kind: PyTorch's name of its class, one of :data:`PORTED_KINDS`.
         rates: learning rates, shape ``(steps,)`` or ``(steps, p)``.
         decay_form: ``"l2"`` into the gradient, ``"decoupled"`` times the learning rate, ``"whole"`` without it.
         first_damped: whether SGD's dampening is there in the first step too.
@@ -77,8 +80,8 @@ class OptimizerRule:
         if self.kind == "RMSprop":
             more = (("grad_avg", self.centered), ("momentum_buffer", np.any(self.momentum)))
             return ("square_avg", *(key for key, wanted in more if wanted))
-        if self.kind == "Adagrad":
-            return ("sum",)
+        if self.kind in _STATE_OF_KIND:
+            return _STATE_OF_KIND[self.kind]
         return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if self.amsgrad and self.kind != "RAdam" else ()))
 
 
@@ -109,7 +112,7 @@ def of_torch(kind: str, settings: Mapping[str, Any], rates: Array, clipping: Cli
         nesterov="torch" if settings.get("nesterov") else "",
         beta1=float(beta1),
         beta2=float(beta2),
-        alpha=number("alpha", 0.99),
+        alpha=number("rho" if kind == "Adadelta" else "alpha", 0.99),
         eps=number("eps"),
         eps_place="before" if kind == "RAdam" else "outside",
         amsgrad=bool(settings.get("amsgrad")),

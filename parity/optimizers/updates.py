@@ -63,6 +63,8 @@ def step_constants(
         constants |= {"size": rate / share1, "root": share2.sqrt()}
         if rule.nesterov:
             constants["following"] = share1 / (1 - power(rule.beta1, step + 2)) if rule.corrected[0] else of(1.0)
+    if rule.kind == "Adamax":
+        constants["size"] = rate / (1 - power(rule.beta1, step + 1))
     if rule.kind == "RAdam":
         most = 2 / (1 - of(rule.beta2)) - 1
         length = most - 2.0 * (step + 1) * power(rule.beta2, step + 1) / share2
@@ -194,6 +196,25 @@ def _adagrad(step: Step[T]) -> tuple[T, dict[str, T]]:
     return step.weights - step.constants["size"] * (step.gradients / _denominator(step, total)), {"sum": total}
 
 
+def _adamax(step: Step[T]) -> tuple[T, dict[str, T]]:
+    """Divide by the largest gradient so far, forgotten by and by: Kingma and Ba, 2015, arXiv 1412.6980, section 7.1."""
+    rule, gradients, xp = step.rule, step.gradients, step.xp
+    mean = xp.lerp(step.state["exp_avg"], gradients, 1 - rule.beta1)
+    size = xp.maximum(gradients, -gradients) + rule.eps
+    largest = xp.maximum(rule.beta2 * step.state["exp_inf"], size)
+    return step.weights - step.constants["size"] * (mean / largest), {"exp_avg": mean, "exp_inf": largest}
+
+
+def _adadelta(step: Step[T]) -> tuple[T, dict[str, T]]:
+    """Take a step as long as the steps before: Zeiler, 2012, arXiv 1212.5701, algorithm 1."""
+    rule, gradients, xp = step.rule, step.gradients, step.xp
+    squares = rule.alpha * step.state["square_avg"] + (1 - rule.alpha) * gradients * gradients
+    before = step.state["acc_delta"]
+    delta = xp.sqrt(before + rule.eps) / xp.sqrt(squares + rule.eps) * gradients
+    steps = rule.alpha * before + (1 - rule.alpha) * delta * delta
+    return step.weights - step.constants["rate"] * delta, {"square_avg": squares, "acc_delta": steps}
+
+
 _UPDATES: dict[str, Callable[..., Any]] = {
     "SGD": _sgd,
     "Adam": _adam,
@@ -201,4 +222,6 @@ _UPDATES: dict[str, Callable[..., Any]] = {
     "RAdam": _radam,
     "RMSprop": _rmsprop,
     "Adagrad": _adagrad,
+    "Adamax": _adamax,
+    "Adadelta": _adadelta,
 }

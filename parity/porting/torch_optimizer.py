@@ -13,7 +13,7 @@ import optax
 from parity._errors import UnsupportedError
 from parity.optimizers.arithmetic import TRACED
 from parity.optimizers.clipping import clip
-from parity.optimizers.rule import KINDS, OptimizerRule, of_torch
+from parity.optimizers.rule import PORTED_KINDS, OptimizerRule, of_torch
 from parity.optimizers.updates import Step, step_constants, update
 from parity.porting.optax_state import STATE_FIELDS
 from parity.recording.recording import Recording
@@ -35,10 +35,10 @@ def of(recording: Recording) -> optax.GradientTransformation:
         UnsupportedError: it is none of those whose rules are known.
     """
     kind = recording.optimizer.type.rpartition(".")[2]
-    if kind not in KINDS or not recording.optimizer.type.startswith(_PREFIX):
+    if kind not in PORTED_KINDS or not recording.optimizer.type.startswith(_PREFIX):
         raise UnsupportedError(
             f"the optimizer is a {recording.optimizer.type}, which parity cannot port by itself; it ports "
-            f"{', '.join(KINDS)} of torch.optim{recording.environment.get('optimizer_line', '')}"
+            f"{', '.join(PORTED_KINDS)} of torch.optim{recording.environment.get('optimizer_line', '')}"
         )
     rules: dict[str, OptimizerRule] = {}
     tables: dict[str, dict[str, Any]] = {}

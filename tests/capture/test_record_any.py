@@ -213,7 +213,7 @@ def test_dropout_is_refused_or_switched_off() -> None:
 @pytest.mark.parametrize("layer", [nn.LSTM(4, 3, 2, dropout=0.5), nn.GRU(4, 3, 2, dropout=0.5)])
 def test_dropout_between_recurrent_layers(layer: nn.Module) -> None:
     kind = Kind(lambda: layer, ADAM, classes, lambda model, batch: model(batch["x"])[0].square().mean())
-    with pytest.raises(parity.UnsupportedError, match=r"(LSTM|GRU), by (lstm|gru), draws random numbers"):
+    with pytest.raises(parity.UnsupportedError, match=r"the loss cannot be followed: (lstm|gru) draws random numbers"):
         parity.record(kind.program())
     recording = parity.record(kind.program(), dropout=False)
     off = abs(recording.arbiter_locked.losses - recording.observed.losses)
@@ -309,7 +309,9 @@ def test_a_target_changed_before_backward_is_named() -> None:
         loss.backward()
         adam.step()
 
-    with pytest.raises(parity.UnsupportedError, match=r"a tensor of shape \(9,\) that the loss was given was changed"):
+    with pytest.raises(
+        parity.UnsupportedError, match="a tensor that goes into the loss is changed in place before the step"
+    ):
         parity.record(program)
 
 

@@ -257,8 +257,8 @@ REFUSED = {
 # What is refused however it is recorded.
 STILL_REFUSED = {
     "a GAN", "a GAN, the judge first", "GradScaler", "LBFGS", "OneCycleLR", "an optimizer an epoch",
-    "an optimizer of one's own", "another model at a later step", "autograd.grad", "bfloat16", "bfloat16 buffers",
+    "an optimizer of one's own", "another model at a later step", "bfloat16", "bfloat16 buffers",
     "broadcast", "a closure", "a gradient changed by hand", "a parameter frozen on the way", "a scripted module",
     "gradients never cleared", "sparse gradients", "two optimizers in turn", "two optimizers of one loss",
-    "two trainings", "weights moved by hand", "weights put back",
+    "two trainings", "weights put back",
 }  # fmt: skip
