@@ -29,8 +29,12 @@ def copied(optimizer: torch.optim.Optimizer, leaves: Iterable[torch.Tensor]) -> 
     tensors = list({id(tensor): tensor for tensor in [*held, *leaves]}.values())
     if any(state and float(state.get("step", 1)) > 0 for state in optimizer.state.values()):
         raise UnsupportedError("the optimizer starts with a state of its own. Record a training from its start")
+    with torch._C.DisableTorchFunction():
+        live = [tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors]
+    # The optimizer's copy finds the tensors' copies where it looks for what it has copied already.
+    memo: dict[int, Any] = {id(tensor): made for tensor, made in zip(tensors, live, strict=True)}
     try:
-        live, own = copy.deepcopy((tensors, optimizer))
+        own = copy.deepcopy(optimizer, memo)
     except Exception as error:
         raise UnsupportedError(
             f"the optimizer, a {type(optimizer).__name__}, cannot be copied for the float64 run: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
@@ -13,11 +14,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from parity._errors import UnsupportedError
 from parity._words import count
-from parity.capture import graph_encoding, leaf_names, other_trainings, source_places, unsupported
+from parity.capture import graph_encoding, other_trainings, source_places, unsupported
 from parity.capture.clipping_hooks import Watch
 from parity.capture.graph_begin import begin, copied
 from parity.capture.graph_encoding import Interned
 from parity.capture.graph_passes import Passes
+from parity.capture.graph_states import States
 from parity.capture.graph_steps import Begun, Steps
 from parity.capture.graph_tape import GraphTape
 from parity.capture.graph_values import Lost, Made
@@ -27,6 +29,7 @@ from parity.capture.operation_tape import version_of
 from parity.capture.step_retention import After
 from parity.capture.torch_tensors import tensors_of, to_array
 from parity.recording.recording import Array
+from parity.recording.trees import same_array
 
 _KINDS = 64
 # Steps that a training is followed for in two ways at once.
@@ -59,10 +62,12 @@ class GraphObserver:
         self._models: dict[torch.nn.Module, None] = {}
         self._made: dict[int, tuple[torch.Tensor, int]] = {}
         self._names: dict[int, str] = {}
-        self._states: dict[int, str] = {}
+        self._states = States(self._models)
         self._taken = False
         self._before: dict[str, Array] = {}
         self._by_hand = HandSteps()
+        self._given: set[str] = set()
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> GraphObserver:
         self._handles = [
@@ -176,13 +181,15 @@ class GraphObserver:
 
     def _take_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         self._taken = True
+        other_trainings.check_kind(optimizer)
+        other_trainings.check_thread(self._thread)
+        other_trainings.check_scaler()
         if not self._passes.listed:
             raise UnsupportedError(
                 "backward() was not called on a loss since the last step. Call it once before every optimizer.step()"
             )
         if self._by_hand.changes:
             raise UnsupportedError("weights are moved by hand between backward() and optimizer.step()")
-        other_trainings.check_scaler()
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
         begun = self.begun or self._begin(optimizer, groups)
         if optimizer is not begun.optimizer:
@@ -244,7 +251,10 @@ class GraphObserver:
             {name: plain(group) for name, group in trained.items()}, begun.rules, (begun.leaves, begun.leaves)
         )
         if self.done:
-            unsupported.check_untouched(begun.keeper.last.weights, self._before or begun.keeper.last.weights)
+            before = self._before or begun.keeper.last.weights
+            self._given |= {name for name in begun.frozen if not same_array(before[name], begun.initial[name])}
+            moved_alone = {name: values for name, values in before.items() if name not in self._given}
+            unsupported.check_untouched(begun.keeper.last.weights, moved_alone)
         moved = {name: begun.leaves[name] for name in trained}
         unsupported.check_clipping(self._clips, begun.clipping, moved)
         outputs = {value: tensor for value, tensor, version in self._outputs if version_of(tensor) == version}
@@ -252,10 +262,10 @@ class GraphObserver:
             [(value, seed) for value, seed, _ in self._passes.listed],
             list(outputs),
             self._interned,
-            lambda tensor: self._names.get(id(tensor)),
-            self._state_name,
+            self._leaf_name,
+            self._states.name,
         )
-        self._check_states(begun, encoded)
+        self._states.check(begun, encoded)
         if not self.steps.place(encoded, self._limit / 2):
             self._stop()
             return
@@ -290,24 +300,9 @@ class GraphObserver:
             raise UnsupportedError("no gradient reached any parameter of the optimizer. Call backward() before step()")
         return found
 
-    def _state_name(self, tensor: torch.Tensor) -> str:
-        if id(tensor) not in self._states:
-            known = leaf_names.of([tensor], self._models)
-            self._states[id(tensor)] = known[id(tensor)]
-        return self._states[id(tensor)]
-
-    def _check_states(self, begun: Begun, encoded: graph_encoding.Encoded) -> None:
-        for name, state in encoded.states.items():
-            first = to_array(state.first)
-            if not self.done:
-                begun.initial_states[name] = first
-            elif name not in begun.initial_states:
-                raise UnsupportedError(f"{name} is changed by this step, and was not by the first one")
-            else:
-                unsupported.check_buffers({name: begun.keeper.last.buffers[name]}, {name: first})
-        if not self.done:
-            begun.keeper.last.buffers.update(begun.initial_states)
-        self._tensors = {name: state.tensor for name, state in encoded.states.items()}
+    def _leaf_name(self, tensor: torch.Tensor) -> str | None:
+        name = self._names.get(id(tensor))
+        return None if name in self._given else name
 
     def _end(self, optimizer: torch.optim.Optimizer | None) -> None:
         if self.stopped or self.begun is None:
@@ -315,8 +310,9 @@ class GraphObserver:
         leaves = self.begun.leaves
         state, others = ({}, {}) if optimizer is None else optimizer_state(optimizer, leaves)
         weights = {name: to_array(tensor) for name, tensor in leaves.items()}
-        last = self.begun.keeper.last.buffers
-        buffers = {name: to_array(self._tensors[name]) if name in self._tensors else last[name] for name in last}
+        # What the program itself changes is fed as it is given, step by step: of the leaf, the first values stay.
+        weights |= {name: self.begun.initial[name] for name in self._given}
+        buffers = self._states.after(self.begun)
         self.begun.keeper.end(After(weights, state, buffers, others), self.steps.pool.size)
 
     # -- the end

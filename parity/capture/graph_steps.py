@@ -178,3 +178,8 @@ class Begun:
     clipping: Mapping[str, Any]
     model: str
     by_hand: bool = False
+
+    @property
+    def frozen(self) -> list[str]:
+        """The leaves that the training does not move."""
+        return [name for name in self.leaves if name not in self.rules]

@@ -13,7 +13,7 @@ import torch.functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parity.capture import random_operations, source_places
+from parity.capture import drawn_dropout, random_operations, source_places
 from parity.capture.graph_values import Call, Gradient, Leaf, Lost, Made, Outside, State
 from parity.capture.operation_tape import _name as name_of
 from parity.capture.operation_tape import version_of
@@ -60,6 +60,7 @@ class GraphTape(TorchFunctionMode):
         self._numbers = itertools.count()
         self._opening: list[Any] = []
         self.off = False
+        self._before_forward = True
         self.in_step = False  # inside an optimizer's step, where only a closure's operations count
         self.places = True  # whether the program's lines are noted
 
@@ -80,6 +81,9 @@ class GraphTape(TorchFunctionMode):
             return self._gradient(func, args)
         if torch.is_grad_enabled() and name != "__set__":
             self._on_forward()
+            if self._before_forward:
+                # What was made without a gradient before a step's forward pass is data to it.
+                self._values, self._before_forward = WeakIdKeyDictionary(), False
         is_python = isinstance(func, types.FunctionType) and func.__module__ in _OPENED_NAMES
         # What a method in Python does in C comes by here under the method's own name.
         if is_python and func not in self._opening:
@@ -97,8 +101,10 @@ class GraphTape(TorchFunctionMode):
 
     def _noted(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         chance = random_operations.draws(name, args, kwargs)
-        if chance and chance.dropout and name.strip("_") in ("dropout", "feature_dropout", "native_dropout"):
-            return self._dropped(func, name, args, kwargs)
+        if chance and chance.dropout and name.strip("_") in drawn_dropout.PRODUCTS:
+            return self._dropped(func, args, kwargs)
+        if chance and name == drawn_dropout.ATTENTION:
+            return self._attended(func, args, kwargs)
         changes = name in _SETTING or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
         noted = self._valued(args, kept=changes), self._valued(kwargs)
         tracks = _tracks_statistics(name, args)
@@ -125,18 +131,27 @@ class GraphTape(TorchFunctionMode):
                 self.put(out, _copied(args[0], out) if is_own else Lost("a gradient is changed by hand"))
         return out
 
-    def _dropped(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-        """Dropout as a product with what it draws: the same function of ones, from the same random numbers."""
+    def _dropped(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Dropout as a product with what it draws."""
         first = args[0]
         value = self.value(first)
-        with torch._C.DisableTorchFunction(), torch.no_grad():
-            before = torch.get_rng_state()
-            draw = func(torch.ones_like(first), *args[1:], **kwargs)
-            torch.set_rng_state(before)
+        draw = drawn_dropout.draw_of(func, first, args[1:], kwargs)
         out = func(*args, **kwargs)
-        in_place = out is first
         call = self.call(torch.mul, "mul", (value, Outside(draw, version_of(draw))), {}, in_place=False)
-        self.put(first if in_place else out, Made(call, ()))
+        self.put(first if out is first else out, Made(call, ()))
+        return out
+
+    def _attended(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Attention whose weights are multiplied with what dropout draws."""
+        given = drawn_dropout.attention_arguments(args, kwargs)
+        draw = drawn_dropout.attention_draw(given)
+        noted = {key: self._valued(value) for key, value in given.items() if key != "dropout_p"}
+        out = func(*args, **kwargs)
+        if not drawn_dropout.is_followed(out, given, draw):
+            self.put(out, Lost("scaled_dot_product_attention draws random numbers"))
+            return out
+        noted["draw"] = Outside(draw, version_of(draw))
+        self.put(out, Made(self.call(drawn_dropout.attention, "attention", (), noted, in_place=False), ()))
         return out
 
     def _with_states(self, noted: Any, args: Any) -> Any:
@@ -174,7 +189,7 @@ class GraphTape(TorchFunctionMode):
 
     def forget(self) -> None:
         """Let go of all that was noted."""
-        self._values = WeakIdKeyDictionary()
+        self._values, self._before_forward = WeakIdKeyDictionary(), True
 
     def put(self, tensor: torch.Tensor, value: Any) -> None:
         if value is None:
@@ -234,8 +249,11 @@ class GraphTape(TorchFunctionMode):
             owner = noted[0][0].call.args[0]
             if isinstance(owner, Leaf):
                 self._on_change(owner.tensor, Made(call, ()))
+        is_data = _is_data(call)
         for path, tensor in tensors_of(out):
-            self.put(tensor, Made(call, (0,) if tracks else path))
+            # What no gradient goes through may be fed as it is, wherever it came from.
+            is_given = is_data and not tensor.requires_grad
+            self.put(tensor, None if is_given else Made(call, (0,) if tracks else path))
         for order, place in enumerate(_STATISTICS if tracks else ()):
             self.put(args[place], Made(call, (order + 1,)))
 
@@ -271,6 +289,19 @@ class GraphTape(TorchFunctionMode):
             if gradient is not None:
                 self.put(gradient, _copied(leaf, gradient))
         return out
+
+
+def _is_data(call: Call) -> bool:
+    """Whether what a call gives, and no gradient goes through, is data to the step.
+
+    What is made under ``no_grad`` is, but for what weights are moved by: made of gradients, or of weights beside those.
+    """
+    given = [*call.args, *call.kwargs.values()]
+    if any(isinstance(value, Lost) for value in given):
+        return True
+    if not call.stops or call.in_place or call.name in ("data", "detach"):
+        return False
+    return not any(isinstance(value, Gradient) or (isinstance(value, Made) and value.call.stops) for value in given)
 
 
 def _attribute(func: Any) -> str:

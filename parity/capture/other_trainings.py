@@ -37,22 +37,14 @@ def check_step(
         thread: the one in which the program is followed.
     """
     name = type(optimizer).__name__
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise UnsupportedError(
-            f"{name} calls its closure several times a step, at other weights each time, and parity follows optimizers "
-            "that take one gradient a step. Model and loss can be judged with one of those, such as "
-            "torch.optim.SGD or torch.optim.Adam"
-        )
+    check_kind(optimizer)
     if any(argument is not None for argument in arguments):
         raise UnsupportedError(
             f"optimizer.step() is given a closure, and parity looks for the loss before the step. {name} needs none: "
             "call closure() first, and then optimizer.step()"
         )
     check_scaler()
-    if threading.get_ident() != thread:
-        raise UnsupportedError(
-            "the training runs in a thread of its own, and parity follows the one that runs the program. Train there"
-        )
+    check_thread(thread)
     if differentiated:
         return
     if grad_called:
@@ -75,6 +67,24 @@ def check_step(
     raise UnsupportedError(
         "backward() was not called on a loss since the last step. Call it once before every optimizer.step()"
     )
+
+
+def check_kind(optimizer: torch.optim.Optimizer) -> None:
+    """The optimizer takes one gradient a step."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise UnsupportedError(
+            f"{type(optimizer).__name__} calls its closure several times a step, at other weights each time, and "
+            "parity follows optimizers that take one gradient a step. Model and loss can be judged with one of those, "
+            "such as torch.optim.SGD or torch.optim.Adam"
+        )
+
+
+def check_thread(thread: int) -> None:
+    """The step is made in the thread in which the program is followed."""
+    if threading.get_ident() != thread:
+        raise UnsupportedError(
+            "the training runs in a thread of its own, and parity follows the one that runs the program. Train there"
+        )
 
 
 def check_scaler() -> None:

@@ -46,7 +46,8 @@ def record(
         argv: the script's command-line arguments.
         dropout: ``False`` switches dropout off for the run: no two frameworks drop the same values.
         memory_limit: bytes for all tensors that are kept, those of the float64 runs among them. Where they are more,
-            losses are kept of every step and tensors of the first steps, every k-th and the last.
+            losses are kept of every step and tensors of the first steps, every k-th and the last. A training that is
+            recorded in both ways, see ``graphs``, may take twice as many.
         graphs: whether steps are followed as graphs too, from weights to losses, so that parity can port any training.
             ``False`` records one model, one loss of its output and one optimizer, which ports of one's own are for.
 

@@ -41,6 +41,10 @@ def port(recording: Recording) -> Port:
     whole = recording.whole or recording
     if whole.graphs:
         return graph_port.port(whole)
+    if recording.environment.get("not_whole"):
+        raise UnsupportedError(
+            f"{recording.environment['not_whole']}. Or write the port yourself, and name it with --port FILE.py:NAME"
+        )
     # A module is told to be one linear layer by a squared error of its output: with another loss, that is the obstacle.
     _require("loss", recording, MSE)
     _require("model", recording, LINEAR)

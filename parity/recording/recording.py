@@ -262,6 +262,7 @@ class Recording:
             arbiter_free=_first(self.arbiter_free, steps, rows),
             evaluations=tuple(one for one in self.evaluations if one.step <= steps),
             printed=tuple(line for line in self.printed if line.last_step <= steps),
+            whole=None if self.whole is None else self.whole.first(steps),
             thinned=None if whole else kept,
             starts=None
             if whole or starts is None

@@ -20,13 +20,13 @@ from parity.porting.torch_functions.registry import (
 )
 
 
-@function("clone", "contiguous", "alias", "data", "positive", "__pos__", "cpu", "requires_grad_", "view_as_real_")
+@function("clone", "contiguous", "alias", "positive", "__pos__", "cpu", "requires_grad_", "view_as_real_")
 def same(x: Any, *_: Argument, **__: Argument) -> Any:
     """Return the same values."""
     return x
 
 
-@function("detach", "detach_")
+@function("detach", "detach_", "data")
 def detach(x: jax.Array) -> Any:
     """The same values; no gradient goes through."""
     return lax.stop_gradient(x)

@@ -144,7 +144,7 @@ def weight_norm(v: jax.Array, g: jax.Array, dim: int = 0) -> Any:
     return v * (g / jnp.sqrt(jnp.sum(v * v, axis=axes, keepdims=True)))
 
 
-@function("scaled_dot_product_attention")
+@function("scaled_dot_product_attention", "attention")
 def attention(
     query: jax.Array,
     key: jax.Array,
@@ -154,8 +154,9 @@ def attention(
     is_causal: bool = False,
     scale: Argument = None,
     enable_gqa: bool = False,
+    draw: Argument = None,
 ) -> Any:
-    """Vaswani et al., 2017."""
+    """Vaswani et al., 2017; ``draw`` is what dropout multiplies the weights with."""
     if enable_gqa:
         times = query.shape[-3] // key.shape[-3]
         key, value = jnp.repeat(key, times, -3), jnp.repeat(value, times, -3)
@@ -170,7 +171,8 @@ def attention(
     most = jnp.where(jnp.isfinite(most), most, 0.0)
     raised = jnp.exp(scores - most)
     whole = jnp.sum(raised, -1, keepdims=True)
-    return jnp.matmul(raised / jnp.where(whole == 0, 1.0, whole), value)
+    weights = raised / jnp.where(whole == 0, 1.0, whole)
+    return jnp.matmul(weights if draw is None else weights * draw, value)
 
 
 enter(
