@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 # What multiplies its first argument with what it draws.
@@ -35,11 +36,9 @@ def attention_draw(given: dict[str, Any]) -> torch.Tensor:
     """What attention is about to multiply its weights with."""
     query, key = given["query"], given["key"]
     with torch._C.DisableTorchFunction():
-        lead = (
-            torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
-            if not given.get("enable_gqa")
-            else query.shape[:-2]
-        )
+        # Queries may share keys, in groups; else leading axes broadcast.
+        leads = [query.shape[:-2]] if given.get("enable_gqa") else [query.shape[:-2], key.shape[:-2]]
+        lead = np.broadcast_shapes(*map(tuple, leads))
         ones = torch.ones((*lead, query.shape[-2], key.shape[-2]), dtype=query.dtype)
     return draw_of(torch.dropout, ones, (given["dropout_p"], True), {})
 
