@@ -192,11 +192,7 @@ class GraphObserver:
             raise UnsupportedError("weights are moved by hand between backward() and optimizer.step()")
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
         begun = self.begun or self._begin(optimizer, groups)
-        if optimizer is not begun.optimizer:
-            raise UnsupportedError(
-                f"another {type(optimizer).__name__} than at step 0 takes the step: there are several optimizers, and "
-                "a training that takes turns cannot be judged yet"
-            )
+        other_trainings.check_goes_on(optimizer, begun.optimizer)
         trained = self._trained(optimizer)
         if not self._clips.clipping:
             unsupported.check_gradients(self._made, {name: begun.leaves[name] for name in trained})

@@ -87,6 +87,19 @@ def check_thread(thread: int) -> None:
         )
 
 
+def check_goes_on(optimizer: torch.optim.Optimizer, first: torch.optim.Optimizer) -> None:
+    """The optimizer is the first one, or one made anew for the same tensors that keeps nothing from step to step."""
+    if optimizer is first:
+        return
+    keeps = any(group.get("momentum") for each in (optimizer, first) for group in each.param_groups)
+    if type(optimizer) is type(first) is torch.optim.SGD and _held(optimizer) == _held(first) and not keeps:
+        return
+    raise UnsupportedError(
+        f"another {type(optimizer).__name__} than at step 0 takes the step: there are several optimizers, and a "
+        "training that takes turns, or begins anew with what an optimizer keeps, cannot be judged yet"
+    )
+
+
 def check_scaler() -> None:
     """No GradScaler that is switched on steps the optimizer."""
     if _scaled():

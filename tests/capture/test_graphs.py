@@ -338,6 +338,25 @@ def test_the_first_steps_of_a_recording_are_those_of_its_graphs() -> None:
     assert (first.steps, first.whole.steps) == (2, 2)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_optimizer_made_anew_goes_on_where_it_keeps_nothing(momentum: float) -> None:
+    def program() -> None:
+        torch.manual_seed(0)
+        model, rows = mlp(), torch.randn(6, 3)
+        for _ in range(2):
+            opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
+            for _ in range(2):
+                opt.zero_grad()
+                F.l1_loss(model(rows), rows[:, :1]).backward()
+                opt.step()
+
+    if not momentum:
+        assert parity.record(program).steps == 4
+        return
+    with pytest.raises(parity.UnsupportedError, match="another SGD than at step 0"):
+        parity.record(program)
+
+
 def test_an_optimizer_with_many_gradients_a_step_is_named() -> None:
     def program() -> None:
         model = mlp()
