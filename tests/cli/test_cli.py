@@ -184,7 +184,7 @@ STRANGER = GOOD.replace("model.parameters()", "[torch.nn.Parameter(torch.zeros(3
             ["report", "bad.py"],
             "the optimizer is a torch.optim.nadam.NAdam, which parity cannot port by itself",
         ),
-        (STRANGER, ["report", "bad.py"], "the optimizer holds 1 parameter that no recorded module owns"),
+        (STRANGER, ["report", "bad.py"], "no gradient reached any parameter of the optimizer"),
         (None, ["report", "train.py", "-o", "train.py"], "train.py"),
         (None, ["report", "train.py", "-o", "train.py/inside"], "train.py"),
         (None, ["check", "train.py", "--json", "no/such/folder.json"], "cannot write no/such/folder.json"),
