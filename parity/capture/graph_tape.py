@@ -15,8 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from parity.capture import drawn_dropout, random_operations, source_places
 from parity.capture.graph_values import Call, Gradient, Leaf, Lost, Made, Outside, State
-from parity.capture.operation_tape import _name as name_of
-from parity.capture.operation_tape import version_of
+from parity.capture.operation_tape import name_of, tensors_in, version_of
 from parity.capture.torch_tensors import tensors_of
 
 # Modules whose functions are written in Python over others: those are seen in their place.
@@ -197,7 +196,7 @@ class GraphTape(TorchFunctionMode):
         self._values[tensor] = (value, version_of(tensor))
 
     def _derives(self, args: Any, kwargs: Any) -> bool:
-        for tensor in _tensors((args, kwargs)):
+        for tensor in tensors_in((args, kwargs)):
             if tensor.requires_grad:
                 return True
             entry = self._values.get(tensor)
@@ -278,7 +277,7 @@ class GraphTape(TorchFunctionMode):
         known = [self.value(leaf) for leaf in leaves]
         if given.get("create_graph") or not all(isinstance(value, Leaf) for value in known):
             out = func(*args, **kwargs)
-            for tensor in _tensors(out):
+            for tensor in tensors_in(out):
                 if tensor.requires_grad:
                     self.put(tensor, Lost("a gradient of a gradient is taken"))
             return out
@@ -334,15 +333,3 @@ def _opened() -> Iterator[None]:
     finally:
         for module, name, value in before:
             setattr(module, name, value)
-
-
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    """The tensors among arguments, however deep in lists, tuples and dicts."""
-    if isinstance(values, torch.Tensor):
-        yield values
-    elif isinstance(values, dict):
-        for value in values.values():
-            yield from _tensors(value)
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from _tensors(value)

@@ -113,7 +113,7 @@ class Tape(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = _name(func)
+        name = name_of(func)
         # Whatever it is called: a program may put a function of its own in its place, and torch hands on that.
         if name == "backward" or func is torch.Tensor.backward:
             return self._backward(func, args, kwargs)
@@ -166,7 +166,7 @@ class Tape(TorchFunctionMode):
         self._values[tensor] = (value, version_of(tensor))
 
     def _derives(self, args: Any, kwargs: Any) -> bool:
-        return any(tensor in self._values for tensor in _tensors((args, kwargs)))
+        return any(tensor in self._values for tensor in tensors_in((args, kwargs)))
 
     def _noted(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -208,7 +208,7 @@ def version_of(tensor: torch.Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _name(func: Any) -> str:
+def name_of(func: Any) -> str:
     name = getattr(func, "__name__", type(func).__name__)
     if name == "__get__":  # an attribute, such as x.T
         attribute = getattr(getattr(func, "__self__", None), "__name__", None)
@@ -216,7 +216,7 @@ def _name(func: Any) -> str:
     return str(name)
 
 
-def _tensors(values: Any) -> Sequence[torch.Tensor]:
+def tensors_in(values: Any) -> Sequence[torch.Tensor]:
     """The tensors among arguments, however deep in lists, tuples and dicts."""
     found: list[torch.Tensor] = []
     waiting = [values]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from typing import Any
 
@@ -51,6 +52,19 @@ def test_results_and_gradients_are_pytorchs(name: str) -> None:
             for what, theirs, own in differences(call) if call else []:
                 assert own.shape == theirs.shape, what
                 np.testing.assert_allclose(own, theirs, RELATIVE, ABSOLUTE, err_msg=f"{what} of {sample}")
+
+
+@pytest.mark.parametrize("name", ["nansum", "fmax", "fmin"])
+def test_what_passes_over_nan_does_so(name: str) -> None:
+    """PyTorch's own samples have none; and of equal numbers the gradient's way is told."""
+    first = torch.tensor([1.0, math.nan, 3.0, 2.0], dtype=torch.float64, requires_grad=True)
+    second = torch.tensor([2.0, 1.0, math.nan, 2.0], dtype=torch.float64, requires_grad=True)
+    given = () if name == "nansum" else (second,)
+    with jax.enable_x64(True):
+        call = followed(getattr(torch, name), first, given, {})
+        assert call is not None
+        for what, theirs, own in differences(call):
+            np.testing.assert_array_equal(own, theirs, err_msg=what)
 
 
 def test_most_of_what_has_a_gradient_is_translated() -> None:

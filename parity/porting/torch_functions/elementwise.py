@@ -219,13 +219,25 @@ def masked_fill(x: jax.Array, mask: jax.Array, value: Argument) -> Any:
     return jnp.where(mask, jnp.asarray(value, x.dtype), x)
 
 
-@function("maximum", "fmax")
+@function("maximum")
 def maximum(x: jax.Array, other: Argument) -> Any:
     """The larger one; equal ones share the gradient."""
     return jnp.maximum(x, other)
 
 
-@function("minimum", "fmin")
+@function("fmax")
+def fmax(x: jax.Array, other: jax.Array) -> Any:
+    """The larger one, or the one that is no NaN; of equal ones the first has the gradient."""
+    return jnp.where((x >= other) | jnp.isnan(other), x, other)
+
+
+@function("fmin")
+def fmin(x: jax.Array, other: jax.Array) -> Any:
+    """The smaller one, or the one that is no NaN; of equal ones the first has the gradient."""
+    return jnp.where((x <= other) | jnp.isnan(other), x, other)
+
+
+@function("minimum")
 def minimum(x: jax.Array, other: Argument) -> Any:
     """The smaller one; equal ones share the gradient."""
     return jnp.minimum(x, other)

@@ -16,6 +16,23 @@ from parity.porting.torch_functions.registry import Argument, each_axis, functio
 # -- convolutions
 
 
+def _convolved(x: jax.Array, kernel: jax.Array, bias: Argument, pads: Any, **options: Any) -> Any:
+    """Return the cross-correlation of a batch, or of one of its items, and a bias for each channel."""
+    axes = kernel.ndim - 2
+    single = x.ndim == axes + 1
+    letters = "DHW"[3 - axes :]
+    made = lax.conv_general_dilated(
+        x[None] if single else x,
+        kernel,
+        padding=pads,
+        dimension_numbers=("NC" + letters, "OI" + letters, "NC" + letters),
+        **options,
+    )
+    if bias is not None:
+        made = made + bias.reshape((-1,) + (1,) * axes)
+    return made[0] if single else made
+
+
 @function("conv1d", "conv2d", "conv3d")
 def convolution(
     x: jax.Array,
@@ -28,8 +45,6 @@ def convolution(
 ) -> Any:
     """Cross-correlation over the last axes, channels before them."""
     axes = weight.ndim - 2
-    single = x.ndim == axes + 1
-    x = x[None] if single else x
     steps, spread = each_axis(stride, axes), each_axis(dilation, axes)
     if padding == "valid":
         padding = 0
@@ -38,19 +53,7 @@ def convolution(
         pads = [(each // 2, each - each // 2) for each in total]
     else:
         pads = [(each, each) for each in each_axis(padding, axes)]
-    letters = "DHW"[3 - axes :]
-    made = lax.conv_general_dilated(
-        x,
-        weight,
-        steps,
-        pads,
-        rhs_dilation=spread,
-        dimension_numbers=("NC" + letters, "OI" + letters, "NC" + letters),
-        feature_group_count=groups,
-    )
-    if bias is not None:
-        made = made + bias.reshape((-1,) + (1,) * axes)
-    return made[0] if single else made
+    return _convolved(x, weight, bias, pads, window_strides=steps, rhs_dilation=spread, feature_group_count=groups)
 
 
 @function("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -66,8 +69,6 @@ def transposed_convolution(
 ) -> Any:
     """The convolution's transpose: inputs set apart by the stride, and the kernel turned."""
     axes = weight.ndim - 2
-    single = x.ndim == axes + 1
-    x = x[None] if single else x
     steps, spread, more = each_axis(stride, axes), each_axis(dilation, axes), each_axis(output_padding, axes)
     pads = []
     for k, each in enumerate(each_axis(padding, axes)):
@@ -77,20 +78,8 @@ def transposed_convolution(
     kernel = weight.reshape((groups, into // groups, out, *weight.shape[2:]))
     kernel = jnp.swapaxes(kernel, 1, 2).reshape((groups * out, into // groups, *weight.shape[2:]))
     kernel = jnp.flip(kernel, tuple(range(2, 2 + axes)))
-    letters = "DHW"[3 - axes :]
-    made = lax.conv_general_dilated(
-        x,
-        kernel,
-        (1,) * axes,
-        pads,
-        lhs_dilation=steps,
-        rhs_dilation=spread,
-        dimension_numbers=("NC" + letters, "OI" + letters, "NC" + letters),
-        feature_group_count=groups,
-    )
-    if bias is not None:
-        made = made + bias.reshape((-1,) + (1,) * axes)
-    return made[0] if single else made
+    apart = {"window_strides": (1,) * axes, "lhs_dilation": steps, "rhs_dilation": spread}
+    return _convolved(x, kernel, bias, pads, feature_group_count=groups, **apart)
 
 
 @function("im2col")

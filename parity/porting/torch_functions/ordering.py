@@ -126,7 +126,7 @@ def cummin(x: jax.Array, dim: int) -> Any:
     return -made, index
 
 
-@function("quantile", "nanquantile")
+@function("quantile")
 def quantile(
     x: jax.Array, q: Argument, dim: Argument = None, keepdim: bool = False, interpolation: str = "linear"
 ) -> Any:

@@ -58,7 +58,7 @@ def _max_pool_of(axes: int) -> Any:
 
 def _max_pool_and_places_of(axes: int) -> Any:
     def pool(x: jax.Array, *args: Argument, **kwargs: Argument) -> Any:
-        # Where the largest elements are is found by pooling numbers that the largest one has for itself.
+        # What reads the places of the largest elements is refused.
         return _max_pool_of(axes)(x, *args, **kwargs), None
 
     return pool

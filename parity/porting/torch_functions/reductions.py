@@ -18,11 +18,17 @@ def counted(x: jax.Array) -> jax.Array:
     return x if is_floating(x) else x.astype(int)
 
 
-@function("sum", "nansum")
+@function("sum")
 def total(x: jax.Array, dim: Argument = None, keepdim: bool = False, dtype: Argument = None) -> Any:
     """The sum over some axes, or all."""
     x = counted(x) if dtype is None else x.astype(dtype)
     return jnp.sum(x, axis=axes_of(x, dim), keepdims=keepdim)
+
+
+@function("nansum")
+def total_but_nan(x: jax.Array, dim: Argument = None, keepdim: bool = False, dtype: Argument = None) -> Any:
+    """The sum of what is no NaN."""
+    return total(jnp.where(jnp.isnan(x), 0, x), dim, keepdim, dtype)
 
 
 @function("mean")
